@@ -402,9 +402,11 @@ fn record_drill(service: &Service, backup: &str) {
                 now,
                 json!(false),
                 json!("table runs has 3 rows less"),
-            ]],
+            ]]
+            .into(),
             collected_at: Utc::now(),
             timezone: "UTC".to_owned(),
+            newest_by: None,
         };
         Ok(JobOutcome {
             status: Status::Failed,

@@ -131,9 +131,10 @@ fn batch(table: &str, columns: &[&str], key: &[&str], rows: Vec<Vec<Value>>) -> 
         table: table.to_owned(),
         columns: owned(columns),
         key: owned(key),
-        rows,
+        rows: rows.into(),
         collected_at: Utc::now(),
         timezone: "UTC".to_owned(),
+        newest_by: None,
     }
 }
 

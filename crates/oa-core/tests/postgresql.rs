@@ -542,9 +542,10 @@ fn batch(rows: Vec<Vec<Value>>) -> Batch {
             .map(str::to_owned)
             .to_vec(),
         key: vec!["comm_code".into(), "record_date".into()],
-        rows,
+        rows: rows.into(),
         collected_at: "2025-12-01T16:30:00Z".parse().unwrap(),
         timezone: "Asia/Shanghai".into(),
+        newest_by: None,
     }
 }
 
@@ -576,11 +577,12 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
     bad[1100][2] = json!(99_999_999_999_i64);
     let done = run(bad).unwrap();
     assert_eq!(
-        done.refused.iter().map(|(i, _)| *i).collect::<Vec<_>>(),
+        done.refused.iter().map(|r| r.index).collect::<Vec<_>>(),
         [700, 1100]
     );
     assert!(
-        done.refused[0].1.contains("too long") && done.refused[1].1.contains("out of range"),
+        done.refused[0].reason.contains("too long")
+            && done.refused[1].reason.contains("out of range"),
         "{done:?}"
     );
     assert_eq!(

@@ -31,9 +31,10 @@ fn batch(rows: Vec<Vec<Value>>) -> Batch {
         table: "Prices of '25".into(),
         columns: columns.map(str::to_owned).to_vec(),
         key: vec!["code".into(), "\"at%\"".into(), "(seen::date)".into()],
-        rows,
+        rows: rows.into(),
         collected_at: "2025-12-01T16:30:00Z".parse().unwrap(),
         timezone: "Asia/Shanghai".into(),
+        newest_by: None,
     }
 }
 

@@ -3,11 +3,12 @@
 
 use chrono::NaiveDate;
 use oa_core::base::exact;
-use scraper::Html;
+use oa_core::base::pile::Pile;
 use serde_json::Value;
 
 use crate::dates;
 use crate::extract::field as field_of;
+use crate::extract::nesting;
 use crate::extract::table::text;
 use crate::fetch::Response;
 use crate::source::{Answer, DayElsewhere, DayPlace, selector};
@@ -26,7 +27,7 @@ pub(crate) fn other_in_page(rules: &Answer, page: &str, date: NaiveDate) -> Opti
     let Some(DayPlace::Elsewhere(DayElsewhere::Selector(css))) = &rules.day else {
         return None;
     };
-    let page = Html::parse_document(page);
+    let page = nesting::parse(page).ok()?;
     let found = selector(css).ok();
     let said = found.and_then(|css| page.select(&css).next().map(text));
     other(said, &format!("at \"{css}\""), date)
@@ -47,15 +48,17 @@ pub(crate) fn other_in_headers(
 /// The same of records, when not one of them is of `date`.
 pub(crate) fn other_in_records(
     rules: &Answer,
-    records: &[Value],
+    records: &Pile<Value>,
     date: NaiveDate,
 ) -> Option<String> {
     let field = rules.day_field()?;
-    let days = records
-        .iter()
-        .map(|record| other_in_record(record, field, date));
-    let other: Option<Vec<String>> = days.collect();
-    other?.into_iter().next()
+    let mut first = None;
+    for record in records.iter() {
+        // Whoever reads them next says that they cannot be read.
+        let other = other_in_record(&*record.ok()?, field, date)?;
+        first.get_or_insert(other);
+    }
+    first
 }
 
 /// The same of one record.
@@ -149,9 +152,13 @@ mod tests {
     fn records_may_say_their_day_themselves() {
         let rules = rules("day = { field = \"d\" }");
         let records = [json!({"d": "2025-11-28"}), json!({"d": "2025-12-01"})];
-        assert_eq!(other_in_records(&rules, &records, day()), None);
-        assert!(other_in_records(&rules, &records[..1], day()).is_some());
-        assert_eq!(other_in_records(&rules, &[], day()), None);
+        assert_eq!(
+            other_in_records(&rules, &records.to_vec().into(), day()),
+            None
+        );
+        let first = records[..1].to_vec().into();
+        assert!(other_in_records(&rules, &first, day()).is_some());
+        assert_eq!(other_in_records(&rules, &Pile::default(), day()), None);
         assert!(toml::from_str::<Answer>("day = { fields = \"d\" }").is_err());
     }
 }

@@ -23,17 +23,18 @@ use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::archive::{Archive, Lost, RunArchive};
-use crate::collect::{Collected, Context, collect};
+use crate::collect::{Collected, Context, cannot_wait, collect};
 use crate::content::fingerprint;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError, Network};
+use crate::latest;
 use crate::program::LEFTOVERS;
 use crate::program::environment::{Environment, Programs};
 use crate::source::Source;
 use crate::store;
 use crate::validate::shape::Shape;
 use crate::validate::{CollectionTime, Validated, validate};
-use crate::verdict::{Before, assess, evidence, is_fresh, other_days};
+use crate::verdict::{Before, assess, evidence};
 use oa_core::journal::JournalError;
 use oa_core::journal::runner::{self, NotReady, RunReport, Task};
 
@@ -346,13 +347,13 @@ impl<'a> Collector<'a> {
         outcome.fetched = collected.records.len() as u64;
         let mut findings = collected.findings;
         findings.extend(validated.findings);
-        findings.extend(other_days(source, date, &validated.rows));
+        findings.extend(validated.other_days);
         let stale = outcome
             .error
             .as_ref()
             .filter(|e| e.kind == ErrorKind::Stale);
         findings.extend(stale.map(|e| format!("stale: {}", e.message)));
-        let mut shape = Shape::of(&collected.records);
+        let mut shape = validated.shape.or_nothing();
         if let Some(before) = &gathered.earlier_shape {
             findings.extend(shape.differences(before, &collected.records));
             shape = shape.with_kinds_of(before);
@@ -363,13 +364,17 @@ impl<'a> Collector<'a> {
             expected: collected.expected,
             collected: outcome.fetched,
             duplicates: collected.duplicates + validated.duplicates,
-            fresh: is_fresh(source, date, &validated.rows),
+            fresh: validated.fresh,
             findings,
         });
         outcome.rejects = validated.rejects;
-        outcome
-            .batches
-            .push(store::batch(source, validated.rows, now));
+        let batch = store::batch(source, validated.rows, now);
+        match latest::batch(source, date, &batch) {
+            Ok(latest) => outcome.batches.extend(latest),
+            // The rows themselves will not be read either.
+            Err(e) => tracing::warn!("{}: [latest]: {e}", source.name),
+        }
+        outcome.batches.insert(0, batch);
     }
 }
 
@@ -421,12 +426,15 @@ impl Gathered {
         time: CollectionTime,
         collected: Collected,
     ) -> Result<(), NotGood> {
-        let validated = validate(source, time, &collected.records);
+        let validated = validate(source, time, &collected.records).map_err(|e| NotGood {
+            error: cannot_wait(&e).error,
+            not_there: false,
+        })?;
         let verdict = assess(source, time.date, &self.before, &collected, &validated);
         let better = self.best.as_ref().is_none_or(|(before, _)| {
             verdict.error.is_none() || collected.records.len() >= before.records.len()
         });
-        let stale = is_fresh(source, time.date, &validated.rows) == Some(false);
+        let stale = validated.fresh == Some(false);
         let not_there = stale || collected.not_there;
         if verdict.storable && better {
             self.best = Some((collected, validated));

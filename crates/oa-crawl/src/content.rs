@@ -4,49 +4,29 @@ use std::path::Path;
 
 use oa_core::base::exact;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::archive::hex;
 use crate::collect::Collected;
 use crate::source::Source;
 use crate::validate::Validated;
+use crate::validate::content::Content;
 
-/// SHA-256, in hexadecimal, of what the site gave for a day: the values of its rows, in whatever order they came, without what the
-/// source file puts in by itself. Of pictures, what they show, wherever they are from. `None` when nothing came.
+/// What the site gave for a day, in hexadecimal: the values of its rows, in whatever order they came, without what the source file puts
+/// in by itself. Of pictures, what they show, wherever they are from. `None` when nothing came.
 pub(crate) fn fingerprint(
     source: &Source,
     collected: &Collected,
     validated: &Validated,
 ) -> Option<String> {
-    let mut parts: Vec<String> = match &source.image {
-        Some(_) => collected.records.iter().filter_map(picture).collect(),
-        None => {
-            let mut own: Vec<(usize, &str)> = source
-                .fields
-                .iter()
-                .enumerate()
-                .filter(|(_, field)| field.value.is_none())
-                .map(|(i, field)| (i, field.column.as_str()))
-                .collect();
-            own.sort_unstable_by_key(|(_, column)| *column);
-            let line = |row: &Vec<Value>| {
-                let values = own.iter().map(|(i, _)| exact::to_text(&row[*i]));
-                values.collect::<Vec<_>>().join("\n")
-            };
-            validated.rows.iter().map(line).collect()
+    if source.image.is_none() {
+        return validated.content.clone();
+    }
+    let mut content = Content::default();
+    for record in collected.records.iter() {
+        if let Some(name) = record.ok().and_then(|r| picture(&r)) {
+            content.add(&name);
         }
-    };
-    if parts.is_empty() {
-        return None;
     }
-    parts.sort_unstable();
-    let mut hash = Sha256::new();
-    for part in &parts {
-        // In JSON no text has a line break.
-        hash.update(part);
-        hash.update("\n\n");
-    }
-    Some(hex(&hash.finalize()))
+    content.finish()
 }
 
 /// Its file is named by its content.
@@ -66,11 +46,11 @@ mod tests {
     fn of(file: &str, day: &str, records: &[Value]) -> Option<String> {
         let source = parse("x", file).unwrap();
         let collected = Collected {
-            records: records.to_vec(),
+            records: records.to_vec().into(),
             ..Collected::default()
         };
         let time = CollectionTime::now(day.parse().unwrap());
-        let validated = validate(&source, time, records);
+        let validated = validate(&source, time, &collected.records).unwrap();
         fingerprint(&source, &collected, &validated)
     }
 

@@ -16,6 +16,7 @@ mod extract;
 mod fetch;
 #[cfg(test)]
 mod fuzz;
+mod latest;
 mod program;
 mod source;
 mod store;
@@ -33,6 +34,7 @@ use commands::{
     backfill, check, cookies, crontab, drain, enable, exec, export, forget, list, new, prune,
     replay, run, try_source,
 };
+use extract::xls;
 
 /// This program's name, in the run log and in the database's list of sessions.
 pub(crate) const PROGRAM: &str = "oa-crawl";
@@ -81,6 +83,13 @@ enum Command {
     Forget(forget::Args),
     Drain(drain::Args),
     Prune(prune::Args),
+    /// Read an xls file from stdin and print its rows: what this program starts for such a file
+    #[command(name = xls::COMMAND, hide = true)]
+    ReadXls {
+        /// The sheet; the first one without it
+        #[arg(long)]
+        sheet: Option<String>,
+    },
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -123,6 +132,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Forget(args) => forget::run(&args, &config()?),
         Command::Drain(args) => drain::run(&args, &config()?),
         Command::Prune(args) => prune::run(&args, &config()?),
+        Command::ReadXls { sheet } => printed(xls::read_here(sheet)),
         Command::Completions { shell } => printed(cli::print_completions::<Cli>(shell)),
         Command::Man { dir } => printed(man::print::<Cli>(dir.as_deref())),
     }

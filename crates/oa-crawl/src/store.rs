@@ -1,10 +1,12 @@
 //! Rows as they are stored, and what storing them would change.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use oa_core::base::exact;
+use oa_core::base::pile::Pile;
 use oa_core::model::run::Batch;
 use oa_core::pg::quote_ident;
 use oa_core::pg::upsert::{Upserted, upsert};
@@ -15,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::source::Source;
 use crate::validate::columns;
 
-pub(crate) fn batch(source: &Source, rows: Vec<Vec<Value>>, collected_at: DateTime<Utc>) -> Batch {
+pub(crate) fn batch(source: &Source, rows: Pile<Vec<Value>>, collected_at: DateTime<Utc>) -> Batch {
     let key = if source.store.key.is_empty() {
         service::natural_key(&source.store.table).map_or_else(Vec::new, |k| {
             k.key.iter().map(|s| (*s).to_owned()).collect()
@@ -31,6 +33,7 @@ pub(crate) fn batch(source: &Source, rows: Vec<Vec<Value>>, collected_at: DateTi
         rows,
         collected_at,
         timezone: service::TIMEZONE.name().to_owned(),
+        newest_by: None,
     }
 }
 
@@ -98,8 +101,8 @@ fn rows_of(
     let keys: Vec<Vec<String>> = batch
         .rows
         .iter()
-        .map(|row| positions.iter().map(|i| text(&row[*i])).collect())
-        .collect();
+        .map(|row| Ok(row?).map(|row| positions.iter().map(|i| text(&row[*i])).collect()))
+        .collect::<io::Result<_>>()?;
     let same = unique
         .iter()
         .enumerate()

@@ -9,7 +9,7 @@ use oa_core::model::run::{Evidence, RunError};
 use crate::answer_day::other_in_records;
 use crate::collect::Collected;
 use crate::content::fingerprint;
-use crate::source::{FetchKind, Field, FieldType, OnBad, Source};
+use crate::source::{FetchKind, OnBad, Source};
 use crate::validate::Validated;
 
 #[derive(Debug)]
@@ -80,6 +80,9 @@ fn unusable(
         let example: String = collected
             .records
             .first()
+            .ok()
+            .flatten()
+            .as_ref()
             .map(exact::to_text)
             .unwrap_or_default()
             .chars()
@@ -97,7 +100,7 @@ fn unusable(
         let message = format!("nothing of {date} is there yet, no record is of that day ({said})");
         return Some(RunError::new(ErrorKind::Empty, message));
     }
-    if is_fresh(source, date, &validated.rows) == Some(false) && puts_in_the_day(source) {
+    if validated.fresh == Some(false) && puts_in_the_day(source) {
         let came = collected.records.len();
         let message =
             format!("nothing of {date} is there yet, none of {came} records is of that day");
@@ -156,7 +159,7 @@ fn shortcoming(
             format!("a record breaks a rule that makes the run partial (on_bad): {first}");
         return Some(RunError::new(ErrorKind::Invalid, message));
     }
-    if is_fresh(source, date, &validated.rows) == Some(false) {
+    if validated.fresh == Some(false) {
         return Some(RunError::new(
             ErrorKind::Stale,
             format!("none of {came} records is of {date}; the site still shows another day"),
@@ -170,48 +173,6 @@ fn reason(reject: &oa_core::model::run::Reject) -> String {
         Some(field) => format!("{field} {}", reject.reason),
         None => reject.reason.clone(),
     }
-}
-
-/// Dates of the records' own by which they are stored, none of which is the day that was asked for.
-pub(crate) fn other_days(
-    source: &Source,
-    date: NaiveDate,
-    rows: &[Vec<serde_json::Value>],
-) -> Vec<String> {
-    let day = date.to_string();
-    let is_date = |f: &&Field| matches!(f.of_type, FieldType::Date | FieldType::DateTime);
-    let fields = source.fields.iter().enumerate();
-    let own = fields.filter(|(_, f)| is_date(f) && f.from.is_some());
-    own.filter(|(_, f)| source.store.unique.contains(&f.column))
-        .filter(|(i, _)| {
-            let is_of_day = |row: &Vec<serde_json::Value>| {
-                row[*i].as_str().is_some_and(|t| t.starts_with(&day))
-            };
-            !rows.is_empty() && !rows.iter().any(is_of_day)
-        })
-        .map(|(_, f)| {
-            format!(
-                "no record is of {date} by its {}; they are stored under their own dates",
-                f.column
-            )
-        })
-        .collect()
-}
-
-/// Whether any row is of the day that was asked for, by its date or time; `None` when the source has none of its own, or there are no
-/// rows.
-pub(crate) fn is_fresh(
-    source: &Source,
-    date: NaiveDate,
-    rows: &[Vec<serde_json::Value>],
-) -> Option<bool> {
-    let column = &source.freshness.as_ref()?.column;
-    let index = source.fields.iter().position(|f| f.column == *column)?;
-    let day = date.to_string();
-    (!rows.is_empty()).then(|| {
-        rows.iter()
-            .any(|row| row[index].as_str().is_some_and(|t| t.starts_with(&day)))
-    })
 }
 
 /// By what it is known that what came is all, when nothing is missing.
@@ -234,8 +195,8 @@ pub(crate) fn evidence(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::source::parse;
+    use crate::validate::{CollectionTime, validate};
     use serde_json::json;
 
     #[test]
@@ -258,8 +219,11 @@ fields = [
 "#
             );
             let source = parse("x", &text).unwrap();
-            let rows = [vec![json!("RB"), json!(value)]];
-            let fresh = |day: &str| is_fresh(&source, day.parse().unwrap(), &rows);
+            let records = vec![json!({"code": "RB", "at": value})].into();
+            let fresh = |day: &str| {
+                let time = CollectionTime::now(day.parse().unwrap());
+                validate(&source, time, &records).unwrap().fresh
+            };
             assert_eq!(fresh("2025-12-01"), Some(true), "{of_type}");
             assert_eq!(fresh("2025-12-02"), Some(false), "{of_type}");
         }

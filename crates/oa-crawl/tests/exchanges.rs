@@ -150,6 +150,48 @@ fn quotes_and_receipts_of_all_exchanges_are_stored_as_published() {
             "{row}"
         );
     }
+    // 合约信息 has the price of the contract with the largest open interest.
+    let mut largest = std::collections::BTreeMap::new();
+    for quote in EXCHANGES.iter().flat_map(|e| quotes(1, e, false, day)) {
+        let (size, price) = (quote.open_interest as f64, quote.close[0] as f64);
+        let best = largest
+            .entry(quote.variety.to_owned())
+            .or_insert((size, price));
+        if size > best.0 {
+            *best = (size, price);
+        }
+    }
+    let infos = |db: &mut postgres::Client| -> Vec<(String, f64)> {
+        let sql = "SELECT comm_code, latest_price FROM contract_infos WHERE price_update_time = $1::text::timestamp ORDER BY comm_code COLLATE \"C\"";
+        let rows = db.query(sql, &[&format!("{DAY} 15:00:00")]).unwrap();
+        rows.iter().map(|r| (r.get(0), r.get(1))).collect()
+    };
+    let due: Vec<(String, f64)> = largest
+        .iter()
+        .map(|(v, (_, p))| (v.to_string(), *p))
+        .collect();
+    let mut db = service.db();
+    assert_eq!(infos(&mut db), due);
+    // A later day stays, and a table that is not fit for it is a finding.
+    db.batch_execute("UPDATE contract_infos SET latest_price = 1, price_update_time = '2030-01-01' WHERE comm_code = 'CU'")
+        .unwrap();
+    assert_eq!(
+        service.crawl(&["run", "shfe-futures", "--date", DAY]).code,
+        0
+    );
+    assert_eq!(infos(&mut db).len(), due.len() - 1);
+    db.batch_execute("ALTER TABLE contract_infos RENAME COLUMN latest_price TO price")
+        .unwrap();
+    assert_eq!(
+        service.crawl(&["run", "shfe-futures", "--date", DAY]).code,
+        0
+    );
+    let sql = "SELECT findings::text FROM oa.quality ORDER BY run_id DESC LIMIT 1";
+    let findings: String = db.query_one(sql, &[]).unwrap().get(0);
+    assert!(
+        findings.contains("contract_infos was not filled"),
+        "{findings}"
+    );
 }
 
 #[test]

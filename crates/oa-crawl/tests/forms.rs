@@ -195,6 +195,9 @@ fn members_of_a_zip_file_are_read_and_bombs_are_not() {
     );
 }
 
+/// How a record of a number in an xls file begins.
+const CELL: [u8; 4] = [0x7e, 0x02, 0x0a, 0x00];
+
 #[test]
 fn blocks_of_a_spreadsheet_are_read() {
     let title = "a spreadsheet with blocks";
@@ -256,6 +259,22 @@ fn blocks_of_a_spreadsheet_are_read() {
     is_problem(&read(&xlsx("<sheetData/>")), "no rows");
     let bomb = " ".repeat(65 << 20);
     is_problem(&read(&xlsx(&bomb)), "67108864 bytes, unpacked");
+    // One cell in the last corner of an xls, whose reader makes room for all that are before it.
+    let mut corner = include_bytes!("data/receipts.xls").to_vec();
+    let cell = corner.windows(4).rposition(|some| some == CELL).unwrap();
+    corner[cell + 4..cell + 8].copy_from_slice(&[0xff, 0xff, 0xff, 0]);
+    is_problem(&read(&corner), "MB of memory");
+    // One long text in many cells.
+    let long = text_cell("A3", &"仓".repeat(100_000));
+    let merged = "<mergeCells count=\"1\"><mergeCell ref=\"A3:Z500\"/></mergeCells>";
+    let many: String = (4..500)
+        .map(|n| format!("<row r=\"{n}\"><c r=\"AA{n}\"><v>1</v></c></row>"))
+        .collect();
+    let repeated = format!("<sheetData><row r=\"3\">{long}</row>{many}</sheetData>{merged}");
+    is_problem(&read(&xlsx(&repeated)), "bytes of text");
+    // A page that takes hours.
+    let nested = "<table><tr><td>x".repeat(100_000);
+    is_problem(&read(nested.as_bytes()), "within each other");
 }
 
 #[test]

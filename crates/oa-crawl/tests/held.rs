@@ -139,15 +139,26 @@ fn a_stop_signal_between_two_attempts_closes_the_run() {
 fn no_second_copy_runs_beside_what_a_killed_run_has_left() {
     let service = Service::start();
     let file = service.dir.path().join("left");
-    let script = format!("{} echo $$ > pid; wait", deaf("left"));
+    // One that nothing but its number is known of: no environment, no parent, a session of its own.
+    let cleared = service.dir.path().join("cleared");
+    let script = format!(
+        "(env -i setsid sh -c 'echo $$ > cleared; exec sleep 300' &); {} echo $$ > pid; wait",
+        deaf("left")
+    );
     let mut child = started(
         &service,
         &["exec", "--task", "job", "--", "sh", "-c", &script],
     );
+    let noted = service.dir.path().join("state/held/job");
     wait_until("the program", Duration::from_secs(20), || {
-        pid_in(&file).is_some() && pid_in(&service.dir.path().join("pid")).is_some()
+        let noted = std::fs::read_to_string(&noted).unwrap_or_default();
+        let is_noted = |pid: Pid| noted.contains(&format!("\n{} ", pid.as_raw_nonzero()));
+        pid_in(&file).is_some()
+            && pid_in(&service.dir.path().join("pid")).is_some()
+            && pid_in(&cleared).is_some_and(is_noted)
     });
     let left = pid_in(&file).unwrap();
+    let cleared = pid_in(&cleared).unwrap();
     kill_guard_of(pid_in(&service.dir.path().join("pid")).unwrap());
     child.kill().unwrap();
     child.wait().unwrap();
@@ -175,6 +186,7 @@ fn no_second_copy_runs_beside_what_a_killed_run_has_left() {
             .text("SELECT details ->> 'ended_of_earlier_run' FROM oa.runs WHERE task = 'job' AND status = 'success'")
             .contains("sh (process ")
     );
+    assert!(has_ended(cleared));
 }
 
 #[test]

@@ -127,6 +127,50 @@ fn a_parameter_that_stands_twice_and_a_word_of_sql_are_proposed_as_they_work() {
 }
 
 #[test]
+fn a_token_in_the_address_becomes_a_reference_that_works() {
+    let site = site();
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!(
+        "{}/json?access_token=s3cr3t-of-mine&day=2025-12-01",
+        site.url
+    );
+    let done = oa_crawl(
+        folder.path(),
+        &["new", &url, "--name", "my-json", "-o", "my-json.toml"],
+    );
+    assert_eq!(done.code, 0, "{done:?}");
+    let text = fs::read_to_string(folder.path().join("my-json.toml")).unwrap();
+    let reference = "secret_query = { \"access_token\" = \"env:MY_JSON_ACCESS_TOKEN\" }";
+    assert!(
+        text.contains(reference) && !text.contains("s3cr3t"),
+        "{text}"
+    );
+    assert!(
+        done.stderr.contains("MY_JSON_ACCESS_TOKEN=") && !done.stderr.contains("s3cr3t"),
+        "{done:?}"
+    );
+    let config = "state_dir = \"state\"\n[database]\nurl = \"postgresql:///none\"\n";
+    fs::write(folder.path().join("oa.toml"), config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oa-crawl"));
+    command
+        .args([
+            "--config",
+            "oa.toml",
+            "try",
+            "my-json.toml",
+            "--date",
+            "2025-12-02",
+        ])
+        .env("MY_JSON_ACCESS_TOKEN", "t0ken-of-another")
+        .current_dir(folder.path());
+    let tried: Done = command.output().unwrap().into();
+    assert_eq!(tried.code, 0, "{tried:?}");
+    assert!(!tried.stdout.contains("t0ken-of-another"), "{tried:?}");
+    let asked = site.asked().pop().unwrap().path;
+    assert_eq!(asked, "/json?day=2025-12-02&access_token=t0ken-of-another");
+}
+
+#[test]
 fn what_is_no_data_is_said_and_nothing_is_written() {
     let site = site();
     let folder = tempfile::tempdir().unwrap();

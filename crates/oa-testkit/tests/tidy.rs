@@ -185,7 +185,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "fetch program",
             "answer_day",
             "archive validate",
-            "collect store",
+            "collect latest store",
             "content",
             "verdict",
             "collector",

@@ -82,7 +82,8 @@ pub fn to_text(value: &Value) -> String {
     out
 }
 
-fn write(value: &Value, out: &mut String) {
+/// The same at the end of a text.
+pub fn write(value: &Value, out: &mut String) {
     match value {
         Value::Array(all) => {
             out.push('[');

@@ -5,6 +5,7 @@ pub mod exact;
 pub mod failpoint;
 pub mod links;
 pub mod mistakes;
+pub mod pile;
 pub mod secrets;
 pub mod state_dir;
 pub mod supervise;

@@ -211,7 +211,9 @@ const SECRET_ENDINGS: [&str; 9] = [
     "credential",
 ];
 
-fn is_secret_parameter(name: &str) -> bool {
+/// Whether a parameter of a request is a secret, by its name.
+#[must_use]
+pub fn is_secret_parameter(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_PARAMETERS.contains(&name.as_str())
         || SECRET_ENDINGS.iter().any(|end| name.ends_with(end))
@@ -226,49 +228,87 @@ pub fn redact(text: &str) -> String {
     if let Ok(known) = &known {
         known.values.remove(&mut out);
     }
-    replace(&mut out, &ADDRESS, &["://"], |c| {
+    if SIGNS.as_ref().is_none_or(|signs| signs.is_match(&out)) {
+        redact_by_form(&mut out);
+    }
+    if let Ok(known) = &known {
+        known.addresses.remove(&mut out);
+    }
+    out
+}
+
+/// Without one of these no pattern finds anything, and most texts have none: a program prints millions of lines.
+static SIGNS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .build([
+            "://",
+            "@",
+            "token",
+            "secret",
+            "passw",
+            "passphrase",
+            "pwd",
+            "apikey",
+            "api_key",
+            "api-key",
+            "accesskey",
+            "access_key",
+            "access-key",
+            "privatekey",
+            "private_key",
+            "private-key",
+            "authorization",
+            "cookie",
+            "bearer",
+            "key=",
+            "sign=",
+            "sig=",
+            "auth=",
+            "jwt=",
+            "sessionid=",
+            "signature=",
+            "credential=",
+        ])
+        .ok()
+});
+
+/// Whatever looks like a secret although nobody has said so.
+fn redact_by_form(out: &mut String) {
+    replace(out, &ADDRESS, &["://"], |c| {
         format!("{}://{}", &c[1], redact_address(&c[1], &c[2]))
     });
-    replace(
-        &mut out,
-        &PARAMETER,
-        &["="],
-        |c| match is_secret_parameter(&c[2]) {
+    replace(out, &PARAMETER, &["="], |c| {
+        match is_secret_parameter(&c[2]) {
             true => format!("{}{}={MARK}", &c[1], &c[2]),
             false => c[0].to_owned(),
-        },
-    );
+        }
+    });
     // A reference names a secret and is none.
     let is_name = |value: &str| {
         value.starts_with("env:") || value.starts_with("file:") || NOT_SECRET.contains(&value)
     };
-    replace(&mut out, &QUOTED, &["\"", "'"], |c| {
+    replace(out, &QUOTED, &["\"", "'"], |c| {
         let (mark, value) = c[3].split_at(1);
         match is_name(value) {
             true => c[0].to_owned(),
             false => format!("{}{}{mark}{MARK}", &c[1], &c[2]),
         }
     });
-    replace(&mut out, &ASSIGNMENT, &["=", ":"], |c| {
-        match is_name(&c[3]) {
-            true => c[0].to_owned(),
-            false => format!("{}{}{MARK}", &c[1], &c[2]),
-        }
+    replace(out, &ASSIGNMENT, &["=", ":"], |c| match is_name(&c[3]) {
+        true => c[0].to_owned(),
+        false => format!("{}{}{MARK}", &c[1], &c[2]),
     });
-    replace(&mut out, &HEADER, &[":"], |c| {
+    replace(out, &HEADER, &[":"], |c| {
         format!("{}{}{MARK}", &c[1], &c[2])
     });
-    replace(&mut out, &BEARER, &["earer", "EARER"], |c| {
+    replace(out, &BEARER, &["earer", "EARER"], |c| {
         format!("{}{MARK}", &c[1])
     });
-    replace(&mut out, &USERINFO, &["@"], |c| match &c[2] {
+    replace(out, &USERINFO, &["@"], |c| match &c[2] {
         "mailto" | "sha256" => c[0].to_owned(),
         _ => format!("{}{}:{MARK}@{}", &c[1], &c[2], &c[4]),
     });
-    if let Ok(known) = &known {
-        known.addresses.remove(&mut out);
-    }
-    out
 }
 
 /// Most texts hold none of the signs without which there is nothing to find.

@@ -159,6 +159,7 @@ impl StateDir {
             .and_then(|mut f| f.write_all(&[0; 4096]).and_then(|()| f.sync_all()));
         let removed = fs::remove_file(&probe);
         written.and(removed).map_err(fail)?;
+        super::pile::keep_below(path);
         Ok(Self {
             path: path.to_owned(),
             fault: None,
@@ -276,7 +277,15 @@ pub struct Lock {
 ///
 /// # Errors
 /// Whatever the file system says; the temporary file is removed then.
-pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+pub fn write_durably(path: &Path, mut content: &[u8]) -> io::Result<()> {
+    write_durably_from(path, &mut content)
+}
+
+/// The same from something that is read.
+///
+/// # Errors
+/// As [`write_durably`], and when it cannot be read.
+pub fn write_durably_from(path: &Path, content: &mut impl io::Read) -> io::Result<()> {
     let folder = path
         .parent()
         .ok_or_else(|| io::Error::other("a file needs a folder"))?;
@@ -287,7 +296,7 @@ pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     ));
     let written = new_file()
         .open(&temporary)
-        .and_then(|mut f| f.write_all(content).and_then(|()| f.sync_all()))
+        .and_then(|mut f| io::copy(content, &mut f).and_then(|_| f.sync_all()))
         .and_then(|()| fs::rename(&temporary, path))
         .and_then(|()| File::open(folder)?.sync_all());
     if written.is_err() {

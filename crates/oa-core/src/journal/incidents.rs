@@ -585,7 +585,8 @@ fn work_of(outcome: &Outcome) -> Work {
 
 fn tables_of(outcome: &Outcome) -> String {
     let tables = || {
-        let tables = outcome.batches.iter().map(|b| b.table.as_str());
+        let main = outcome.batches.iter().filter(|b| b.newest_by.is_none());
+        let tables = main.map(|b| b.table.as_str());
         tables.collect::<Vec<_>>().join(", ")
     };
     let named = outcome.details.get("table").and_then(|t| t.as_str());

@@ -16,26 +16,26 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, TimeDelta, Utc};
 use postgres::Client;
 use uuid::Uuid;
 
 pub(crate) use unstarted::store_unstarted;
 
 use super::error::{DbUnavailable, JournalError};
+use super::kept::Kept;
 use super::raw_index;
 use super::store::{self, Lease, StoreError, TaskState, WriteCounts};
-use super::{abandoned, days, history};
+use super::{Run, abandoned};
 use crate::base::failpoint;
-use crate::base::state_dir::{Lock, StateDir};
+use crate::base::state_dir::StateDir;
 use crate::base::supervise::{self, Owner, ProcessId};
 use crate::base::text::error_text;
 use crate::journal::incidents::{self, Policy};
 use crate::journal::spool::{self, DrainError, Drained, Record, Spool, SpoolError};
 use crate::model::event::{Alert, Event, Fault, run_fingerprint};
 use crate::model::retry::ErrorKind;
-use crate::model::{Attempt, Outcome, RunError, RunStart, Status};
+use crate::model::{Outcome, RunError, RunStart, Status};
 use crate::pg::{self, Meaning, describe, schema};
 
 /// Keeps the run log for one program.
@@ -48,6 +48,7 @@ pub struct Recorder {
     host: String,
     /// What the server's clock was ahead of this machine's when we last connected.
     clock_offset: Mutex<TimeDelta>,
+    kept: Kept,
 }
 
 /// How long the outcome of a run waits for another process that drains the spool.
@@ -87,6 +88,16 @@ pub enum Persisted {
     },
 }
 
+/// Where a start is known.
+enum Begun {
+    /// In PostgreSQL; with what its clock is ahead of this machine's.
+    Here(Client, TimeDelta),
+    /// Here alone, because of this.
+    Alone(Option<TimeDelta>, String),
+    /// The task is somebody else's.
+    Elsewhere(String),
+}
+
 impl Recorder {
     /// Does not connect yet. `spool_limit` is in bytes.
     #[must_use]
@@ -98,6 +109,7 @@ impl Recorder {
             policy,
             host: ProcessId::current().host,
             clock_offset: Mutex::default(),
+            kept: Kept::default(),
         }
     }
 
@@ -175,6 +187,7 @@ impl Recorder {
                 Err(e) => tracing::warn!("could not look for abandoned runs: {e}"),
             }
         }
+        self.kept.connected();
         Ok((client, drained))
     }
 
@@ -271,40 +284,11 @@ impl Recorder {
                 return Err(e.into());
             }
         };
-        let (mut connection, mut unreachable) = match self.connect() {
-            Ok((client, _)) => (Some(client), None),
-            Err(DbUnavailable::Schema(e)) if e.is_for_a_person() => {
-                self.spool_alert(Fault::SchemaUnfit, &e.to_string());
-                return Err(DbUnavailable::Schema(e).into());
-            }
-            Err(e) => (None, Some(e.to_string())),
+        let (connection, offset, unreachable) = match self.begin_there(&mut start)? {
+            Begun::Here(connection, offset) => (Some(connection), Some(offset), None),
+            Begun::Alone(offset, why) => (None, offset, Some(why)),
+            Begun::Elsewhere(reason) => return Ok(StartOutcome::Skipped { reason }),
         };
-        let offset = connection.is_some().then(|| self.clock_offset());
-        if let Some(client) = &mut connection {
-            let mut corrected = start.clone();
-            corrected.on_server_clock(offset.unwrap_or_default());
-            corrected.compare_days(self.policy.timezone);
-            start.other_day = corrected.other_day;
-            match store::begin(client, &corrected) {
-                Ok(Lease::Acquired) => {}
-                Ok(Lease::AlreadyDone) => {
-                    return Ok(StartOutcome::Skipped {
-                        reason: format!("{} was done by another machine", start.task),
-                    });
-                }
-                Ok(Lease::HeldBy { host }) => {
-                    return Ok(StartOutcome::Skipped {
-                        reason: format!("{} runs already on {host}", start.task),
-                    });
-                }
-                // Collecting comes first, whatever keeps the log from being written.
-                Err(e) => {
-                    tracing::warn!("{}: {e}", start.task);
-                    unreachable = Some(e.to_string());
-                    connection = None;
-                }
-            }
-        }
         let known = connection.is_some();
         if let (Some(no_disk), Some(reason)) = (no_lock, &unreachable) {
             return Err(self.lost(&start, reason, no_disk.into()));
@@ -341,6 +325,45 @@ impl Recorder {
         Ok(StartOutcome::Run(Box::new(run)))
     }
 
+    /// Tells PostgreSQL of a start.
+    fn begin_there(&self, start: &mut RunStart) -> Result<Begun, JournalError> {
+        let mut kept = self.kept.take();
+        loop {
+            let was_kept = kept.is_some();
+            let connected = match kept.take() {
+                Some(client) => Ok(client),
+                None => self.connect().map(|(client, _)| client),
+            };
+            let mut client = match connected {
+                Ok(client) => client,
+                Err(DbUnavailable::Schema(e)) if e.is_for_a_person() => {
+                    self.spool_alert(Fault::SchemaUnfit, &e.to_string());
+                    return Err(DbUnavailable::Schema(e).into());
+                }
+                Err(e) => return Ok(Begun::Alone(None, e.to_string())),
+            };
+            let offset = self.clock_offset();
+            let mut corrected = start.clone();
+            corrected.on_server_clock(offset);
+            corrected.compare_days(self.policy.timezone);
+            start.other_day = corrected.other_day;
+            let reason = match store::begin(&mut client, &corrected) {
+                Ok(Lease::Acquired) => return Ok(Begun::Here(client, offset)),
+                Ok(Lease::AlreadyDone) => format!("{} was done by another machine", start.task),
+                Ok(Lease::HeldBy { host }) => format!("{} runs already on {host}", start.task),
+                // It may have been closed since the run before.
+                Err(e) if was_kept && e.meaning() == Meaning::Unreachable => continue,
+                // Collecting comes first, whatever keeps the log from being written.
+                Err(e) => {
+                    tracing::warn!("{}: {e}", start.task);
+                    return Ok(Begun::Alone(Some(offset), e.to_string()));
+                }
+            };
+            self.kept.give_back(client);
+            return Ok(Begun::Elsewhere(reason));
+        }
+    }
+
     /// A killed run may have left its program: it ends before this one starts another copy.
     fn end_leftovers(&self, run: &mut Run) -> Result<Vec<String>, supervise::Stubborn> {
         let start = &run.start;
@@ -370,13 +393,17 @@ impl Recorder {
     pub fn record_skipped(&self, start: RunStart, reason: &str) -> Result<(), JournalError> {
         let mut outcome = Outcome::bare(start, Status::Skipped, Utc::now());
         outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
-        let connected = self.connect();
+        let kept = self.kept.take().map(Ok);
+        let connected = kept.unwrap_or_else(|| self.connect().map(|(client, _)| client));
         if connected.is_ok() {
             outcome.on_server_clock(self.clock_offset());
         }
         let stored = match connected {
-            Ok((mut client, _)) => match store::apply(&mut client, &outcome, &self.policy) {
-                Ok(_) => return Ok(()),
+            Ok(mut client) => match store::apply(&mut client, &outcome, &self.policy) {
+                Ok(_) => {
+                    self.kept.give_back(client);
+                    return Ok(());
+                }
                 Err(e) => e.to_string(),
             },
             Err(DbUnavailable::Schema(e)) if e.is_for_a_person() => {
@@ -435,6 +462,9 @@ impl Recorder {
                 Ok(applied) => {
                     failpoint::hit("run.finish.stored");
                     self.forget_notified(&outcome);
+                    if let Some(client) = run.connection.take() {
+                        self.kept.give_back(client);
+                    }
                     return Ok(Persisted::Stored(applied));
                 }
                 Err(e) if e.meaning().is_passing() => {
@@ -471,17 +501,17 @@ impl Recorder {
 
     /// Whether results of this task wait. A spool that cannot be read keeps nothing from being stored.
     fn waits(&self, task: &str) -> bool {
-        self.spool()
-            .and_then(|s| s.has_pending(task))
-            .unwrap_or(false)
+        self.look(|s| s.has_pending(task)).unwrap_or(false)
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Spool) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+        self.kept.look(&self.state, || self.spool(), look)
     }
 
     /// After a success the next failure is a new one, also when it comes while PostgreSQL is down.
     fn forget_notified(&self, outcome: &Outcome) {
-        if outcome.status == Status::Success
-            && let Ok(spool) = self.spool()
-        {
-            let _ = spool.forget_notified(&run_fingerprint(&outcome.start.task));
+        if outcome.status == Status::Success {
+            let _ = self.look(|s| s.forget_notified(&run_fingerprint(&outcome.start.task)));
         }
     }
 
@@ -586,111 +616,4 @@ fn watch_clocks(client: &mut Client) -> Result<TimeDelta, DbUnavailable> {
         .map_err(|e| DbUnavailable::Schema(schema::SchemaError::Query(e)))?;
     let theirs: DateTime<Utc> = row.get(0);
     Ok(theirs - (ours + asked.elapsed() / 2))
-}
-
-/// A run under way.
-pub struct Run {
-    start: RunStart,
-    settings: pg::Settings,
-    /// What the server's clock was ahead of this machine's when it began; `None` when it began without PostgreSQL.
-    clock_offset: Option<TimeDelta>,
-    connection: Option<Client>,
-    /// PostgreSQL knows of it.
-    known: bool,
-    /// Why there is no connection.
-    unreachable: Option<String>,
-    leftovers: Vec<String>,
-    /// Without one, the lease in PostgreSQL keeps a second copy away.
-    _lock: Option<Lock>,
-}
-
-impl std::fmt::Debug for Run {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run")
-            .field("start", &self.start)
-            .field("unreachable", &self.unreachable)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Run {
-    /// What is known since its start.
-    #[must_use]
-    pub fn start(&self) -> &RunStart {
-        &self.start
-    }
-
-    /// What an earlier run of the task had left and was ended before this one, for people.
-    #[must_use]
-    pub fn leftovers(&self) -> &[String] {
-        &self.leftovers
-    }
-
-    /// See [`history::shape`]. `None` also without PostgreSQL.
-    pub fn shape(&mut self) -> Option<serde_json::Value> {
-        let found = history::shape(self.connection.as_mut()?, &self.start.task);
-        found.unwrap_or_else(|e| {
-            tracing::warn!(
-                "could not look up the shape of earlier records: {}",
-                describe(&e)
-            );
-            None
-        })
-    }
-
-    /// See [`history::usual_count`]. `None` also without PostgreSQL.
-    pub fn usual_count(&mut self, days: &[NaiveDate], at: NaiveTime, zone: Tz) -> Option<u64> {
-        let client = self.connection.as_mut()?;
-        match history::usual_count(client, &self.start.task, days, at, zone.name()) {
-            Ok(usual) => usual,
-            Err(e) => {
-                tracing::warn!(
-                    "could not look up the usual number of records: {}",
-                    describe(&e)
-                );
-                None
-            }
-        }
-    }
-
-    /// See [`days::content_before`]. `None` also without PostgreSQL.
-    pub fn content_before(&mut self, day: NaiveDate) -> Option<(NaiveDate, String)> {
-        let found = days::content_before(self.connection.as_mut()?, &self.start.task, day);
-        found.unwrap_or_else(|e| {
-            tracing::warn!(
-                "could not look up the content of the day before: {}",
-                describe(&e)
-            );
-            None
-        })
-    }
-
-    /// Records a try that is followed by another. That PostgreSQL fails is no reason to stop: the outcome carries all tries.
-    /// But the lease must be renewed, or another machine takes the task: so a lost connection is made again.
-    pub fn attempt_failed(&mut self, attempt: &Attempt) {
-        if !self.known {
-            return;
-        }
-        let mut attempt = attempt.clone();
-        if let Some(offset) = self.clock_offset {
-            attempt.started_at += offset;
-            attempt.finished_at += offset;
-        }
-        for _ in 0..2 {
-            if self.connection.is_none() {
-                self.connection = pg::connect(&self.settings).ok();
-            }
-            let Some(client) = &mut self.connection else {
-                return;
-            };
-            match store::record_attempt(client, &self.start, &attempt) {
-                Ok(()) => return,
-                Err(e) => {
-                    tracing::warn!("{e}");
-                    self.unreachable = Some(e.to_string());
-                    self.connection = None;
-                }
-            }
-        }
-    }
 }

@@ -11,8 +11,9 @@ use crate::base::exact;
 use crate::base::supervise::ProcessId;
 use crate::base::text::{error_text, printable_json};
 use crate::journal::incidents::{self, Policy};
+use crate::model::run::Batch;
 use crate::model::{Attempt, Outcome, Reject, RunStart, Status};
-use crate::pg::upsert::{UpsertError, upsert};
+use crate::pg::upsert::{Refused, UpsertError, upsert};
 use crate::pg::{Meaning, describe, revisions};
 
 /// A fact could not be stored.
@@ -302,6 +303,10 @@ pub fn apply(
         revisions::name_run(&mut tx, start.id)?;
     }
     for batch in &outcome.batches {
+        if batch.newest_by.is_some() {
+            rounded.extend(store_newest(&mut tx, batch, outcome, policy)?);
+            continue;
+        }
         let done = upsert(&mut tx, batch, policy.keep_revisions.then_some(start.id))?;
         rounded.extend(done.rounded);
         applied.inserted += done.inserted;
@@ -310,7 +315,7 @@ pub fn apply(
         rejects.extend(
             done.refused
                 .into_iter()
-                .map(|(index, reason)| refused_row(batch, index, &reason)),
+                .map(|refused| refused_row(batch, refused)),
         );
     }
     applied.rejected = rejects.len() as u64;
@@ -389,14 +394,32 @@ impl Times {
     }
 }
 
-fn refused_row(batch: &crate::model::run::Batch, index: usize, reason: &str) -> Reject {
-    let row = batch.rows.get(index).cloned().unwrap_or_default();
+/// See [`Batch::newest_by`]. Gives why it was not done, where the table is not fit for it.
+fn store_newest(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+    outcome: &Outcome,
+    policy: &Policy,
+) -> Result<Option<String>, StoreError> {
+    let by = policy.keep_revisions.then_some(outcome.start.id);
+    let mut savepoint = tx.transaction()?;
+    match upsert(&mut savepoint, batch, by) {
+        Ok(_) => savepoint.commit()?,
+        Err(e) if e.meaning() == Meaning::Misconfigured => {
+            return Ok(Some(format!("{} was not filled: {e}", batch.table)));
+        }
+        Err(e) => return Err(e.into()),
+    }
+    Ok(None)
+}
+
+fn refused_row(batch: &Batch, refused: Refused) -> Reject {
     Reject {
         target: Some(batch.table.clone()),
         source_key: None,
         field: None,
-        reason: format!("PostgreSQL refused the row: {reason}"),
-        record: Value::Object(batch.columns.iter().cloned().zip(row).collect()),
+        reason: format!("PostgreSQL refused the row: {}", refused.reason),
+        record: Value::Object(batch.columns.iter().cloned().zip(refused.row).collect()),
     }
 }
 

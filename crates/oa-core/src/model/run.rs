@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::base::pile::Pile;
 use crate::base::supervise::ProcessId;
 use crate::base::text::error_text;
 use crate::model::retry::ErrorKind;
@@ -247,11 +248,15 @@ pub struct Batch {
     /// The natural key: SQL expressions over the columns, as in the table's unique index.
     pub key: Vec<String>,
     /// The rows' values, in the columns' order.
-    pub rows: Vec<Vec<Value>>,
+    pub rows: Pile<Vec<Value>>,
     /// When the rows were collected; becomes `created_at` and `updated_at` where the table has them.
     pub collected_at: DateTime<Utc>,
     /// The zone in which the service's naive times are written.
     pub timezone: String,
+    /// A table of newest values, which is filled besides: a row that has a later value in this column stays as it is. What is done there
+    /// is not counted, and where the table is not fit for it, that is a finding and no failure.
+    #[serde(default)]
+    pub newest_by: Option<String>,
 }
 
 impl Batch {

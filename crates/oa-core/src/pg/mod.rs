@@ -1,5 +1,6 @@
 //! PostgreSQL: connecting, quoting, the schema `oa`, upserts.
 
+mod bulk;
 mod connect;
 pub mod libpq;
 mod lock;

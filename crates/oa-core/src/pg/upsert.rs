@@ -3,6 +3,9 @@
 //! Rows travel as JSON and PostgreSQL converts them to the columns' own types, so that one statement serves every table. A
 //! row that PostgreSQL refuses (too long, out of range, a violated check) does not take the others with it: the chunk is
 //! halved behind savepoints until the bad rows stand alone, and those are handed back with the server's reason.
+//!
+//! Many rows come by COPY into a temporary table ([`bulk`](super::bulk)), from where one statement takes those that are new or have
+//! changed. Where PostgreSQL refuses one of them, or its role may make no temporary tables, they come as JSON.
 
 use postgres::Transaction;
 use postgres::types::ToSql;
@@ -10,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::revisions::Kept;
-use super::{Meaning, describe, quote_ident};
+use super::{Meaning, bulk, describe, quote_ident};
 use crate::base::exact;
 use crate::model::run::Batch;
 
@@ -23,10 +26,21 @@ pub struct Upserted {
     pub updated: u64,
     /// Rows that were there just so.
     pub unchanged: u64,
-    /// Rows that PostgreSQL refused: index into [`Batch::rows`], and its reason.
-    pub refused: Vec<(usize, String)>,
+    /// Rows that PostgreSQL refused, and its reason.
+    pub refused: Vec<Refused>,
     /// Columns whose type does not hold all digits of what came, in sentences.
     pub rounded: Vec<String>,
+}
+
+/// A row that PostgreSQL refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its number among the batch's rows, from 0.
+    pub index: usize,
+    /// The row.
+    pub row: Vec<Value>,
+    /// What PostgreSQL said.
+    pub reason: String,
 }
 
 /// The upsert could not be done at all.
@@ -53,6 +67,14 @@ pub enum UpsertError {
     /// Others change the same rows all the time, so that what was replaced is not known.
     #[error("rows of table {0} were changed by somebody else each time they were to be stored")]
     Contended(String),
+    /// The rows that wait cannot be read back.
+    #[error("could not read what waits for table {table}: {source}")]
+    Unreadable {
+        /// The table.
+        table: String,
+        /// What the file system said.
+        source: std::io::Error,
+    },
     /// Anything else that PostgreSQL said.
     #[error("could not store rows in {table}: {}", describe(source))]
     Database {
@@ -70,6 +92,7 @@ impl UpsertError {
         match self {
             Self::NoTable(_) | Self::NoColumn { .. } | Self::NoKey(_) => Meaning::Misconfigured,
             Self::Contended(_) => Meaning::Passing,
+            Self::Unreadable { .. } => Meaning::Refused,
             Self::Database { source, .. } => Meaning::of(source),
         }
     }
@@ -91,24 +114,130 @@ pub fn upsert(
     batch: &Batch,
     by: Option<Uuid>,
 ) -> Result<Upserted, UpsertError> {
-    let statement = Statement::prepare(tx, batch, by)?;
-    let mut done = Upserted {
-        rounded: statement.rounded(batch),
-        ..Upserted::default()
-    };
-    for (i, rows) in batch.rows.chunks(CHUNK).enumerate() {
-        statement.run(tx, batch, i * CHUNK, rows, &mut done)?;
+    let table = Table::look_up(tx, batch)?;
+    let mut done = Upserted::default();
+    let mut rounded = Rounded::of(batch, &table.types);
+    let mut first = 0;
+    if batch.rows.len() >= bulk::FEWEST && bulk::is_possible(tx, batch, &table.types)? {
+        let statement = Statement::prepare(tx, batch, &table, by, Input::Copied)?;
+        let mut failed = false;
+        while first < batch.rows.len() && !failed {
+            let before = rounded.counts();
+            match bulk::store(tx, batch, &table.types, first, &statement, &mut rounded)? {
+                Some((rows, inserted, updated)) => {
+                    done.inserted += inserted;
+                    done.updated += updated;
+                    done.unchanged += (rows as u64).saturating_sub(inserted + updated);
+                    first += rows;
+                }
+                None => {
+                    rounded.restore(before);
+                    failed = true;
+                }
+            }
+        }
     }
+    if first == batch.rows.len() {
+        done.rounded = rounded.findings();
+        return Ok(done);
+    }
+    let statement = Statement::prepare(tx, batch, &table, by, Input::Json)?;
+    let mut chunk = Vec::with_capacity(CHUNK.min(batch.rows.len()));
+    for row in batch.rows.iter().skip(first) {
+        let row = row.map_err(|source| unreadable(batch, source))?;
+        rounded.look_at(&row);
+        chunk.push(row.into_owned());
+        if chunk.len() == CHUNK {
+            statement.run(tx, batch, first, &chunk, &mut done)?;
+            first += chunk.len();
+            chunk.clear();
+        }
+    }
+    if !chunk.is_empty() {
+        statement.run(tx, batch, first, &chunk, &mut done)?;
+    }
+    done.rounded = rounded.findings();
     Ok(done)
 }
 
-struct Statement {
+pub(super) fn unreadable(batch: &Batch, source: std::io::Error) -> UpsertError {
+    UpsertError::Unreadable {
+        table: batch.table.clone(),
+        source,
+    }
+}
+
+/// What the server knows of the table.
+struct Table {
+    /// Names and types of its columns.
+    columns: Vec<(String, String)>,
+    /// Types of the batch's columns.
+    types: Vec<String>,
+}
+
+impl Table {
+    fn look_up(tx: &mut Transaction<'_>, batch: &Batch) -> Result<Self, UpsertError> {
+        let fail = |source| UpsertError::Database {
+            table: batch.table.clone(),
+            source,
+        };
+        let columns: Vec<(String, String)> = tx
+            .query(
+                "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+                 WHERE attrelid = to_regclass(format('%I.%I', $1::text, $2::text)) AND attnum > 0 AND NOT attisdropped",
+                &[&batch.schema, &batch.table],
+            )
+            .map_err(fail)?
+            .iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect();
+        if columns.is_empty() {
+            return Err(UpsertError::NoTable(batch.table.clone()));
+        }
+        let type_of = |column: &String| {
+            let found = columns.iter().find(|(name, _)| name == column);
+            found
+                .map(|(_, of_type)| of_type.clone())
+                .ok_or_else(|| UpsertError::NoColumn {
+                    table: batch.table.clone(),
+                    column: column.clone(),
+                })
+        };
+        let types = batch
+            .columns
+            .iter()
+            .map(type_of)
+            .collect::<Result<_, _>>()?;
+        Ok(Self { columns, types })
+    }
+}
+
+/// Where a statement takes its rows from. `$1` is their JSON, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Json,
+    /// They are in the temporary table already.
+    Copied,
+}
+
+impl Input {
+    /// As an item of `FROM`, by the name `input`.
+    fn item(self, definitions: &str) -> String {
+        match self {
+            Self::Json => format!("json_to_recordset($1::text::json) AS input({definitions})"),
+            Self::Copied => format!(
+                "(SELECT oa_copied.* FROM {} oa_copied, (SELECT $1::text) oa_nothing) AS input",
+                bulk::TABLE
+            ),
+        }
+    }
+}
+
+pub(super) struct Statement {
     sql: String,
     table: String,
     /// Who changes the rows, and what is done where somebody else did meanwhile.
     kept: Option<(Uuid, Repeat)>,
-    /// Of the batch's columns.
-    types: Vec<String>,
 }
 
 /// The rows are locked, and then stored by a statement that knows so.
@@ -121,52 +250,26 @@ impl Statement {
     fn prepare(
         tx: &mut Transaction<'_>,
         batch: &Batch,
+        of: &Table,
         by: Option<Uuid>,
+        input: Input,
     ) -> Result<Self, UpsertError> {
         let table = batch.table.clone();
-        let fail = |source| UpsertError::Database {
-            table: table.clone(),
-            source,
-        };
-        let types: Vec<(String, String)> = tx
-            .query(
-                "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
-                 WHERE attrelid = to_regclass(format('%I.%I', $1::text, $2::text)) AND attnum > 0 AND NOT attisdropped",
-                &[&batch.schema, &batch.table],
-            )
-            .map_err(fail)?
-            .iter()
-            .map(|row| (row.get(0), row.get(1)))
-            .collect();
-        if types.is_empty() {
-            return Err(UpsertError::NoTable(batch.table.clone()));
-        }
-        let mut definitions = Vec::new();
-        let mut of_columns = Vec::new();
-        for column in &batch.columns {
-            let Some((_, of_type)) = types.iter().find(|(name, _)| name == column) else {
-                return Err(UpsertError::NoColumn {
-                    table: batch.table.clone(),
-                    column: column.clone(),
-                });
-            };
-            definitions.push(format!("{} {of_type}", quote_ident(column)));
-            of_columns.push(of_type.clone());
-        }
-        let input = format!(
-            "json_to_recordset($1::text::json) AS input({})",
-            definitions.join(", ")
-        );
+        let from = input.item(&definitions(batch, &of.types));
         let kept = match by {
-            Some(run) => match Kept::prepare(tx, batch, &input) {
+            Some(run) => match Kept::prepare(tx, batch, &from) {
                 Ok(kept) => kept.map(|kept| (run, kept)),
                 Err(e) if is_no_key(&e) => return Err(UpsertError::NoKey(table)),
-                Err(e) => return Err(fail(e)),
+                Err(source) => return Err(UpsertError::Database { table, source }),
             },
             None => None,
         };
-        let has = |column: &str| types.iter().any(|(name, _)| name == column);
-        let sql = |kept: Option<(&str, &str)>| text(batch, &input, has, kept);
+        let from = match input {
+            Input::Json => from,
+            Input::Copied => but_unchanged(batch, &from),
+        };
+        let has = |column: &str| of.columns.iter().any(|(name, _)| name == column);
+        let sql = |kept: Option<(&str, &str)>| text(batch, &from, has, kept);
         Ok(Self {
             sql: sql(kept
                 .as_ref()
@@ -179,24 +282,7 @@ impl Statement {
                 (run, again)
             }),
             table,
-            types: of_columns,
         })
-    }
-
-    /// PostgreSQL rounds to what a column can hold without a word.
-    fn rounded(&self, batch: &Batch) -> Vec<String> {
-        let columns = batch.columns.iter().zip(&self.types).enumerate();
-        let counted = columns.filter_map(|(i, (column, of_type))| {
-            let loses = loses_digits(of_type)?;
-            let values = batch.rows.iter().filter_map(|row| row.get(i));
-            let mut lost = values.filter(|v| loses(v)).filter_map(digits);
-            let first = lost.next()?;
-            let count = 1 + lost.count();
-            Some(format!(
-                "column {column} is {of_type}, which does not hold all digits of {count} value(s), for example {first}"
-            ))
-        });
-        counted.collect()
     }
 
     fn run(
@@ -208,10 +294,6 @@ impl Statement {
         done: &mut Upserted,
     ) -> Result<(), UpsertError> {
         let json = batch.json(rows);
-        let fail = |source| UpsertError::Database {
-            table: self.table.clone(),
-            source,
-        };
         match self.store(tx, batch, &json) {
             Ok(Some((inserted, updated))) => {
                 done.inserted += inserted;
@@ -221,22 +303,33 @@ impl Statement {
             }
             Ok(None) => Err(UpsertError::Contended(self.table.clone())),
             Err(error) if Meaning::of(&error) == Meaning::BadData => {
-                if rows.len() == 1 {
-                    done.refused.push((first, describe(&error)));
+                if let [row] = rows {
+                    done.refused.push(Refused {
+                        index: first,
+                        row: row.clone(),
+                        reason: describe(&error),
+                    });
                     return Ok(());
                 }
                 let (left, right) = rows.split_at(rows.len() / 2);
                 self.run(tx, batch, first, left, done)?;
                 self.run(tx, batch, first + left.len(), right, done)
             }
-            Err(error) if is_no_key(&error) => Err(UpsertError::NoKey(self.table.clone())),
-            Err(error) => Err(fail(error)),
+            Err(error) => Err(self.failed(error)),
         }
+    }
+
+    pub(super) fn failed(&self, source: postgres::Error) -> UpsertError {
+        let table = self.table.clone();
+        if is_no_key(&source) {
+            return UpsertError::NoKey(table);
+        }
+        UpsertError::Database { table, source }
     }
 
     /// Stores one chunk behind a savepoint, which is gone after an error. Gives the rows inserted and updated; `None` when it cannot be
     /// known what they replaced.
-    fn store(
+    pub(super) fn store(
         &self,
         tx: &mut Transaction<'_>,
         batch: &Batch,
@@ -264,6 +357,42 @@ impl Statement {
         }
         Ok(None)
     }
+}
+
+/// The batch's columns with their types.
+pub(super) fn definitions(batch: &Batch, types: &[String]) -> String {
+    let columns = batch.columns.iter().zip(types);
+    let columns = columns.map(|(column, of_type)| format!("{} {of_type}", quote_ident(column)));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// Of many rows those that are there already just so are found by one join: `ON CONFLICT` would look up and lock each of them.
+fn but_unchanged(batch: &Batch, input: &str) -> String {
+    let keys = batch.key.iter().enumerate();
+    let keys: Vec<String> = keys.map(|(i, key)| format!("{key} AS oa_k{i}")).collect();
+    let same_key: Vec<String> = (0..keys.len())
+        .map(|i| format!("oa_there.oa_k{i} = input.oa_k{i}"))
+        .collect();
+    let columns = |of: &str| {
+        let columns = batch
+            .columns
+            .iter()
+            .map(|c| format!("{of}.{}", quote_ident(c)));
+        columns.collect::<Vec<_>>().join(", ")
+    };
+    let keys = keys.join(", ");
+    format!(
+        "(SELECT input.*, {keys} FROM {input}) AS input
+         WHERE NOT EXISTS (
+           SELECT FROM (SELECT {}, {keys} FROM {}.{} oa_row) oa_there
+           WHERE {} AND ({}) IS NOT DISTINCT FROM ({}))",
+        columns("oa_row"),
+        quote_ident(&batch.schema),
+        quote_ident(&batch.table),
+        same_key.join(" AND "),
+        columns("oa_there"),
+        columns("input"),
+    )
 }
 
 fn is_no_key(error: &postgres::Error) -> bool {
@@ -302,6 +431,10 @@ fn text(
     }
     let current: Vec<String> = given.iter().map(|c| format!("oa_row.{c}")).collect();
     let excluded: Vec<String> = given.iter().map(|c| format!("EXCLUDED.{c}")).collect();
+    let newer = batch.newest_by.as_deref().map(quote_ident);
+    let newer = newer.map_or_else(String::new, |at| {
+        format!(" AND (oa_row.{at} IS NULL OR oa_row.{at} <= EXCLUDED.{at})")
+    });
     let (returning, written, counted) = match kept {
         Some((returning, written)) => (returning, written, "(SELECT count(*) FROM kept)"),
         None => ("", "", "0::bigint"),
@@ -309,7 +442,7 @@ fn text(
     format!(
         "WITH done AS (
            INSERT INTO {}.{} AS oa_row ({}) SELECT {} FROM {input}
-           ON CONFLICT ({}) DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})
+           ON CONFLICT ({}) DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({}){newer}
            RETURNING oa_row.xmax = 0 AS inserted{returning}){written}
          SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), {counted} FROM done, (SELECT {stamp}) AS used",
         quote_ident(&batch.schema),
@@ -321,6 +454,56 @@ fn text(
         current.join(", "),
         excluded.join(", "),
     )
+}
+
+/// What PostgreSQL rounds to what a column can hold, without a word.
+pub(super) struct Rounded {
+    /// Of each column that can lose digits: its place, what it is, how it loses them, how many values did, and the first of them.
+    columns: Vec<(usize, String, Box<Loses>, u64, Option<String>)>,
+}
+
+impl Rounded {
+    fn of(batch: &Batch, types: &[String]) -> Self {
+        let columns = batch.columns.iter().zip(types).enumerate();
+        let columns = columns.filter_map(|(i, (column, of_type))| {
+            let loses = loses_digits(of_type)?;
+            Some((i, format!("column {column} is {of_type}"), loses, 0, None))
+        });
+        Self {
+            columns: columns.collect(),
+        }
+    }
+
+    pub(super) fn look_at(&mut self, row: &[Value]) {
+        for (i, _, loses, count, first) in &mut self.columns {
+            if let Some(value) = row.get(*i).filter(|v| loses(v)) {
+                *count += 1;
+                *first = first.take().or_else(|| digits(value));
+            }
+        }
+    }
+
+    /// What was seen until now, for [`Rounded::restore`].
+    fn counts(&self) -> Vec<(u64, Option<String>)> {
+        let columns = self.columns.iter();
+        columns.map(|c| (c.3, c.4.clone())).collect()
+    }
+
+    fn restore(&mut self, before: Vec<(u64, Option<String>)>) {
+        for (column, (count, first)) in self.columns.iter_mut().zip(before) {
+            (column.3, column.4) = (count, first);
+        }
+    }
+
+    fn findings(self) -> Vec<String> {
+        let lost = self.columns.into_iter().filter_map(|(_, what, _, count, first)| {
+            let first = first?;
+            Some(format!(
+                "{what}, which does not hold all digits of {count} value(s), for example {first}"
+            ))
+        });
+        lost.collect()
+    }
 }
 
 /// The digits of a number, which is a text where JSON's own numbers would lose some.

@@ -4,11 +4,14 @@
 //! The index is `oa.raw`, committed with the run; until then it is beside the files, for the case that the run is killed.
 
 use std::fs::{self, File};
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use oa_core::base::state_dir::{StateDir, StateDirError, make_folder, write_durably};
+use oa_core::base::pile::nameless_file;
+use oa_core::base::state_dir::{
+    StateDir, StateDirError, make_folder, write_durably, write_durably_from,
+};
 use oa_core::model::run::RawRecord;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -60,7 +63,26 @@ impl Archive {
 
     /// Keeps a body; it is on the disk when this returns.
     pub(crate) fn put(&self, body: &[u8]) -> io::Result<Stored> {
-        let sha256 = hex(&Sha256::digest(body));
+        self.place(hex(&Sha256::digest(body)), |path| {
+            let packed = zstd::encode_all(body, LEVEL)?;
+            write_durably(path, &packed)
+        })
+    }
+
+    /// The same of one that is packed.
+    pub(crate) fn put_packed(&self, packed: &Packed) -> io::Result<Stored> {
+        self.place(packed.sha256.clone(), |path| {
+            let mut file = &packed.file;
+            file.rewind()?;
+            write_durably_from(path, &mut file)
+        })
+    }
+
+    fn place(
+        &self,
+        sha256: String,
+        write: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<Stored> {
         let folder = self.folder.join(&sha256[..2]);
         let path = folder.join(format!("{sha256}.zst"));
         // Young again, so that `prune` leaves it until this run is in the index.
@@ -68,19 +90,18 @@ impl Archive {
             .append(true)
             .open(&path)
             .and_then(|f| f.set_modified(SystemTime::now()));
-        if let (Ok(there), Ok(_)) = (fs::metadata(&path), self.get(&sha256)) {
+        if let (Ok(there), Ok(())) = (fs::metadata(&path), self.verify(&sha256)) {
             return Ok(Stored {
                 sha256,
                 stored_bytes: there.len(),
             });
         }
         make_folder(&folder)?;
-        let packed = zstd::encode_all(body, 3)?;
-        write_durably(&path, &packed)?;
+        write(&path)?;
         oa_core::base::failpoint::hit("archive.stored");
         Ok(Stored {
             sha256,
-            stored_bytes: packed.len() as u64,
+            stored_bytes: fs::metadata(&path)?.len(),
         })
     }
 
@@ -175,17 +196,89 @@ impl Archive {
 
     /// Reads a body back and checks it against its name.
     pub(crate) fn get(&self, sha256: &str) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        self.read(sha256, |block| body.extend_from_slice(block))?;
+        Ok(body)
+    }
+
+    /// Whether a body is there and undamaged.
+    fn verify(&self, sha256: &str) -> io::Result<()> {
+        self.read(sha256, |_| ())
+    }
+
+    fn read(&self, sha256: &str, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         let path = self.path_of(sha256);
-        let body = zstd::decode_all(fs::File::open(&path)?)?;
-        let found = hex(&Sha256::digest(&body));
-        if found == sha256 {
-            Ok(body)
-        } else {
-            Err(io::Error::other(format!(
-                "{} is damaged: its content is {found}",
-                path.display()
-            )))
+        let mut decoder = zstd::Decoder::new(fs::File::open(&path)?)?;
+        let mut hash = Sha256::new();
+        let mut block = vec![0; BLOCK];
+        loop {
+            let read = decoder.read(&mut block)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&block[..read]);
+            take(&block[..read]);
         }
+        let found = hex(&hash.finalize());
+        if found == sha256 {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} is damaged: its content is {found}",
+            path.display()
+        )))
+    }
+}
+
+/// zstd's level.
+const LEVEL: i32 = 3;
+/// So many bytes are read at once.
+const BLOCK: usize = 128 << 10;
+
+/// A body on its way to the archive, packed while it comes.
+pub(crate) struct Packer {
+    encoder: zstd::Encoder<'static, File>,
+    hash: Sha256,
+    bytes: u64,
+}
+
+/// A body in a file without a name.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub(crate) file: File,
+    sha256: String,
+    bytes: u64,
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Packer {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            encoder: zstd::Encoder::new(nameless_file()?, LEVEL)?,
+            hash: Sha256::new(),
+            bytes: 0,
+        })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.encoder.write_all(bytes)
+    }
+
+    pub(crate) fn finish(self) -> io::Result<Packed> {
+        Ok(Packed {
+            file: self.encoder.finish()?,
+            sha256: hex(&self.hash.finalize()),
+            bytes: self.bytes,
+        })
     }
 }
 

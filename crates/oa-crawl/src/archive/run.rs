@@ -13,7 +13,7 @@ use oa_core::model::run::RawRecord;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Archive;
+use super::{Archive, Packed, Stored};
 use crate::fetch::{Response, Validators};
 
 #[derive(Debug)]
@@ -54,7 +54,34 @@ impl RunArchive {
         part: Option<&str>,
         response: &Response,
     ) -> Option<String> {
-        let stored = match self.archive.put(&response.body) {
+        let bytes = response.body.len() as u64;
+        let stored = self.archive.put(&response.body);
+        self.note(attempt, url, part, response, stored, bytes)
+    }
+
+    /// The same of an answer whose body is packed.
+    pub(crate) fn keep_packed(
+        &self,
+        attempt: u32,
+        url: &str,
+        part: Option<&str>,
+        response: &Response,
+        packed: &Packed,
+    ) -> Option<String> {
+        let stored = self.archive.put_packed(packed);
+        self.note(attempt, url, part, response, stored, packed.bytes)
+    }
+
+    fn note(
+        &self,
+        attempt: u32,
+        url: &str,
+        part: Option<&str>,
+        response: &Response,
+        stored: io::Result<Stored>,
+        size_bytes: u64,
+    ) -> Option<String> {
+        let stored = match stored {
             Ok(stored) => stored,
             Err(e) => {
                 self.note_lost(url, &e);
@@ -68,7 +95,7 @@ impl RunArchive {
             status: response.status,
             content_type: response.content_type.clone(),
             sha256: stored.sha256.clone(),
-            size_bytes: response.body.len() as u64,
+            size_bytes,
             stored_bytes: stored.stored_bytes,
             fetched_at: Utc::now(),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
@@ -13,17 +13,18 @@ use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 use url::Url;
 
-use super::access;
 use super::collected::Collected;
 use super::context::Context;
+use super::output::{Printed, ProgramOutput};
 use super::position::Position;
 use super::reading::{self, another_day};
+use super::{access, cannot_wait};
 use crate::answer_day;
 use crate::extract::{Extracted, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
-use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill};
+use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill, query_secret};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Placeholders {
@@ -142,7 +143,52 @@ pub(crate) fn fetch(
             Ok((request_line, response))
         }
         FetchKind::Browser => visit(context, placeholders),
-        FetchKind::Command => run(context, placeholders),
+        FetchKind::Command => {
+            let (request_line, printed) = print(context, placeholders)?;
+            let response = Response {
+                body: printed.body().map_err(|e| cannot_wait(&e))?,
+                ..printed_response(&request_line)
+            };
+            Ok((request_line, response))
+        }
+    }
+}
+
+/// Runs the source's program, keeps its output in the archive, and takes its records.
+pub(super) fn run(
+    context: &Context,
+    placeholders: &Placeholders,
+    collected: &mut Collected,
+) -> Result<(), FetchError> {
+    let (request_line, printed) = print(context, placeholders)?;
+    if let Some(archive) = &context.archive {
+        let part = placeholders.part.as_deref();
+        let response = printed_response(&request_line);
+        archive.keep_packed(
+            context.attempt,
+            &request_line,
+            part,
+            &response,
+            &printed.packed,
+        );
+    }
+    collected.pages += 1;
+    collected.note(printed.finding.as_slice());
+    collected.records = printed.records.map_err(|what| {
+        FetchError::new(
+            ErrorKind::Shape,
+            format!("the output has {what}: {request_line}"),
+        )
+    })?;
+    Ok(())
+}
+
+fn printed_response(request_line: &str) -> Response {
+    Response {
+        status: 200,
+        content_type: Some("application/x-ndjson".to_owned()),
+        final_url: request_line.to_owned(),
+        ..Response::default()
     }
 }
 
@@ -276,7 +322,7 @@ pub(crate) fn extract(
 }
 
 /// Runs the source's program. It finds task, day and attempt in its environment (`OA_TASK`, `OA_DATE`, `OA_ATTEMPT`).
-fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Response), FetchError> {
+fn print(context: &Context, placeholders: &Placeholders) -> Result<(String, Printed), FetchError> {
     let source = &context.source;
     let name = source.fetch.command.first().cloned().unwrap_or_default();
     let mut command = Command::new(&name);
@@ -297,10 +343,11 @@ fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Respon
         .until
         .get()
         .saturating_duration_since(Instant::now());
-    let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
     context.programs.environment.give_to(&mut command);
+    let output = ProgramOutput::new(context.max_body).map_err(|e| cannot_wait(&e))?;
+    let output = Arc::new(Mutex::new(output));
     let launch = Launch {
-        keep: keep + 1,
+        lines: Some(output.clone()),
         owner: context.programs.owner.as_ref(),
         ..Launch::new(left)
     };
@@ -339,21 +386,16 @@ fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Respon
         }
         None => {}
     }
-    if done.stdout.len() > keep {
+    let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+    if output.is_too_long() {
+        let most = context.max_body;
         return Err(fail(
             ErrorKind::Shape,
-            format!("printed more than {keep} bytes (max_body in [crawl])"),
+            format!("printed more than {most} bytes (max_body in [crawl])"),
         ));
     }
-    let request_line = format!("command {name}");
-    let response = Response {
-        status: 200,
-        content_type: Some("application/x-ndjson".to_owned()),
-        final_url: request_line.clone(),
-        body: done.stdout,
-        ..Response::default()
-    };
-    Ok((request_line, response))
+    let printed = output.finish().map_err(|e| cannot_wait(&e))?;
+    Ok((format!("command {name}"), printed))
 }
 
 fn request(
@@ -375,7 +417,7 @@ fn request(
             placeholders.fill(&fetch.path)
         ),
         query: filled(&fetch.query),
-        unlisted_query: Vec::new(),
+        unlisted_query: secret_query(context)?,
         form: filled(&fetch.form),
         json: None,
         headers: filled(&fetch.headers),
@@ -400,6 +442,21 @@ fn request(
     request.json = json.map(|json| json.to_string());
     access::sign(context, &mut request)?;
     Ok(request)
+}
+
+/// Parameters whose values are secrets.
+fn secret_query(context: &Context) -> Result<Vec<(String, String)>, FetchError> {
+    let named = context.source.fetch.secret_query.keys();
+    let pair = |name: &String| {
+        let of_name = query_secret(name);
+        let secret = context.secrets.iter().find(|(n, _)| *n == of_name);
+        let (_, secret) = secret.ok_or_else(|| {
+            let what = format!("the secret of parameter {name} was not resolved");
+            FetchError::new(ErrorKind::Internal, what)
+        })?;
+        Ok((name.clone(), secret.expose().to_owned()))
+    };
+    named.map(pair).collect()
 }
 
 /// Those of the file, and those of the session.

@@ -1,6 +1,7 @@
 //! What an earlier run received, read by the present source file: nothing is asked for again.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 
 use anyhow::{Result, anyhow};
 use chrono::NaiveDate;
@@ -36,7 +37,7 @@ pub(crate) fn read_archived(
         let again = rest.iter().any(|l| l.url == one.url && l.part == one.part);
         reader.read(one, &archive.answer(one)?, again)?;
     }
-    Ok(reader.finish())
+    Ok(reader.finish()?)
 }
 
 /// The records of each answer by themselves, in their order there; none of one that cannot be read.
@@ -125,7 +126,7 @@ impl Reader<'_> {
             };
             if self.seen.insert(id) {
                 part.distinct += 1;
-                collected.records.push(record);
+                collected.records.push(record)?;
             } else {
                 collected.duplicates += 1;
             }
@@ -136,7 +137,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Collected {
+    fn finish(self) -> io::Result<Collected> {
         let mut collected = self.collected;
         let missing = missing(self.source, &self.parts);
         if !missing.is_empty() {
@@ -146,8 +147,8 @@ impl Reader<'_> {
             // Each part announced its own total.
             collected.expected = None;
         }
-        collected.keep(self.source);
-        collected
+        collected.keep(self.source)?;
+        Ok(collected)
     }
 }
 

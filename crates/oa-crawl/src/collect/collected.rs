@@ -1,6 +1,9 @@
 //! What one attempt brought, and whether that is all.
 
+use std::io;
+
 use oa_core::base::exact;
+use oa_core::base::pile::Pile;
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::RunError;
 use regex::Regex;
@@ -12,7 +15,7 @@ use crate::source::{Exclude, Source};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Collected {
     /// Different records, as they came.
-    pub(crate) records: Vec<Value>,
+    pub(crate) records: Pile<Value>,
     /// Records that came again.
     pub(crate) duplicates: u64,
     /// Records that the source announced.
@@ -28,16 +31,16 @@ pub(crate) struct Collected {
 }
 
 impl Collected {
-    pub(crate) fn of(source: &Source, answer: Extracted) -> Self {
+    pub(crate) fn of(source: &Source, answer: Extracted) -> io::Result<Self> {
         let mut collected = Self {
             pages: 1,
             ..Self::default()
         };
         collected.take(answer);
         collected.suspect_limit(source);
-        collected.keep(source);
+        collected.keep(source)?;
         collected.require_minimum(source);
-        collected
+        Ok(collected)
     }
 
     /// Each once, however often it is noticed.
@@ -52,43 +55,47 @@ impl Collected {
     pub(super) fn take(&mut self, answer: Extracted) {
         self.note(&answer.findings);
         self.expected = answer.total;
-        self.records = answer.records;
+        self.records = answer.records.into();
         if !answer.miscounted.is_empty() {
             self.incomplete = Some(answer.miscounted.join("; "));
         }
     }
 
-    pub(super) fn add(&mut self, part: Self) {
+    pub(super) fn add(&mut self, part: Self) -> io::Result<()> {
         self.expected = match (self.expected, part.expected) {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
         };
-        self.records.extend(part.records);
+        self.records.append(part.records)?;
         self.duplicates += part.duplicates;
         self.pages += part.pages;
         self.note(&part.findings);
         self.incomplete = self.incomplete.take().or(part.incomplete);
+        Ok(())
     }
 
     /// Skips records that the source does not keep.
-    pub(crate) fn keep(&mut self, source: &Source) {
-        self.exclude(source);
+    pub(crate) fn keep(&mut self, source: &Source) -> io::Result<()> {
+        self.exclude(source)?;
         if source.keep.is_empty() {
-            return;
+            return Ok(());
         }
-        let before = self.records.len();
         // A record without the field is none of those: validation names what is wrong with it.
-        self.records.retain(|record| {
+        let skipped = self.retain(|record| {
             source.keep.iter().all(|rule| {
                 let text = field(record, &rule.field).and_then(exact::text);
                 text.is_none_or(|t| rule.contains.iter().any(|part| t.contains(part.as_str())))
             })
-        });
-        self.note_skipped(before - self.records.len(), "[[keep]]");
+        })?;
+        self.note_skipped(skipped, "[[keep]]");
+        Ok(())
     }
 
     /// Skips records that are none, such as totals.
-    fn exclude(&mut self, source: &Source) {
+    fn exclude(&mut self, source: &Source) -> io::Result<()> {
+        if source.exclude.is_empty() {
+            return Ok(());
+        }
         let rules: Vec<(&Exclude, Option<Regex>)> = source
             .exclude
             .iter()
@@ -99,8 +106,7 @@ impl Collected {
                 )
             })
             .collect();
-        let before = self.records.len();
-        self.records.retain(|record| {
+        let skipped = self.retain(|record| {
             !rules.iter().any(|(rule, pattern)| {
                 let value = field(record, &rule.field).filter(|v| !v.is_null());
                 let text =
@@ -115,8 +121,34 @@ impl Collected {
                         || pattern.as_ref().is_some_and(|p| p.is_match(text))
                 })
             })
-        });
-        self.note_skipped(before - self.records.len(), "[[exclude]]");
+        })?;
+        self.note_skipped(skipped, "[[exclude]]");
+        Ok(())
+    }
+
+    /// Puts a field into all of them.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> io::Result<()> {
+        let all = std::mem::take(&mut self.records);
+        for record in all.iter() {
+            let mut record = record?.into_owned();
+            if let Value::Object(fields) = &mut record {
+                fields.insert(name.to_owned(), Value::from(value));
+            }
+            self.records.push(record)?;
+        }
+        Ok(())
+    }
+
+    /// Gives how many are gone.
+    fn retain(&mut self, keep: impl Fn(&Value) -> bool) -> io::Result<usize> {
+        let all = std::mem::take(&mut self.records);
+        for record in all.iter() {
+            let record = record?;
+            if keep(&record) {
+                self.records.push(record.into_owned())?;
+            }
+        }
+        Ok(all.len() - self.records.len())
     }
 
     fn note_skipped(&mut self, skipped: usize, rule: &str) {

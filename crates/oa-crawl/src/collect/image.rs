@@ -17,6 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::answer::archive;
+use super::cannot_wait;
 use super::collected::Collected;
 use super::context::Context;
 use crate::extract::table;
@@ -40,8 +41,10 @@ pub(crate) fn attach(
     rules: &Image,
     collected: &mut Collected,
 ) -> Result<(), FetchError> {
-    for number in 0..collected.records.len() {
-        let listed = collected.records[number]
+    let listed = std::mem::take(&mut collected.records);
+    for record in listed.iter() {
+        let mut record = record.map_err(|e| cannot_wait(&e))?.into_owned();
+        let listed = record
             .get(&rules.from)
             .and_then(oa_core::base::exact::text)
             .unwrap_or_default()
@@ -71,7 +74,7 @@ pub(crate) fn attach(
                 (path, printed)
             }
         };
-        if let Value::Object(fields) = &mut collected.records[number] {
+        if let Value::Object(fields) = &mut record {
             fields.insert(rules.from.clone(), Value::String(address));
             fields.insert(
                 "local_path".to_owned(),
@@ -82,6 +85,8 @@ pub(crate) fn attach(
                 printed.map_or(Value::Null, Value::String),
             );
         }
+        let kept = collected.records.push(record);
+        kept.map_err(|e| cannot_wait(&e))?;
     }
     Ok(())
 }

@@ -12,24 +12,32 @@ mod archived;
 mod collected;
 mod context;
 pub(crate) mod image;
+mod output;
 mod pages;
 mod position;
 mod reading;
 
 use std::collections::HashSet;
-
-use oa_core::base::supervise::StopSignal;
-use oa_core::model::retry::ErrorKind;
-use serde_json::Value;
+use std::io;
 
 use crate::fetch::FetchError;
-use crate::source::Each;
+use crate::source::{Each, FetchKind};
 use answer::ask;
 pub(crate) use answer::{Placeholders, extract, fetch};
 pub(crate) use archived::{by_answer, read_archived};
 pub(crate) use collected::Collected;
 pub(crate) use context::{ArchivedAnswers, Context, Folders};
+use oa_core::base::supervise::StopSignal;
+use oa_core::model::retry::ErrorKind;
 pub(crate) use position::Position;
+
+/// Records that cannot wait for what comes next.
+pub(crate) fn cannot_wait(error: &io::Error) -> FetchError {
+    FetchError::new(
+        ErrorKind::Internal,
+        format!("{error}; free space there, or see what is wrong with that disk"),
+    )
+}
 
 /// How often the pages are read again when records are missing.
 const PASSES: u32 = 3;
@@ -41,7 +49,9 @@ pub(crate) fn collect(context: &Context) -> Result<Collected, FetchError> {
         None => collect_one(context, &Placeholders::new(context))?,
         Some(each) => collect_each(context, each)?,
     };
-    collected.keep(&context.source);
+    collected
+        .keep(&context.source)
+        .map_err(|e| cannot_wait(&e))?;
     if let Some(image) = &context.source.image {
         image::attach(context, image, &mut collected)?;
     }
@@ -80,11 +90,7 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
                 continue;
             }
         };
-        for record in &mut part.records {
-            if let Value::Object(fields) = record {
-                fields.insert(each.name.clone(), Value::String(value.to_owned()));
-            }
-        }
+        part.set(&each.name, value).map_err(|e| cannot_wait(&e))?;
         if let Some(short) = part.shortfall() {
             missing.push(format!("{} {value}: {}", each.name, short.message));
         } else if part.records.is_empty() && !context.source.allow_empty {
@@ -92,7 +98,7 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
             all.not_there = true;
         }
         part.incomplete = None;
-        all.add(part);
+        all.add(part).map_err(|e| cannot_wait(&e))?;
     }
     context.share_time(true);
     if let (Some(failed), true) = (failed, all.records.is_empty()) {
@@ -106,6 +112,11 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
 
 fn collect_one(context: &Context, placeholders: &Placeholders) -> Result<Collected, FetchError> {
     let mut collected = Collected::default();
+    if context.source.fetch.kind == FetchKind::Command {
+        answer::run(context, placeholders, &mut collected)?;
+        collected.suspect_limit(&context.source);
+        return Ok(collected);
+    }
     let Some(paging) = &context.source.paging else {
         let page = ask(context, placeholders, None, &mut collected)?;
         collected.take(page);

@@ -2,11 +2,13 @@
 //! gives fewer records a page than it is asked for - is not an end, and is reported.
 
 use std::collections::HashSet;
+use std::io;
 
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
 use super::answer::{Placeholders, ask};
+use super::cannot_wait;
 use super::collected::Collected;
 use super::context::Context;
 use super::position::{Next, Position};
@@ -51,7 +53,9 @@ pub(super) fn read(
         collected.expected = collected.expected.max(page.total);
         let came = page.records.len();
         let next = position.advance(&page);
-        let new = pass.take(page.records, collected);
+        let new = pass
+            .take(page.records, collected)
+            .map_err(|e| cannot_wait(&e))?;
         match next {
             Next::Unknown => {}
             Next::End => return Ok(cut),
@@ -161,7 +165,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Keeps the records that no page had before, and gives how many were on no earlier page of this pass.
-    fn take(&mut self, records: Vec<Value>, collected: &mut Collected) -> usize {
+    fn take(&mut self, records: Vec<Value>, collected: &mut Collected) -> io::Result<usize> {
         let mut new = 0;
         for record in records {
             // Records without an id are not one and the same.
@@ -173,9 +177,9 @@ impl Pass<'_> {
                 collected.duplicates += 1;
             }
             if self.seen.insert(id) {
-                collected.records.push(record);
+                collected.records.push(record)?;
             }
         }
-        new
+        Ok(new)
     }
 }

@@ -8,7 +8,9 @@ use serde_json::Value;
 use crate::answer_day;
 use crate::dates;
 use crate::extract::grid::{self, Grid};
-use crate::extract::{Extracted, MOST_UNPACKED, ReadError, delimited, matches, sheet, table, xml};
+use crate::extract::{
+    Extracted, MOST_UNPACKED, ReadError, delimited, matches, nesting, sheet, table, xml,
+};
 use crate::fetch::{FetchError, Response, body};
 use crate::source::{Answer, DayNames, fill};
 
@@ -81,7 +83,10 @@ pub(crate) fn read(
     } else if let Some(table) = &rules.table {
         let (page, finding) = body::page(url, response, charset)?;
         findings.extend(finding);
-        check_day(rules, date, url, || table::visible(&page))?;
+        nesting::check(&page).map_err(fail)?;
+        check_day(rules, date, url, || {
+            table::visible(&page).unwrap_or_default()
+        })?;
         if let Some(said) = answer_day::other_in_page(rules, &page, date) {
             return Err(another_day(date, &said, url));
         }

@@ -13,6 +13,7 @@ use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::base::exact;
+use oa_core::base::secrets::is_secret_parameter;
 use oa_core::service;
 use regex::Regex;
 use serde_json::Value;
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
     let text = body::text(url.as_str(), &response, None).ok();
     let answer = propose::answer(&response.body, text.as_ref().map(|(text, _)| text.as_str()));
     let answer = answer.map_err(|e| fail(format!("{e}: {url}")))?;
-    let (request, day) = request(&url);
+    let (request, day, secrets) = request(&url, &args.name);
     let date = day.unwrap_or_else(|| Utc::now().with_timezone(&service::TIMEZONE).date_naive());
     let answer = answer.replace(&date.format("%Y%m%d").to_string(), "{date:%Y%m%d}");
     let head = format!(
@@ -87,6 +88,11 @@ pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
     let file = format!("{head}{}{}", store(args, &key), fields.join("\n"));
     let source = parse("the proposal", &file).map_err(|e| fail(e.to_string()))?;
     let shown = format!("{file}{}", notes(&source, date, &records));
+    for name in &secrets {
+        tracing::warn!(
+            "put the value into .env beside the configuration, or into the environment: {name}=…"
+        );
+    }
     match &args.output {
         None => cli::print(&shown).map_err(anyhow::Error::from)?,
         Some(path) => {
@@ -126,8 +132,26 @@ fn ask(url: &Url, config: Option<&Config>) -> Result<Response, Failure> {
     response.map_err(|e| Failure::new(exit::FAILED, anyhow::anyhow!(e.error.message)))
 }
 
-/// `[fetch]`, and the day that the address names.
-fn request(url: &Url) -> (String, Option<NaiveDate>) {
+/// `[fetch]`, the day that the address names, and the variables for secrets in it: the file refers to them.
+fn request(url: &Url, task: &str) -> (String, Option<NaiveDate>, Vec<String>) {
+    let variable = |name: &str| {
+        let text = format!("{task}_{name}").to_ascii_uppercase();
+        text.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+    };
+    let keys = url.query_pairs().map(|(key, _)| key.into_owned());
+    let secret: Vec<String> = keys.filter(|key| is_secret_parameter(key)).collect();
+    let mut url = url.clone();
+    if !secret.is_empty() {
+        let open: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(key, _)| !is_secret_parameter(key))
+            .map(|(key, value)| (key.into_owned(), value.into_owned()))
+            .collect();
+        url.set_query(None);
+        if !open.is_empty() {
+            url.query_pairs_mut().extend_pairs(open);
+        }
+    }
     let mut day = None;
     let mut named = |text: &str| -> String {
         for (pattern, form, name) in [
@@ -165,12 +189,24 @@ fn request(url: &Url) -> (String, Option<NaiveDate>) {
         _ if pairs.is_empty() => (path, String::new()),
         _ => (path, format!("query = {{ {} }}\n", pairs.join(", "))),
     };
+    let references: Vec<String> = secret
+        .iter()
+        .map(|key| {
+            let reference = format!("env:{}", variable(key));
+            format!("{} = {}", propose::quoted(key), propose::quoted(&reference))
+        })
+        .collect();
+    let by_reference = match references.is_empty() {
+        true => String::new(),
+        false => format!("secret_query = {{ {} }}\n", references.join(", ")),
+    };
     let text = format!(
-        "[fetch]\nkind = \"http\"\nbase = {}\npath = {}\n{query}",
+        "[fetch]\nkind = \"http\"\nbase = {}\npath = {}\n{query}{by_reference}",
         propose::quoted(&url.origin().ascii_serialization()),
         propose::quoted(&path)
     );
-    (text, day)
+    let variables = secret.iter().map(|key| variable(key)).collect();
+    (text, day, variables)
 }
 
 fn store(args: &Args, key: &str) -> String {
@@ -302,7 +338,8 @@ fn in_sql(column: &str) -> String {
 
 /// The table that it needs, and the first rows, as comments.
 fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
-    let done = validate(source, CollectionTime::now(date), records);
+    let records = records.to_vec().into();
+    let done = validate(source, CollectionTime::now(date), &records).unwrap_or_default();
     let sql = |of_type: FieldType| match of_type {
         FieldType::Text | FieldType::Variety => "text",
         FieldType::Integer => "bigint",
@@ -327,7 +364,7 @@ fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
         done.rejects.len(),
         columns(source).join(" | ")
     );
-    for row in done.rows.iter().take(SHOWN) {
+    for row in done.rows.iter().take(SHOWN).flatten() {
         let cells: Vec<String> = row
             .iter()
             .map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned))

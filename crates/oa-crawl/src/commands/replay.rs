@@ -171,7 +171,7 @@ fn preview(
     collected: &Collected,
     format: Format,
 ) -> Result<u8, Failure> {
-    let validated = validate(source, time, &collected.records);
+    let validated = validate(source, time, &collected.records).map_err(anyhow::Error::from)?;
     let batch = store::batch(source, validated.rows.clone(), Utc::now());
     let (would, changes) = store::preview(client, source, &batch)?;
     let mut listing = Listing::new(&[
@@ -184,8 +184,9 @@ fn preview(
         ("rejected", "REJECTED"),
         ("first_reject", "FIRST REJECT"),
     ]);
-    let example = validated.rows.first().map(|row| {
-        let named = columns(source).into_iter().zip(row.iter().cloned());
+    let first = validated.rows.first().map_err(anyhow::Error::from)?;
+    let example = first.map(|row| {
+        let named = columns(source).into_iter().zip(row);
         named.collect::<serde_json::Map<_, _>>()
     });
     listing.push(json!({

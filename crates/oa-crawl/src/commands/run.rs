@@ -316,12 +316,14 @@ fn dry_run_one(
             false,
         ),
         Ok(collected) => {
-            let validated = validate(source, CollectionTime::now(date), &collected.records);
+            let validated = validate(source, CollectionTime::now(date), &collected.records)
+                .map_err(anyhow::Error::from)?;
             let names = columns(source);
             let example: Option<Map<String, Value>> = validated
                 .rows
                 .first()
-                .map(|r| names.into_iter().zip(r.iter().cloned()).collect());
+                .map_err(anyhow::Error::from)?
+                .map(|r| names.into_iter().zip(r).collect());
             let error = assess(source, date, &Before::default(), &collected, &validated).error;
             let missing = (!validated.missing_everywhere.is_empty()).then(|| {
                 format!(

@@ -13,6 +13,7 @@ use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::base::exact;
+use oa_core::base::pile::Pile;
 use oa_core::base::state_dir::StateDir;
 use oa_core::base::text::{escaped, printable};
 use oa_core::schedule::Calendar;
@@ -147,7 +148,7 @@ fn try_it(
             report.extracted = Some(extracted.clone());
             match whole(config, source, date, args, extracted)? {
                 Err(problem) => report.problem = Some(problem),
-                Ok(collected) => end_as_a_run(source, date, &collected, &mut report),
+                Ok(collected) => end_as_a_run(source, date, &collected, &mut report)?,
             }
         }
     }
@@ -167,22 +168,33 @@ fn whole(
             // The file is one answer of several.
             first.total = None;
         }
-        return Ok(Ok(Collected::of(source, first)));
+        return Ok(Ok(
+            Collected::of(source, first).map_err(anyhow::Error::from)?
+        ));
     }
     if source.paging.is_none() && source.each.is_none() && source.image.is_none() {
-        return Ok(Ok(Collected::of(source, first)));
+        return Ok(Ok(
+            Collected::of(source, first).map_err(anyhow::Error::from)?
+        ));
     }
     let (context, _fresh) = context(config, source, date)?;
     Ok(collect(&context).map_err(|e| e.error.message))
 }
 
-fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, report: &mut TryReport) {
-    let validated = validate(source, CollectionTime::now(date), &collected.records);
+fn end_as_a_run(
+    source: &Source,
+    date: NaiveDate,
+    collected: &Collected,
+    report: &mut TryReport,
+) -> Result<(), Failure> {
+    let validated = validate(source, CollectionTime::now(date), &collected.records)
+        .map_err(anyhow::Error::from)?;
     let verdict = assess(source, date, &Before::default(), collected, &validated);
     report.partial = verdict.storable && !validated.rows.is_empty();
     let plain = problem(source, collected, &validated);
     report.problem = plain.or(verdict.error.map(|e| e.message));
     report.validated = Some(validated);
+    Ok(())
 }
 
 type FetchResult = Result<(String, Response), String>;
@@ -294,6 +306,10 @@ fn problem(source: &Source, collected: &Collected, validated: &Validated) -> Opt
         .then(|| "every record was rejected".to_owned())
 }
 
+fn first_of(rows: &Pile<Vec<Value>>) -> Option<Vec<Value>> {
+    rows.first().ok().flatten()
+}
+
 fn typed(source: &Source, row: &[Value]) -> Map<String, Value> {
     columns(source)
         .into_iter()
@@ -307,7 +323,7 @@ fn as_json(source: &Source, report: &TryReport) -> Value {
         "task": source.name,
         "fetched": report.fetched.as_ref().map(|(request_line, status, kind, bytes)| json!({ "request": request_line, "status": status, "content_type": kind, "bytes": bytes })),
         "extracted": report.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first().map(readable) })),
-        "typed": validated.map(|v| json!({ "rows": v.rows.len(), "duplicates": v.duplicates, "first": v.rows.first().map(|r| typed(source, r)) })),
+        "typed": validated.map(|v| json!({ "rows": v.rows.len(), "duplicates": v.duplicates, "first": first_of(&v.rows).map(|r| typed(source, &r)) })),
         "rejected": validated.map(|v| v.rejects.iter().map(|r| json!({ "field": r.field, "reason": r.reason, "record": readable(&r.record) })).collect::<Vec<_>>()),
         "problem": report.problem,
         "status": match (&report.problem, report.partial) { (None, _) => "success", (_, true) => "partial", _ => "failed" },
@@ -349,8 +365,8 @@ fn as_text(source: &Source, report: &TryReport) -> String {
             source.store.table,
             validated.duplicates
         );
-        for row in validated.rows.iter().take(SHOWN) {
-            let row = Value::Object(typed(source, row)).to_string();
+        for row in validated.rows.iter().take(SHOWN).flatten() {
+            let row = Value::Object(typed(source, &row)).to_string();
             let _ = writeln!(text, "           {}", cut(&row));
         }
         let _ = writeln!(text, "rejected   {} record(s)", validated.rejects.len());

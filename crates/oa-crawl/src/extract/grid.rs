@@ -43,6 +43,26 @@ pub(crate) fn check_size(columns: usize, cells: usize) -> Result<(), ReadError> 
     Ok(())
 }
 
+/// In bytes: of all cells, and so of all records. A text that stands in many cells counts in each.
+const MOST_TEXT: usize = 64 << 20;
+
+/// How much text there is; refuses more than anybody means to send.
+#[derive(Debug, Default)]
+pub(crate) struct TextSize(usize);
+
+impl TextSize {
+    pub(crate) fn add(&mut self, text: &str) -> Result<(), ReadError> {
+        self.0 += text.len();
+        if self.0 > MOST_TEXT {
+            let what = format!(
+                "more than {MOST_TEXT} bytes of text in its cells, most of it again and again"
+            );
+            return Err(shape(what));
+        }
+        Ok(())
+    }
+}
+
 fn shape(what: String) -> ReadError {
     (ErrorKind::Shape, what)
 }
@@ -68,6 +88,7 @@ pub(crate) fn take(rules: &Rows, grid: Grid) -> Result<Extracted, ReadError> {
         mapping: by_place(rules),
         of_block: Map::new(),
         above: Map::new(),
+        repeated: TextSize::default(),
         extracted: Extracted::default(),
     };
     let mut first = None;
@@ -116,6 +137,8 @@ struct Reader<'a> {
     of_block: Map<String, Value>,
     /// The last values of the fields that are filled down.
     above: Map<String, Value>,
+    /// What records have of rows above them.
+    repeated: TextSize,
     extracted: Extracted,
 }
 
@@ -137,11 +160,16 @@ impl Reader<'_> {
             self.extracted.records.push(Value::Array(row));
             return Ok(());
         }
+        for text in self.of_block.values().filter_map(Value::as_str) {
+            self.repeated.add(text)?;
+        }
         let mut record = self.of_block.clone();
         for (name, at) in &mapping.fields {
             let mut value = row.get(*at).cloned().unwrap_or_default();
             if self.rules.fill_down.contains(name) {
                 if is_blank(&value) {
+                    let above = self.above.get(name).and_then(Value::as_str);
+                    self.repeated.add(above.unwrap_or_default())?;
                     value = self.above.get(name).cloned().unwrap_or(value);
                 } else {
                     self.above.insert(name.clone(), value.clone());

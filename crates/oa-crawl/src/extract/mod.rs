@@ -3,10 +3,12 @@
 pub(crate) mod delimited;
 pub(crate) mod grid;
 pub(crate) mod json;
+pub(crate) mod nesting;
 pub(crate) mod propose;
 mod script;
 pub(crate) mod sheet;
 pub(crate) mod table;
+pub(crate) mod xls;
 pub(crate) mod xml;
 
 use oa_core::base::exact;

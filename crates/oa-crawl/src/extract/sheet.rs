@@ -12,7 +12,7 @@ use serde_json::{Number, Value};
 use zip::ZipArchive;
 
 use super::ReadError;
-use super::grid::{Grid, MOST_CELLS, check_size};
+use super::grid::{Grid, MOST_CELLS, TextSize, check_size};
 use crate::source::Sheet;
 
 /// How the file begins.
@@ -38,7 +38,7 @@ pub(crate) fn kind(body: &[u8]) -> Kind {
 pub(crate) fn rows(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadError> {
     match kind(body) {
         Kind::Xlsx => guarded(|| xlsx(rules, body, most)),
-        Kind::Xls => guarded(|| xls(rules, body)),
+        Kind::Xls => super::xls::rows(rules, body),
         Kind::Page | Kind::Other if body.trim_ascii().is_empty() => {
             Err((ErrorKind::Empty, "an empty body".to_owned()))
         }
@@ -118,6 +118,11 @@ fn xlsx(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadError> {
     Ok(cells.grid)
 }
 
+/// The rows of an xls file, whatever memory that takes.
+pub(super) fn in_this_process(rules: &Sheet, body: &[u8]) -> Result<Grid, ReadError> {
+    guarded(|| xls(rules, body))
+}
+
 fn xls(rules: &Sheet, body: &[u8]) -> Result<Grid, ReadError> {
     let book = Xls::new(Cursor::new(body));
     let mut book: Xls<_> = book.map_err(|e| cut_short(damaged(e)))?;
@@ -160,6 +165,7 @@ const MOST_ROWS: usize = 1 << 20;
 struct Cells {
     grid: Grid,
     count: usize,
+    text: TextSize,
 }
 
 impl Cells {
@@ -167,6 +173,7 @@ impl Cells {
         if value.is_null() {
             return Ok(());
         }
+        self.text.add(value.as_str().unwrap_or_default())?;
         self.grid.may_be_short = true;
         let (row, column) = (row as usize, column as usize);
         let rows = &mut self.grid.rows;

@@ -4,7 +4,8 @@ use oa_core::model::retry::ErrorKind;
 use scraper::{ElementRef, Html};
 use serde_json::{Map, Value};
 
-use super::grid::{Grid, check_size};
+use super::grid::{Grid, TextSize, check_size};
+use super::nesting;
 use super::{Extracted, ReadError};
 use crate::source::{NotASelector, Table, selector};
 
@@ -15,7 +16,7 @@ fn wrong(error: &NotASelector) -> ReadError {
 /// Takes the rows of a table out of a page: one record a row, its fields named by `columns`.
 /// Fails with `blocked` when the page has no table at all (a login or verification page), with `shape` when it has another one.
 pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, ReadError> {
-    let page = Html::parse_document(page);
+    let page = nesting::parse(page)?;
     let title = first_text(&page, "title");
     require_table(&page, &title)?;
     check_headings(rules, &page, &title)?;
@@ -78,7 +79,7 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, ReadError> {
 
 /// The rows of a page, for headings wherever they are.
 pub(crate) fn grid(page: &str, rows: &str, cells: &str) -> Result<Grid, ReadError> {
-    let page = Html::parse_document(page);
+    let page = nesting::parse(page)?;
     require_table(&page, &first_text(&page, "title"))?;
     let rows = spread_rows(&page, rows, cells)?.into_iter();
     let rows = rows.map(|row| row.cells.into_iter().map(Value::String).collect());
@@ -89,8 +90,8 @@ pub(crate) fn grid(page: &str, rows: &str, cells: &str) -> Result<Grid, ReadErro
 }
 
 /// All text of a page.
-pub(crate) fn visible(page: &str) -> String {
-    text(Html::parse_document(page).root_element())
+pub(crate) fn visible(page: &str) -> Result<String, ReadError> {
+    Ok(text(nesting::parse(page)?.root_element()))
 }
 
 fn require_table(page: &Html, title: &str) -> Result<(), ReadError> {
@@ -120,6 +121,7 @@ fn spread_rows<'a>(page: &'a Html, rows: &str, cells: &str) -> Result<Vec<Row<'a
     let cells = selector(cells).map_err(|e| wrong(&e))?;
     let mut spread: Vec<Row<'a>> = Vec::new();
     let mut size = 0;
+    let mut all = TextSize::default();
     // By column: a cell from above, and in how many rows it still stands.
     let mut above: Vec<Option<(usize, String)>> = Vec::new();
     let mut table = None;
@@ -148,18 +150,24 @@ fn spread_rows<'a>(page: &'a Html, rows: &str, cells: &str) -> Result<Vec<Row<'a
                 said.unwrap_or(1).clamp(1, MOST_SPANNED)
             };
             let (columns, rows) = (span("colspan"), span("rowspan"));
+            let said = text(*cell);
             for _ in 0..columns {
+                all.add(&said)?;
                 if rows > 1 {
                     if above.len() <= texts.len() {
                         above.resize(texts.len() + 1, None);
                     }
-                    above[texts.len()] = Some((rows - 1, text(*cell)));
+                    above[texts.len()] = Some((rows - 1, said.clone()));
                 }
-                texts.push(text(*cell));
+                texts.push(said.clone());
             }
             check_size(texts.len(), size + texts.len())?;
         }
         from_above(&mut texts, &mut above);
+        let spread_down = texts.len().saturating_sub(own.len());
+        if spread_down > 0 {
+            texts.iter().try_for_each(|t| all.add(t))?;
+        }
         size += texts.len();
         check_size(texts.len(), size)?;
         spread.push(Row {
@@ -191,7 +199,7 @@ fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), ReadErr
 
 /// The value of an attribute of the first element that matches, for example `src` of an image.
 pub(crate) fn attribute(page: &str, css: &str, name: &str) -> Result<String, ReadError> {
-    let page = Html::parse_document(page);
+    let page = nesting::parse(page)?;
     page.select(&selector(css).map_err(|e| wrong(&e))?)
         .find_map(|e| e.value().attr(name))
         .map(str::to_owned)

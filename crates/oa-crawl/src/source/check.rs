@@ -40,7 +40,26 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
     }
     check_answer(source)?;
     check_fields(source)?;
+    check_latest(source)?;
     check_columns(source)
+}
+
+fn check_latest(source: &Source) -> Result<(), String> {
+    let Some(latest) = &source.latest else {
+        return Ok(());
+    };
+    if latest.columns.is_empty() {
+        return Err("[latest] names no columns".to_owned());
+    }
+    let of_rows = latest.columns.values().flat_map(|names| names.all());
+    for column in [&latest.key, &latest.largest].into_iter().chain(of_rows) {
+        if !source.fields.iter().any(|f| f.column == *column) {
+            return Err(format!(
+                "[latest] names the column \"{column}\", which no field fills"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Each field by itself.
@@ -211,10 +230,11 @@ fn check_browser(source: &Source) -> Result<(), String> {
         || !source.fetch.form.is_empty()
         || source.fetch.json.is_some()
         || !source.fetch.secret_headers.is_empty()
+        || !source.fetch.secret_query.is_empty()
         || !source.fetch.headers.is_empty()
     {
         return Err(
-            "[paging], form, json, headers and secret_headers are not for kind = \"browser\""
+            "[paging], form, json, headers, secret_headers and secret_query are not for kind = \"browser\""
                 .to_owned(),
         );
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Shows;
 use super::access::{HttpLogin, Sign};
-use super::forms::{Delimited, Exclude, NotYet, Rows, Sheet, Text, Xml};
+use super::forms::{Delimited, Exclude, Names, NotYet, Rows, Sheet, Text, Xml};
 use super::paging::Paging;
 use super::placeholders::names;
 
@@ -88,6 +88,8 @@ pub(crate) struct Source {
     pub(crate) image: Option<Image>,
     /// Where rows go.
     pub(crate) store: Store,
+    /// What another table of the newest values gets besides.
+    pub(crate) latest: Option<Latest>,
     /// What a row consists of.
     pub(crate) fields: Vec<Field>,
     /// Numbers that must add up.
@@ -210,6 +212,10 @@ pub(crate) struct Fetch {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) secret_headers: BTreeMap<String, SecretRef>,
+    /// The same for parameters of the query, which are then in no error and in no archive.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(crate) secret_query: BTreeMap<String, SecretRef>,
 }
 
 /// See [`Fetch::kind`].
@@ -311,6 +317,23 @@ pub(crate) struct Each {
     /// Wait between two requests.
     #[schemars(with = "Option<String>")]
     pub(crate) pause: Option<Span>,
+}
+
+/// `[latest]`: of the rows of each key the one that counts most goes into a table of newest values besides, such as `contract_infos`. A
+/// row of a later day stays there.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Latest {
+    /// The table.
+    pub(crate) table: String,
+    /// The column by which there is one row there; the rows have it too.
+    pub(crate) key: String,
+    /// Of several rows the one with the largest value in this column.
+    pub(crate) largest: String,
+    /// The column that gets the day that is collected, at 15:00.
+    pub(crate) at: String,
+    /// Columns there, and the column of the rows that each is filled from: one, or the first of several that is not null.
+    pub(crate) columns: BTreeMap<String, Names>,
 }
 
 /// `[[keep]]`

@@ -32,12 +32,13 @@ pub(crate) use access::{
 pub(crate) use day::Shows;
 pub(crate) use definition::{
     Answer, BrowserRules, DayElsewhere, DayPlace, Each, Epoch, FetchKind, Field, FieldType, Image,
-    List, Login, OnBad, Source, Step, Table,
+    Latest, List, Login, OnBad, Source, Step, Table,
 };
 pub(crate) use folder::{Broken, FOLDER};
 pub(crate) use forms::{Delimited, Exclude, Names, Rows, Sheet, Xml};
 pub(crate) use paging::{End, Paging, Place};
 pub(crate) use placeholders::{DayNames, fill, names as names_within};
+pub(crate) use secrets::query_secret;
 pub(crate) use selector::{NotASelector, selector};
 
 #[derive(Debug, thiserror::Error)]

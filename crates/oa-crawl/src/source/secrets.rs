@@ -5,6 +5,11 @@ use oa_core::base::secrets::Secret;
 
 use super::Source;
 
+/// The name under which a secret of the query is resolved.
+pub(crate) fn query_secret(name: &str) -> String {
+    format!("parameter {name}")
+}
+
 impl Source {
     /// Secrets that inputs of the browser are filled with, by the inputs' selectors. Only a login needs them, and cookies may do
     /// without one.
@@ -20,7 +25,9 @@ impl Source {
     pub(crate) fn needed_secrets(&self) -> Vec<(String, &SecretRef)> {
         let headers = self.fetch.secret_headers.iter();
         let headers = headers.map(|(name, reference)| (format!("header {name}"), reference));
-        headers.chain(self.access_secrets()).collect()
+        let query = self.fetch.secret_query.iter();
+        let query = query.map(|(name, reference)| (query_secret(name), reference));
+        headers.chain(query).chain(self.access_secrets()).collect()
     }
 
     /// Every secret that its file refers to.
@@ -39,7 +46,9 @@ impl Source {
             let setting = format!("header {name} of source {}", self.name);
             resolved.push((name.clone(), config.secret(reference, &setting)?));
         }
-        for (name, reference) in self.access_secrets() {
+        let query = self.fetch.secret_query.iter();
+        let query = query.map(|(name, reference)| (query_secret(name), reference));
+        for (name, reference) in query.chain(self.access_secrets()) {
             let setting = format!("{name} of source {}", self.name);
             resolved.push((name, config.secret(reference, &setting)?));
         }

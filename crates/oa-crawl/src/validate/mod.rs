@@ -1,15 +1,20 @@
 //! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
 
+pub(crate) mod content;
 mod convert;
+mod facts;
 mod kind;
 pub(crate) mod shape;
 mod time;
+mod unique;
 mod variety;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::io;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::base::exact;
+use oa_core::base::pile::Pile;
 use oa_core::model::run::Reject;
 use oa_core::service;
 use serde_json::Value;
@@ -18,11 +23,14 @@ use crate::answer_day;
 use crate::extract::field as value_of;
 use crate::source::{DayNames, Field, FieldType, OnBad, Source, fill};
 use convert::{Compiled, convert};
+use facts::Facts;
+use shape::Shape;
+use unique::Unique;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Validated {
     /// Rows, their values in the order of the source's fields.
-    pub(crate) rows: Vec<Vec<Value>>,
+    pub(crate) rows: Pile<Vec<Value>>,
     pub(crate) rejects: Vec<Reject>,
     /// Records that came again unchanged.
     pub(crate) duplicates: u64,
@@ -32,6 +40,15 @@ pub(crate) struct Validated {
     pub(crate) missing_everywhere: Vec<String>,
     /// The first record that broke a rule which is not merely about that record ([`OnBad`]), in words: the worst rule counts.
     pub(crate) worst: Option<(OnBad, String)>,
+    /// Whether any row is of the day that was asked for, by its date or time; `None` when the source has none of its own, or there are no
+    /// rows.
+    pub(crate) fresh: Option<bool>,
+    /// Dates of the records' own by which they are stored, none of which is the day that was asked for, in sentences.
+    pub(crate) other_days: Vec<String>,
+    /// What the rows consist of, see [`crate::content`].
+    pub(crate) content: Option<String>,
+    /// What the records look like.
+    pub(crate) shape: Shape,
 }
 
 impl Validated {
@@ -81,23 +98,27 @@ impl CollectionTime {
     }
 }
 
-pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value]) -> Validated {
-    let mut done = Validated {
-        missing_everywhere: missing_everywhere(source, records),
-        ..Validated::default()
-    };
+/// The error is that the records cannot be read back, or the rows not kept.
+pub(crate) fn validate(
+    source: &Source,
+    time: CollectionTime,
+    records: &Pile<Value>,
+) -> io::Result<Validated> {
+    let mut done = Validated::default();
     let patterns: Vec<Compiled> = source.fields.iter().map(Compiled::of).collect();
     let all_is_text = source.answer.is_text();
-    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut unique = Unique::new(source, Facts::new(source, time.date));
     let mut converted: BTreeMap<&str, u64> = BTreeMap::new();
-    let key_columns: Vec<usize> = source
-        .store
-        .unique
-        .iter()
-        .filter_map(|c| source.fields.iter().position(|f| f.column == *c))
-        .collect();
+    let fields = source.fields.iter().flat_map(Field::record_fields);
+    let mut missing: Vec<&str> = match records.is_empty() {
+        true => Vec::new(),
+        false => fields.collect(),
+    };
     let day_field = source.answer.day_field();
-    for record in records {
+    for record in records.iter() {
+        let record = &*record?;
+        missing.retain(|from| value_of(record, from).is_none());
+        done.shape.add(record);
         if let Some(field) = day_field
             && let Some(said) = answer_day::other_in_record(record, field, time.date)
         {
@@ -117,33 +138,18 @@ pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value])
             done.reject_by_rule(on_bad, reject(source, record, None, reason));
             continue;
         }
-        // In JSON no text has a line break.
-        let key: String = key_columns
-            .iter()
-            .map(|i| format!("{}\n", row[*i]))
-            .collect();
-        match seen.get(&key) {
-            Some(first) if done.rows[*first] == row => done.duplicates += 1,
-            Some(_) => {
-                let reason = format!(
-                    "a different record with the same {} came before it",
-                    source.store.unique.join(" and ")
-                );
-                done.rejects.push(reject(source, record, None, reason));
-            }
-            None => {
-                seen.insert(key, done.rows.len());
-                done.rows.push(row);
-            }
-        }
+        unique.add(record, row)?;
     }
+    unique.finish(&mut done)?;
+    missing.dedup();
+    done.missing_everywhere = missing.into_iter().map(str::to_owned).collect();
     converted.retain(|_, _| !all_is_text);
     done.findings.extend(converted.iter().map(|(field, n)| {
         format!(
             "field {field} came as text where a number was due, {n} time(s); converted without loss"
         )
     }));
-    done
+    Ok(done)
 }
 
 /// Whether a value can be of a type.
@@ -155,21 +161,6 @@ pub(crate) fn reads_as(of_type: FieldType, value: &Value) -> bool {
 /// The columns, in the order of the rows' values.
 pub(crate) fn columns(source: &Source) -> Vec<String> {
     source.fields.iter().map(|f| f.column.clone()).collect()
-}
-
-fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
-    if records.is_empty() {
-        return Vec::new();
-    }
-    let mut missing: Vec<String> = source
-        .fields
-        .iter()
-        .flat_map(Field::record_fields)
-        .map(str::to_owned)
-        .filter(|from| records.iter().all(|r| value_of(r, from).is_none()))
-        .collect();
-    missing.dedup();
-    missing
 }
 
 fn row<'a>(

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use oa_core::base::exact;
+use oa_core::base::pile::Pile;
 use serde_json::{Map, Value, json};
 
 use super::kind::name_of;
@@ -17,23 +19,31 @@ const LONGEST_NAME: usize = 200;
 pub(crate) struct Shape(BTreeMap<String, BTreeSet<String>>);
 
 impl Shape {
-    pub(crate) fn of(records: &[Value]) -> Self {
-        let mut shape = Self::default();
-        let fields = records.iter().filter_map(Value::as_object).flatten();
+    /// Takes one more record.
+    pub(super) fn add(&mut self, record: &Value) {
+        let fields = record.as_object().into_iter().flatten();
+        // One more than is compared says that these are too many.
         for (field, value) in fields.filter(|(field, _)| is_name(field)) {
-            if !shape.0.contains_key(field) {
-                shape.0.insert(field.clone(), BTreeSet::new());
+            if !self.0.contains_key(field) {
+                if self.0.len() > MOST_FIELDS {
+                    continue;
+                }
+                self.0.insert(field.clone(), BTreeSet::new());
             }
-            if let (Some(kinds), false) = (shape.0.get_mut(field), value.is_null())
+            if let (Some(kinds), false) = (self.0.get_mut(field), value.is_null())
                 && !kinds.contains(name_of(value))
             {
                 kinds.insert(name_of(value).to_owned());
             }
         }
-        if shape.0.len() > MOST_FIELDS {
-            return Self::default();
+    }
+
+    /// Nothing, where the fields are too many.
+    pub(crate) fn or_nothing(self) -> Self {
+        match self.0.len() > MOST_FIELDS {
+            true => Self::default(),
+            false => self,
         }
-        shape
     }
 
     /// As it is stored: `{"field": ["a number"]}`.
@@ -64,17 +74,15 @@ impl Shape {
     }
 
     /// What is different from `before`, in sentences, each with the first example.
-    pub(crate) fn differences(&self, before: &Self, records: &[Value]) -> Vec<String> {
+    pub(crate) fn differences(&self, before: &Self, records: &Pile<Value>) -> Vec<String> {
         if self.0.is_empty() || before.0.is_empty() {
             return Vec::new();
         }
         let example = |field: &str, kind: Option<&str>| -> String {
-            let found = records
-                .iter()
-                .filter_map(|r| r.get(field))
-                .find(|v| kind.is_none_or(|k| k == name_of(v)));
-            let text = found.map(oa_core::base::exact::to_text).unwrap_or_default();
-            text.chars().take(100).collect()
+            let is_one = |v: &&Value| kind.is_none_or(|k| k == name_of(v));
+            let text = |r: &Value| r.get(field).filter(is_one).map(exact::to_text);
+            let found = records.iter().find_map(|r| text(&*r.ok()?));
+            found.unwrap_or_default().chars().take(100).collect()
         };
         let mut found = Vec::new();
         for (field, kinds) in &self.0 {
@@ -109,8 +117,14 @@ fn is_name(key: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn of(records: &[Value]) -> Shape {
+        let mut shape = Shape::default();
+        records.iter().for_each(|r| shape.add(r));
+        shape
+    }
+
     fn drift(before: &[Value], now: &[Value]) -> Vec<String> {
-        Shape::of(now).differences(&Shape::of(before), now)
+        of(now).differences(&of(before), &now.to_vec().into())
     }
 
     #[test]
@@ -141,14 +155,11 @@ mod tests {
     #[test]
     fn a_kind_that_comes_and_goes_is_reported_once() {
         let (numbers, texts) = ([json!({"a": 1})], [json!({"a": "1"})]);
-        let first = Shape::of(&numbers);
-        let second = Shape::of(&texts).with_kinds_of(&first);
+        let first = of(&numbers);
+        let second = of(&texts).with_kinds_of(&first);
+        let (numbers, texts) = (numbers.to_vec().into(), texts.to_vec().into());
         assert_eq!(second.differences(&first, &texts).len(), 1);
-        assert!(
-            Shape::of(&numbers)
-                .differences(&second, &numbers)
-                .is_empty()
-        );
+        assert!(first.differences(&second, &numbers).is_empty());
         assert_eq!(Shape::from_json(&second.to_json()), Some(second));
         assert_eq!(Shape::from_json(&json!({"a": 1})), None);
     }

@@ -19,9 +19,13 @@ fn with(field: &str, value: Value) -> Value {
     record
 }
 
+fn validated(source: &Source, time: CollectionTime, records: &[Value]) -> Validated {
+    validate(source, time, &records.to_vec().into()).unwrap()
+}
+
 fn run(records: &[Value]) -> Validated {
     let time = CollectionTime::now("2025-12-01".parse().unwrap());
-    validate(&full_view(), time, records)
+    validated(&full_view(), time, records)
 }
 
 fn reason(record: Value) -> (Option<String>, String) {
@@ -38,7 +42,7 @@ fn a_good_record_becomes_a_row_in_the_order_of_the_fields() {
     let done = run(&[record()]);
     assert_eq!(columns(&full_view())[0], "comm_code");
     assert_eq!(
-        done.rows,
+        done.rows.to_vec().unwrap(),
         [vec![
             json!("RB"),
             json!("螺纹钢"),
@@ -114,7 +118,7 @@ fn bad_records_are_rejected_with_field_and_reason() {
 #[test]
 fn a_number_that_came_as_text_is_converted_and_noted() {
     let done = run(&[with("excessiveNum", json!("2"))]);
-    assert_eq!(done.rows[0][3], json!(2));
+    assert_eq!(done.rows.to_vec().unwrap()[0][3], json!(2));
     assert!(
         done.findings[0].starts_with("field excessiveNum came as text"),
         "{:?}",
@@ -160,7 +164,7 @@ fn unknown_views_are_neutral() {
         ("观望", "neutral"),
     ] {
         assert_eq!(
-            run(&[with("morePort", json!(view))]).rows[0][12],
+            run(&[with("morePort", json!(view))]).rows.to_vec().unwrap()[0][12],
             json!(sentiment)
         );
     }
@@ -178,7 +182,7 @@ fn with_rule(column: &str, rule: &str) -> Source {
 fn rules_of_a_field_reject_what_breaks_them() {
     let time = CollectionTime::now("2025-12-01".parse().unwrap());
     let reasons = |source: &Source, record: Value| -> Vec<String> {
-        let done = validate(source, time, &[record]);
+        let done = validated(source, time, &[record]);
         done.rejects.into_iter().map(|r| r.reason).collect()
     };
     let ports = with_rule("more_port", "one_of = [\"偏多\", \"偏空\"]");
@@ -205,7 +209,7 @@ fn the_worst_broken_rule_counts_whatever_its_record_is() {
             with("varietyCode", Value::Null),
             with("morePort", json!("x")),
         ];
-        validate(&source, time, &records).worst
+        validated(&source, time, &records).worst
     };
     assert_eq!(worst("one_of = [\"偏多\"]"), None);
     let (on_bad, text) = worst("one_of = [\"偏多\"]\non_bad = \"partial\"").unwrap();

@@ -480,9 +480,10 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         table: "drills".to_owned(),
         columns: columns.iter().map(|c| (*c).to_owned()).collect(),
         key: vec!["run_id".to_owned()],
-        rows: vec![values],
+        rows: vec![values].into(),
         collected_at: Utc::now(),
         timezone: "UTC".to_owned(),
+        newest_by: None,
     }
 }
 

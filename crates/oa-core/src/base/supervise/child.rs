@@ -39,6 +39,13 @@ pub enum Ended {
     Stopped,
 }
 
+/// Takes a program's stdout, line by line as it comes, each with its line break and without known secrets. What is too long for a line
+/// comes in chunks.
+pub trait Lines: std::fmt::Debug + Send {
+    /// The next one.
+    fn line(&mut self, line: &[u8]);
+}
+
 /// What is kept of each output stream, in bytes, unless more is asked for.
 pub const TAIL: usize = 16 << 10;
 /// A line longer than this is no record, and is passed on in chunks.
@@ -49,8 +56,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const GRACE_BEHIND: Duration = Duration::from_secs(2);
 /// How long output is waited for after the end: something that could not be ended may still hold the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
-/// How often the ends of orphans are looked at.
+/// How often the ends of orphans are looked at, and what the program consists of is noted; sooner at first.
 const REAP: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_millis(200);
 
 /// How a program is started, and what holds for it.
 #[derive(Debug)]
@@ -63,7 +71,9 @@ pub struct Launch<'a> {
     pub echo: bool,
     /// Of its stdout the last so many bytes are kept.
     pub keep: usize,
-    /// The same for its stderr.
+    /// Its stdout goes here besides, and its lines are not counted.
+    pub lines: Option<Arc<Mutex<dyn Lines>>>,
+    /// The same as `keep` for its stderr.
     pub keep_errors: usize,
     /// The run for which it works: what it might leave, should this process be killed, is ended before the task's next run.
     pub owner: Option<&'a Owner>,
@@ -80,6 +90,7 @@ impl Launch<'_> {
             input: Stdio::null(),
             echo: false,
             keep: TAIL,
+            lines: None,
             keep_errors: TAIL,
             owner: None,
             leaves_daemon: false,
@@ -99,9 +110,15 @@ impl Launch<'_> {
             .stderr(Stdio::piped());
         let mut tree = Tree::start(command, self.owner)?;
         let child = tree.child();
-        let stdout = child.stdout.take().map(|s| watch(s, self.echo, self.keep));
+        let keep = |keep, lines| Output {
+            keep,
+            lines,
+            ..Output::default()
+        };
+        let stdout = child.stdout.take();
+        let stdout = stdout.map(|s| watch(s, self.echo, keep(self.keep, self.lines)));
         let stderr = child.stderr.take();
-        let stderr = stderr.map(|s| watch(s, self.echo, self.keep_errors));
+        let stderr = stderr.map(|s| watch(s, self.echo, keep(self.keep_errors, None)));
         let mut status = wait(&mut tree, self.timeout)?;
         let mut ended = None;
         let mut left_behind = Vec::new();
@@ -162,7 +179,8 @@ pub fn run(
 /// Until the program ends, its time is over, or this process is asked to stop.
 fn wait(tree: &mut Tree, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
-    let mut reap = Instant::now() + REAP;
+    let mut interval = SOON;
+    let mut reap = Instant::now() + interval;
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = tree.ended()? {
@@ -175,7 +193,9 @@ fn wait(tree: &mut Tree, limit: Duration) -> io::Result<Option<ExitStatus>> {
         }
         if now >= reap {
             reap_orphans();
-            reap = now + REAP;
+            tree.note();
+            interval = (interval * 2).min(REAP);
+            reap = now + interval;
         }
         thread::sleep(left.min(pause));
         pause = (pause * 2).min(Duration::from_millis(50));
@@ -186,6 +206,7 @@ fn wait(tree: &mut Tree, limit: Duration) -> io::Result<Option<ExitStatus>> {
 #[derive(Debug, Default)]
 struct Output {
     keep: usize,
+    lines: Option<Arc<Mutex<dyn Lines>>>,
     tail: Vec<u8>,
     line: Vec<u8>,
     in_pieces: bool,
@@ -213,12 +234,17 @@ impl Output {
     fn end_line(&mut self) -> Vec<u8> {
         let line = std::mem::take(&mut self.line);
         if !self.in_pieces
+            && self.lines.is_none()
             && line.starts_with(b"{")
             && serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok()
         {
             self.json_lines += 1;
         }
         let line = without_secrets(line);
+        if let Some(lines) = self.lines.as_ref().filter(|_| !line.is_empty()) {
+            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.line(&line);
+        }
         self.tail.extend_from_slice(&line);
         if self.tail.len() > 2 * self.keep {
             self.tail.drain(..self.tail.len() - self.keep);
@@ -247,11 +273,8 @@ fn without_secrets(line: Vec<u8>) -> Vec<u8> {
 
 type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
 
-fn watch(mut stream: impl Read + Send + 'static, echo: bool, keep: usize) -> Watched {
-    let output = Arc::new(Mutex::new(Output {
-        keep,
-        ..Output::default()
-    }));
+fn watch(mut stream: impl Read + Send + 'static, echo: bool, output: Output) -> Watched {
+    let output = Arc::new(Mutex::new(output));
     let (done, receiver) = mpsc::channel();
     let shared = Arc::clone(&output);
     let show = move |text: &[u8]| {
@@ -261,7 +284,8 @@ fn watch(mut stream: impl Read + Send + 'static, echo: bool, keep: usize) -> Wat
     };
     thread::spawn(move || {
         let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = [0; 8192];
+        // As much as a pipe holds.
+        let mut buffer = vec![0; 64 << 10];
         loop {
             match stream.read(&mut buffer) {
                 Ok(n @ 1..) => {

@@ -1,7 +1,7 @@
 //! The mark that a supervised program and everything it starts carry in their environment.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use uuid::Uuid;
@@ -20,6 +20,8 @@ pub struct Owner {
     pub run: Uuid,
     /// Tells state directories apart: its task is locked there.
     state: String,
+    /// Where it is noted of which processes its program consists.
+    pub(super) folder: PathBuf,
 }
 
 impl Owner {
@@ -32,6 +34,7 @@ impl Owner {
             task: task.to_owned(),
             run,
             state,
+            folder: state_dir.join("held"),
         }
     }
 
@@ -125,7 +128,13 @@ fn owner_of(mark: &str) -> Option<(Owner, Supervisor)> {
         namespace: numbers.next()?.to_owned(),
     };
     let task = parts.next()?.to_owned();
-    Some((Owner { task, run, state }, supervisor))
+    let owner = Owner {
+        task,
+        run,
+        state,
+        folder: PathBuf::new(),
+    };
+    Some((owner, supervisor))
 }
 
 pub(super) fn own_pid() -> i32 {

@@ -4,6 +4,7 @@
 mod child;
 mod group;
 mod guard;
+mod held;
 mod identity;
 mod leftover;
 mod mark;
@@ -12,7 +13,7 @@ mod readable;
 mod stop;
 mod tree;
 
-pub use child::{Ended, Finished, Launch, TAIL, run};
+pub use child::{Ended, Finished, Launch, Lines, TAIL, run};
 pub use group::Group;
 pub use identity::ProcessId;
 pub use leftover::{Stubborn, end_leftovers};

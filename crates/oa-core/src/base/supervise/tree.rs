@@ -20,6 +20,7 @@ use rustix::process::{
 use uuid::Uuid;
 
 use super::guard::Guard;
+use super::held;
 use super::mark::{self, Mark, Owner, own_pid};
 use super::proc::Process;
 
@@ -66,6 +67,7 @@ pub(super) struct Tree {
     guard: Option<Guard>,
     child: Child,
     status: Option<ExitStatus>,
+    owner: Option<Owner>,
 }
 
 /// What was still there when a program was over, or had to be.
@@ -104,6 +106,7 @@ impl Tree {
             guard,
             child,
             status: None,
+            owner: owner.cloned(),
         })
     }
 
@@ -133,6 +136,8 @@ impl Tree {
     /// so only what is there now gets SIGTERM.
     pub(super) fn end(&mut self, grace: Duration) -> Ending {
         let began = Instant::now();
+        // From then on, and not from the beginning: a machine that stood still has killed nothing meanwhile.
+        let mut killed: Option<Instant> = None;
         let mut ending = Ending::default();
         let mut pause = Duration::from_millis(2);
         for round in 0.. {
@@ -143,12 +148,14 @@ impl Tree {
             }
             if round == 0 {
                 ending.asked = members.iter().map(Process::shown).collect();
+                self.note();
             }
-            if began.elapsed() >= grace + LAST {
+            if killed.is_some_and(|since| since.elapsed() >= LAST) {
                 ending.left = members.iter().map(Process::shown).collect();
-                break;
+                return ending;
             }
             if began.elapsed() >= grace {
+                killed.get_or_insert_with(Instant::now);
                 // The group at once: between two signals to single processes they could start others.
                 self.kill_group();
                 send(&members, Signal::KILL);
@@ -160,7 +167,17 @@ impl Tree {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+        if let Some(owner) = &self.owner {
+            held::forget(owner);
+        }
         ending
+    }
+
+    /// Writes down what it consists of now, for the case that this process is killed.
+    pub(super) fn note(&self) {
+        if let Some(owner) = &self.owner {
+            held::note(owner, &self.members());
+        }
     }
 
     /// Lets daemons live on that the program has left.

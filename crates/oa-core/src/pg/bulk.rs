@@ -1,0 +1,218 @@
+//! Many rows of a batch at once: by COPY into a temporary table with the columns' own types, and from there by one statement.
+//!
+//! COPY reads a value as [`json_to_recordset`] reads it, by its type's own input function, where it is a text, a number or a truth
+//! value. Types that are read from JSON otherwise (JSON itself, lists, whatever a user has defined) stay with the statement for a few.
+//!
+//! [`json_to_recordset`]: https://www.postgresql.org/docs/15/functions-json.html
+
+use std::io::{self, Write};
+
+use postgres::Transaction;
+use serde_json::Value;
+
+use super::Meaning;
+use super::upsert::{Rounded, Statement, UpsertError, definitions, unreadable};
+use crate::base::exact;
+use crate::model::run::Batch;
+
+/// Fewer rows than this are not worth a table.
+pub(super) const FEWEST: usize = 2000;
+/// So many rows come at once: a statement that takes hours would hold locks for hours.
+const MOST: usize = 200_000;
+/// The temporary table, which is gone after each use.
+pub(super) const TABLE: &str = "pg_temp.oa_batch";
+/// So many bytes are sent at once.
+const BLOCK: usize = 256 << 10;
+
+/// Types without parameters, or before them.
+const PLAIN: [&str; 15] = [
+    "text",
+    "character varying",
+    "character",
+    "smallint",
+    "integer",
+    "bigint",
+    "numeric",
+    "real",
+    "double precision",
+    "date",
+    "timestamp",
+    "time",
+    "boolean",
+    "uuid",
+    "interval",
+];
+
+fn is_plain(of_type: &str) -> bool {
+    if of_type.ends_with("[]") || of_type.contains('"') {
+        return false;
+    }
+    PLAIN.iter().any(|plain| {
+        let rest = of_type.strip_prefix(plain);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '(']))
+    })
+}
+
+/// Whether rows of these types may come this way, and this role may make a temporary table.
+pub(super) fn is_possible(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+    types: &[String],
+) -> Result<bool, UpsertError> {
+    if !types.iter().all(|t| is_plain(t)) {
+        return Ok(false);
+    }
+    let allowed = tx.query_one(
+        "SELECT has_database_privilege(current_database(), 'TEMPORARY')",
+        &[],
+    );
+    let allowed = allowed.map_err(|source| UpsertError::Database {
+        table: batch.table.clone(),
+        source,
+    })?;
+    Ok(allowed.get(0))
+}
+
+/// Stores rows from the given one on. Gives how many it has taken, and how many of them were inserted and updated; `None` when
+/// PostgreSQL refuses one of them, and then nothing has happened.
+pub(super) fn store(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+    types: &[String],
+    first: usize,
+    statement: &Statement,
+    rounded: &mut Rounded,
+) -> Result<Option<(usize, u64, u64)>, UpsertError> {
+    let mut savepoint = tx.transaction().map_err(|e| statement.failed(e))?;
+    let copied = copy(&mut savepoint, batch, types, first, rounded);
+    let stored = match copied {
+        Ok(Some(rows)) => {
+            let stored = statement.store(&mut savepoint, batch, "");
+            stored.map(|stored| stored.map(|(inserted, updated)| (rows, inserted, updated)))
+        }
+        Ok(None) => return Ok(None),
+        Err(CopyError::Rows(e)) => return Err(unreadable(batch, e)),
+        Err(CopyError::Database(e)) => Err(e),
+    };
+    match stored {
+        Ok(Some(stored)) => {
+            let dropped = savepoint.batch_execute(&format!("DROP TABLE {TABLE}"));
+            let kept = dropped.and_then(|()| savepoint.commit());
+            kept.map_err(|e| statement.failed(e))?;
+            Ok(Some(stored))
+        }
+        Ok(None) => Err(UpsertError::Contended(batch.table.clone())),
+        Err(e) if Meaning::of(&e) == Meaning::BadData => Ok(None),
+        Err(e) => Err(statement.failed(e)),
+    }
+}
+
+enum CopyError {
+    /// They cannot be read back.
+    Rows(io::Error),
+    Database(postgres::Error),
+}
+
+impl From<postgres::Error> for CopyError {
+    fn from(error: postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// Gives how many rows there are now; `None` when there is one that COPY does not read as JSON is read.
+fn copy(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+    types: &[String],
+    first: usize,
+    rounded: &mut Rounded,
+) -> Result<Option<usize>, CopyError> {
+    let columns = definitions(batch, types);
+    tx.batch_execute(&format!("CREATE TEMPORARY TABLE oa_batch ({columns})"))?;
+    let mut writer = tx.copy_in(&format!("COPY {TABLE} FROM STDIN"))?;
+    let mut block = Vec::with_capacity(BLOCK + BLOCK / 4);
+    let mut rows = 0;
+    // What the driver says when the server has refused something is the server's error, which `finish` gives.
+    let mut refused = false;
+    for row in batch.rows.iter().skip(first).take(MOST) {
+        let row = row.map_err(CopyError::Rows)?;
+        rounded.look_at(&row);
+        if !write(&row, &mut block) {
+            return Ok(None);
+        }
+        rows += 1;
+        if block.len() >= BLOCK {
+            refused = writer.write_all(&block).is_err();
+            block.clear();
+            if refused {
+                break;
+            }
+        }
+    }
+    if !refused {
+        let _ = writer.write_all(&block);
+    }
+    writer.finish()?;
+    Ok(Some(rows))
+}
+
+/// One row in COPY's text format. Gives whether all its values have one.
+fn write(row: &[Value], out: &mut Vec<u8>) -> bool {
+    for (i, value) in row.iter().enumerate() {
+        if i > 0 {
+            out.push(b'\t');
+        }
+        match value {
+            Value::Null => out.extend_from_slice(b"\\N"),
+            Value::Bool(true) => out.extend_from_slice(b"true"),
+            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Number(number) => {
+                let _ = write!(out, "{number}");
+            }
+            Value::String(_) => match exact::text(value) {
+                Some(text) => escape(text, out),
+                None => return false,
+            },
+            Value::Array(_) | Value::Object(_) => return false,
+        }
+    }
+    out.push(b'\n');
+    true
+}
+
+fn escape(text: &str, out: &mut Vec<u8>) {
+    for byte in text.bytes() {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            other => out.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_types_that_copy_reads_as_json_is_read_come_by_copy() {
+        for (of_type, plain) in [
+            ("text", true),
+            ("character varying(20)", true),
+            ("numeric(10,2)", true),
+            ("timestamp with time zone", true),
+            ("timestamp(3) without time zone", true),
+            ("double precision", true),
+            ("text[]", false),
+            ("json", false),
+            ("jsonb", false),
+            ("texture", false),
+            ("public.price", false),
+            ("\"text\"", false),
+        ] {
+            assert_eq!(is_plain(of_type), plain, "{of_type}");
+        }
+    }
+}
