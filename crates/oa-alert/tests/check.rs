@@ -648,6 +648,7 @@ fn a_silence_takes_patterns_machines_and_hours_and_says_what_it_keeps_from_peopl
         host: "vm-7".to_owned(),
         task: None,
         reason: "full".to_owned(),
+        schema: None,
         at: chrono::Utc::now(),
     };
     oa_core::journal::incidents::put(&mut service.db(), &oa_core::model::event::Alert::new(event))

@@ -215,6 +215,7 @@ fn the_texts_of_machines() {
                 host: "crawler1".to_owned(),
                 task: task.clone(),
                 reason: (*reason).to_owned(),
+                schema: None,
                 at: now,
             };
             let recovered = Event::MachineRecovered {

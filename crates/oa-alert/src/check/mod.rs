@@ -10,6 +10,7 @@ mod data;
 mod disk;
 mod missed;
 pub(crate) mod network;
+mod opening;
 mod rhythm;
 mod rules;
 mod spool;
@@ -98,7 +99,7 @@ impl Found {
 }
 
 /// The trading calendar that is configured; the shipped one when that cannot be read, which `oa-crawl` reports.
-fn calendar(config: &Config) -> Calendar {
+pub(crate) fn calendar(config: &Config) -> Calendar {
     Calendar::load(config.calendar.as_deref()).unwrap_or_else(|e| {
         tracing::warn!("{e}");
         Calendar::shipped()
@@ -120,6 +121,7 @@ pub(crate) fn find(
     let mut found = missed::find(client, config, &calendar, now)?;
     found.extend(rules::find(client, host, config)?);
     found.extend(network::find(client)?);
+    found.extend(opening::find(client, config, &calendar, now)?);
     found.extend(data::find(client, config, &calendar, now)?);
     found.extend(backups::find(client, state, config)?);
     found.extend(spool::find_here(recorder, drained, config));

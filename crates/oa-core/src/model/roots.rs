@@ -156,6 +156,7 @@ mod tests {
             host: "a".to_owned(),
             task: None,
             reason: String::new(),
+            schema: None,
             at: Utc::now(),
         };
         let network = Event::Found(Finding::NetworkDown {
