@@ -80,7 +80,7 @@ fn a_run_that_did_not_happen_is_reported_once_and_when_it_is_over() {
     assert_eq!(check(&service), (0, vec![]));
     let messages = service.sim.messages();
     assert_eq!(messages.len(), 4);
-    let over = |m: &oa_sim::Message| m.text.contains("【恢复】多空全景 没有按时运行：已解除");
+    let over = |m: &oa_sim::Message| m.text.contains("【解除】多空全景 没有按时运行");
     assert!(messages[2..].iter().any(over), "{messages:?}");
     assert_eq!(check(&service).0, 0);
     assert_eq!(service.sim.messages().len(), 4);
@@ -231,7 +231,7 @@ fn a_role_that_may_only_read_and_write_rows_raises_and_resolves_incidents() {
     task(&service, "late", -30, Some(1));
     assert_eq!(alert(&["check"]), Some(0));
     assert!(
-        service.titles()[1].starts_with("【恢复】"),
+        service.titles()[1].starts_with("【解除】"),
         "{:?}",
         service.titles()
     );
