@@ -322,7 +322,7 @@ fn who_has_heard_of_an_incident_hears_of_its_end_and_nobody_else() {
     service.sql(over);
     check(&service);
     assert_eq!(titles().len(), 2, "{:?}", titles());
-    assert!(titles()[1].contains("恢复"), "{:?}", titles());
+    assert!(titles()[1].contains("【解除】"), "{:?}", titles());
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn a_message_of_a_script_reaches_the_channels_also_without_postgresql() {
         child.wait_with_output().unwrap().status.code()
     };
     assert_eq!(pipe("第一行\n第二行\n".as_bytes()), Some(0));
-    assert!(service.sim.messages()[1].text.contains("第一行\n第二行"));
+    assert!(service.sim.messages()[1].text.contains("第一行  \n第二行"));
     assert_eq!(pipe(b" \n"), Some(2));
     assert_eq!(pipe(b"\xff\xfe"), Some(2));
     assert_eq!(pipe(&vec![b'x'; (1 << 20) + 1]), Some(2));
