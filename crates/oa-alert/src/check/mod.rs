@@ -99,7 +99,7 @@ impl Found {
 }
 
 /// The trading calendar that is configured; the shipped one when that cannot be read, which `oa-crawl` reports.
-pub(crate) fn calendar(config: &Config) -> Calendar {
+fn calendar(config: &Config) -> Calendar {
     Calendar::load(config.calendar.as_deref()).unwrap_or_else(|e| {
         tracing::warn!("{e}");
         Calendar::shipped()

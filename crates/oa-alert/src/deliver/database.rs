@@ -10,6 +10,7 @@ use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Spool;
 use oa_core::model::event::{self, Alert, Event, Severity, channel_fingerprint};
 use oa_core::pg;
+use oa_core::schedule::Calendar;
 use oa_wording::Wording;
 use postgres::{Client, Transaction};
 use serde_json::json;
@@ -18,7 +19,6 @@ use uuid::Uuid;
 use super::roots::{self, HELD};
 use super::{Claim, Claimed, DIGEST_MOST, History, Outbox, Tried, at_once, first_of, lease_of};
 use crate::channels::Channel;
-use crate::check;
 
 /// A configured channel, usable or not, and which alerts are for it.
 #[derive(Debug, Clone)]
@@ -39,7 +39,9 @@ impl Route {
     /// All routes of a configuration.
     pub(crate) fn all(config: &Config) -> Vec<Self> {
         let now = Utc::now().with_timezone(&config.timezone);
-        let calendar = check::calendar(config);
+        // One that cannot be read is reported by oa-crawl.
+        let calendar = Calendar::load(config.calendar.as_deref());
+        let calendar = calendar.unwrap_or_else(|_| Calendar::shipped());
         let route = |c: &oa_core::app::config::Channel| Self {
             name: c.name.clone(),
             after: c.after.map_or(Duration::ZERO, |s| s.0),
