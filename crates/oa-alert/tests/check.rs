@@ -80,7 +80,7 @@ fn a_run_that_did_not_happen_is_reported_once_and_when_it_is_over() {
     assert_eq!(check(&service), (0, vec![]));
     let messages = service.sim.messages();
     assert_eq!(messages.len(), 4);
-    let over = |m: &oa_sim::Message| m.text.contains("【恢复】多空全景 没有按时运行：已解除");
+    let over = |m: &oa_sim::Message| m.text.contains("【解除】多空全景 没有按时运行");
     assert!(messages[2..].iter().any(over), "{messages:?}");
     assert_eq!(check(&service).0, 0);
     assert_eq!(service.sim.messages().len(), 4);
@@ -231,7 +231,7 @@ fn a_role_that_may_only_read_and_write_rows_raises_and_resolves_incidents() {
     task(&service, "late", -30, Some(1));
     assert_eq!(alert(&["check"]), Some(0));
     assert!(
-        service.titles()[1].starts_with("【恢复】"),
+        service.titles()[1].starts_with("【解除】"),
         "{:?}",
         service.titles()
     );
@@ -322,7 +322,7 @@ fn who_has_heard_of_an_incident_hears_of_its_end_and_nobody_else() {
     service.sql(over);
     check(&service);
     assert_eq!(titles().len(), 2, "{:?}", titles());
-    assert!(titles()[1].contains("恢复"), "{:?}", titles());
+    assert!(titles()[1].contains("【解除】"), "{:?}", titles());
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn a_message_of_a_script_reaches_the_channels_also_without_postgresql() {
         child.wait_with_output().unwrap().status.code()
     };
     assert_eq!(pipe("第一行\n第二行\n".as_bytes()), Some(0));
-    assert!(service.sim.messages()[1].text.contains("第一行\n第二行"));
+    assert!(service.sim.messages()[1].text.contains("第一行  \n第二行"));
     assert_eq!(pipe(b" \n"), Some(2));
     assert_eq!(pipe(b"\xff\xfe"), Some(2));
     assert_eq!(pipe(&vec![b'x'; (1 << 20) + 1]), Some(2));
@@ -652,6 +652,7 @@ fn a_silence_takes_patterns_machines_and_hours_and_says_what_it_keeps_from_peopl
         host: "vm-7".to_owned(),
         task: None,
         reason: "full".to_owned(),
+        schema: None,
         at: chrono::Utc::now(),
     };
     oa_core::journal::incidents::put(&mut service.db(), &oa_core::model::event::Alert::new(event))

@@ -346,6 +346,7 @@ fn what_others_wrote_mentions_nobody_and_leads_nowhere() {
         host: "host".to_owned(),
         task: Some("task".to_owned()),
         reason: hostile.to_owned(),
+        schema: None,
         at: chrono::Utc::now(),
     });
     incidents::put(&mut service.db(), &stuck).unwrap();
@@ -462,4 +463,120 @@ fn a_robot_is_sent_no_more_a_minute_than_was_asked_for_by_whichever_channel_and_
     service.sql("UPDATE oa.robots SET sent_at = '{}'");
     service.flush();
     assert_eq!(service.titles().len(), 6);
+}
+
+#[test]
+fn each_channel_gets_what_it_is_for_and_quiet_hours_hold_what_is_not_critical() {
+    use oa_core::journal::requests::{self, Action};
+    use oa_core::model::event::{Finding, Severity};
+
+    let now = chrono::Utc::now().with_timezone(&chrono_tz::Asia::Shanghai);
+    let hour = chrono::TimeDelta::hours(1);
+    let hours = format!(
+        "{}-{}",
+        (now - hour).format("%H:%M"),
+        (now + hour).format("%H:%M")
+    );
+    let only = |what: &str| WECOM.replace("kind", &format!("{what}\nkind"));
+    let quiet = DINGTALK.replace("kind", &format!("quiet.hours = \"{hours}\"\nkind"));
+    let service = Service::start(&format!(
+        "{quiet}{}",
+        only("tasks = [\"zhihui-*\"]\nrules = [\"data_*\"]")
+    ));
+    let policy = service.config();
+    let policy = incidents::Policy::from_config(&policy);
+    let raise = |event| incidents::raise(&mut service.db(), event, &policy).unwrap();
+    let stale = |task: &str| {
+        Event::Found(Finding::DataStale {
+            task: task.to_owned(),
+            title: String::new(),
+            last: now.date_naive(),
+            days: 3,
+        })
+    };
+    let heard = |robot: &str| {
+        let messages = service.sim.messages();
+        let of = messages.iter().filter(|m| m.robot == robot);
+        // WeCom's messages have no title of their own.
+        of.map(|m| format!("{}{}", m.title, m.text))
+            .collect::<Vec<_>>()
+    };
+    raise(stale("zhihui-reports"));
+    raise(stale("rongda-positions"));
+    service.put("critical", "数据库坏了");
+    assert_eq!(service.flush(), 0);
+    let dingtalk = heard("dingtalk");
+    assert!(
+        dingtalk.len() == 1 && dingtalk[0].contains("数据库坏了"),
+        "{dingtalk:?}"
+    );
+    let wecom = heard("wecom");
+    assert!(
+        wecom.len() == 1 && wecom[0].contains("zhihui-reports"),
+        "{wecom:?}"
+    );
+    // What waits for the morning is not what is lost.
+    service.sql("UPDATE oa.alerts SET created_at = created_at - interval '1 hour'; UPDATE oa.deliveries SET next_try_at = next_try_at - interval '1 hour' WHERE state = 'pending'");
+    assert_eq!(service.alert(&["check"]).code, 0);
+    assert_eq!(
+        service.one("SELECT ok::text || detail FROM oa.watches WHERE what = 'check'"),
+        "true"
+    );
+    // What is over by then is over; a test that was asked for on the page is sent by the check.
+    let ask = Action::TestChannel {
+        channel: "wx".to_owned(),
+    };
+    requests::put(&mut service.db(), &ask, "wang").unwrap();
+    service.configure(
+        "",
+        &format!(
+            "{DINGTALK}{}",
+            only("tasks = [\"zhihui-*\"]\nrules = [\"data_*\"]")
+        ),
+    );
+    service.check();
+    let dingtalk = heard("dingtalk");
+    assert_eq!(
+        dingtalk.len(),
+        5,
+        "both, and that both are over: {dingtalk:?}"
+    );
+    assert_eq!(
+        service.one("SELECT state || ' ' || result FROM oa.requests"),
+        "done sent"
+    );
+    assert!(heard("wecom").iter().any(|t| t.contains("【测试】")));
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NULL"),
+        "0"
+    );
+
+    // A pattern that fits nothing, and a rotation with a stranger, are found before they are needed.
+    service.configure(
+        "",
+        &format!("{DINGTALK}{}", only("rules = [\"run_faild\"]")),
+    );
+    let done = service.alert(&["check-config"]);
+    assert!(
+        done.code == 78 && done.stdout.contains("run_faild"),
+        "{done:?}"
+    );
+    let rotation = "[alert.rotation]\nfirst = \"2025-12-01\"\npeople = [{ name = \"wang\", mobile = \"13800000000\" }]\n";
+    let duty = DINGTALK.replace("kind", "at_duty = true\nkind");
+    service.configure("", &format!("{duty}{rotation}"));
+    let done = service.alert(&["check-config"]);
+    assert!(done.code == 0 && done.stdout.contains("wang"), "{done:?}");
+    let mut alert = common::new_alert("duty", "值班的看一下");
+    alert.severity = Severity::Critical;
+    incidents::put(&mut service.db(), &alert).unwrap();
+    assert_eq!(service.flush(), 0);
+    let text = service.sim.messages().last().unwrap().text.clone();
+    assert!(text.contains("@13800000000"), "{text}");
+    let stranger = format!("{duty}{rotation}weeks = {{ \"2025-12-08\" = \"li\" }}\n");
+    service.configure("", &stranger);
+    let done = service.alert(&["check-config"]);
+    assert!(
+        done.code == 78 && done.stderr.contains("who is not in people"),
+        "{done:?}"
+    );
 }

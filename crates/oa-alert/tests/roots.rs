@@ -44,6 +44,7 @@ fn unreachable() -> Event {
         host: "crawler1".to_owned(),
         task: None,
         reason: "connection refused".to_owned(),
+        schema: None,
         at: Utc::now(),
     }
 }

@@ -57,7 +57,7 @@ impl Heard {
         assert_eq!((code, found), (0, vec![]));
         let texts = self.new_texts(service);
         assert!(
-            texts.len() == 1 && texts[0].contains("【恢复】") && texts[0].contains("已解除"),
+            texts.len() == 1 && texts[0].contains("【解除】"),
             "{texts:?}"
         );
         assert_eq!(service.check().0, 0);
@@ -192,7 +192,10 @@ fn results_that_wait_for_long_are_reported_also_without_postgresql() {
     assert_eq!(service.check(), (0, vec![]));
     let texts = heard.new_texts(&service);
     assert_eq!(
-        texts.iter().filter(|t| t.contains("【恢复】")).count(),
+        texts
+            .iter()
+            .filter(|t| t.contains("【恢复】") || t.contains("【解除】"))
+            .count(),
         2,
         "{texts:?}"
     );
@@ -357,7 +360,7 @@ fn a_drill_that_is_overdue_failed_or_slow_is_reported() {
     assert_eq!((code, rules(&found)), (1, vec!["drill_slow"]));
     let texts = heard.new_texts(&service);
     assert!(
-        texts.iter().any(|t| t.contains("【恢复】恢复演练失败")),
+        texts.iter().any(|t| t.contains("【解除】恢复演练失败")),
         "{texts:?}"
     );
     assert!(

@@ -216,6 +216,7 @@ fn the_texts_of_machines() {
                 host: "crawler1".to_owned(),
                 task: task.clone(),
                 reason: (*reason).to_owned(),
+                schema: None,
                 at: now,
             };
             let recovered = Event::MachineRecovered {
@@ -334,6 +335,27 @@ fn the_texts_of_the_check() {
         let since = service.state().join("backup-since.json");
         fs::write(since, r#"{"/var/backups/oa": "2025-11-01T00:00:00Z"}"#).unwrap();
         service.check();
+        // Other tests bring these about.
+        for finding in [
+            Finding::NetworkDown {
+                host: "crawler1".to_owned(),
+                since: Utc::now(),
+                tasks: vec![
+                    "多空全景".to_owned(),
+                    "研报淘金".to_owned(),
+                    "持仓".to_owned(),
+                ],
+            },
+            Finding::OpeningAtRisk {
+                task: "rongda-positions".to_owned(),
+                title: "融达-持仓".to_owned(),
+                session: "night".to_owned(),
+                opens_at: Utc::now(),
+                failing_since: Utc::now(),
+            },
+        ] {
+            incidents::raise(&mut service.db(), Event::Found(finding), &policy()).unwrap();
+        }
         let rows = service.db().query(
             "SELECT rule, severity, kind, fingerprint, event, title, body FROM oa.alerts WHERE rule <> 'run_failed' ORDER BY rule, id",
             &[],

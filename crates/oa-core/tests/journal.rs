@@ -257,6 +257,7 @@ fn many_programs_that_report_at_once_report_once() {
                         host: "h".to_owned(),
                         task: None,
                         reason: "x".to_owned(),
+                        schema: None,
                         at: Utc::now(),
                     };
                     together.wait();
@@ -448,6 +449,7 @@ fn an_alert_that_an_earlier_version_has_put_into_the_spool_is_drained_with_its_t
         host: "h".to_owned(),
         task: None,
         reason: "x".to_owned(),
+        schema: None,
         at: Utc::now(),
     };
     spool.raise(full, policy().repeat).unwrap();

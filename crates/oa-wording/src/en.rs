@@ -65,6 +65,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             task,
             reason,
             at,
+            ..
         } => {
             let (what, effect, remedy) = fault_text(*fault);
             let about = task

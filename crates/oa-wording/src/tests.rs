@@ -116,7 +116,7 @@ fn an_incident_of_an_older_version_is_resolved_by_its_title() {
         at,
         ended: Vec::new(),
     });
-    assert_eq!(text.title, "【恢复】db1 磁盘空间不足：已解除");
+    assert_eq!(text.title, "【解除】db1 磁盘空间不足");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod found;
 
-use oa_core::model::event::{Event, Fault, Kind, RunFailed, Severity, Work};
+use oa_core::model::event::{Event, Fault, Kind, RunFailed, SchemaVersions, Severity, Work};
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::Status;
 
@@ -11,11 +11,32 @@ use super::{Draft, Wording, found_title, name, quoted};
 /// The title with what it is in front.
 pub(super) fn prefixed(event: &Event, title: &str) -> String {
     let mark = match (event.kind(), event.severity()) {
+        // 「恢复演练失败」 is not what is 恢复.
+        (Kind::Recovery, _) if ended(event) => "【解除】",
         (Kind::Recovery, _) => "【恢复】",
         (_, Severity::Critical) if event.kind() == Kind::Problem => "【故障】",
         _ => "【警告】",
     };
     format!("{mark}{title}")
+}
+
+/// Why a schema does not fit, and what to do.
+fn misfit(versions: SchemaVersions) -> String {
+    let needed = versions.needed;
+    match versions.found {
+        None => "数据库中没有 oa 结构；创建：oa-migrate init".to_owned(),
+        Some(found) if found < needed => {
+            format!("数据库结构是第 {found} 版，本机程序需要第 {needed} 版；升级：oa-migrate init")
+        }
+        Some(found) => format!(
+            "数据库结构是第 {found} 版，比本机程序认识的第 {needed} 版新；请更新本机的 oa 程序"
+        ),
+    }
+}
+
+/// Whether nothing is left of what was found.
+fn ended(event: &Event) -> bool {
+    matches!(event, Event::FoundNoMore { ended, .. } if ended.iter().all(|e| e.left_count == 0))
 }
 
 pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
@@ -64,8 +85,10 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             host,
             task,
             reason,
+            schema,
             at,
         } => {
+            let reason = schema.map_or_else(|| quoted(reason), misfit);
             let (what, effect, remedy) = fault_text(*fault);
             let about = task
                 .as_ref()
@@ -73,7 +96,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             Draft {
                 title: format!("{host} {what}{about}"),
                 lines: vec![
-                    format!("原因：{}", quoted(reason)),
+                    format!("原因：{reason}"),
                     format!("发现于：{}", w.at(*at)),
                     format!("影响：{effect}"),
                     format!("处理：{remedy}"),
@@ -110,8 +133,8 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
         } => {
             let left: u64 = ended.iter().map(|e| e.left_count).sum();
             let how = match left {
-                0 => "已解除".to_owned(),
-                n => format!("已恢复运行，仍缺 {n} 次"),
+                0 => String::new(),
+                n => format!("：已恢复运行，仍缺 {n} 次"),
             };
             let mut lines = vec![format!(
                 "始于 {}，持续 {}，{} 解除",
@@ -121,7 +144,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             )];
             lines.extend(ended.iter().flat_map(found::ended));
             Draft {
-                title: format!("{}：{how}", found_title(of, w)),
+                title: format!("{}{how}", found_title(of, w)),
                 lines,
             }
         }

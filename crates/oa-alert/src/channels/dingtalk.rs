@@ -19,7 +19,11 @@ const LIMIT: usize = 17_000;
 
 pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) -> Request {
     let form = channel.form(LIMIT, true, true);
-    let mut text = form.fit(message);
+    let broken = Message {
+        body: lines_that_stay(&message.body),
+        ..message.clone()
+    };
+    let mut text = lines_that_stay(&form.fit(&broken));
     let (mobiles, everybody) = channel.mentions(message);
     for mobile in mobiles {
         text.push_str(&format!(" @{mobile}"));
@@ -46,6 +50,27 @@ pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) 
         url: Secret::new(url),
         body,
     }
+}
+
+/// DingTalk shows Markdown: a line end alone is a blank, and a line behind a list belongs to its last item. What is broken so already stays.
+fn lines_that_stay(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut lines = text.split('\n').peekable();
+    while let Some(line) = lines.next() {
+        kept.push_str(line);
+        let Some(next) = lines.peek() else {
+            break;
+        };
+        let is_item = |line: &str| line.trim_start().starts_with("- ");
+        let both = !line.trim().is_empty() && !next.trim().is_empty();
+        if both && is_item(line) && !is_item(next) {
+            kept.push('\n');
+        } else if both && !is_item(next) && !line.ends_with("  ") {
+            kept.push_str("  ");
+        }
+        kept.push('\n');
+    }
+    kept
 }
 
 /// By the codes of DingTalk's own list (自定义机器人, 错误码).
@@ -83,5 +108,18 @@ pub(super) fn explain(code: i64) -> (Cause, &'static str) {
         ),
         460_101 => (Cause::Content, "the message is too long"),
         _ => (Cause::Unclear, "see DingTalk's list of error codes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lines_that_stay;
+
+    #[test]
+    fn lines_end_where_they_end() {
+        let report = "**日报**\n\n统计 a 至 b\n**应采**：3\n- 一：缺\n- 二：缺\n**存储**：1\n**今日**：周五\n";
+        let shown = "**日报**\n\n统计 a 至 b  \n**应采**：3\n- 一：缺\n- 二：缺\n\n**存储**：1  \n**今日**：周五\n";
+        assert_eq!(lines_that_stay(report), shown);
+        assert_eq!(lines_that_stay(shown), shown);
     }
 }

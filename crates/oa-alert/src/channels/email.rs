@@ -1,8 +1,7 @@
 //! E-mail over SMTP with TLS: `smtps://user:password@host:465`, or `smtp://…:587?tls=required` (STARTTLS).
 
 use lettre::address::Envelope;
-use lettre::message::Mailbox;
-use lettre::message::header::ContentType;
+use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::Error;
 use lettre::{Message as Mail, SmtpTransport, Transport};
 use oa_core::base::secrets::redact;
@@ -49,9 +48,7 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
         .map_err(|e| wrong(e.to_string()))?;
     let to: Result<Vec<Mailbox>, _> = channel.to.iter().map(|t| t.parse()).collect();
     let to = to.map_err(|e: lettre::address::AddressError| wrong(e.to_string()))?;
-    let mut builder = Mail::builder()
-        .subject(form.title(message))
-        .header(ContentType::TEXT_PLAIN);
+    let mut builder = Mail::builder().subject(form.title(message));
     let domain = from.email.domain().to_owned();
     let id = message.facts.as_ref().map_or_else(Uuid::now_v7, |f| f.id);
     // A repeat has the id of the first: mail programs show it once. What belongs to one incident answers one mail, which makes a thread.
@@ -63,9 +60,10 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
         builder = builder.to(to.clone());
     }
     let text = form.fit(message);
+    let html = html(&channel.form(LIMIT, false, true).fit(message));
     let mail = builder
         .from(from.clone())
-        .body(text)
+        .multipart(MultiPart::alternative_plain_html(text, html))
         .map_err(|e| wrong(e.to_string()))?;
     let server = server(channel).map_err(wrong)?;
     match server.send(&mail) {
@@ -76,6 +74,68 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
         }
         Err(e) => Err(explain(&e)),
     }
+}
+
+/// The same for mail programs that show it: the small subset of Markdown that our texts have, and nothing of it that a site could have put in.
+fn html(markdown: &str) -> String {
+    let mut body = String::new();
+    let mut in_list = false;
+    for line in markdown.lines() {
+        let item = line.strip_prefix("- ");
+        if item.is_some() != in_list {
+            body.push_str(if in_list { "</ul>\n" } else { "<ul>\n" });
+            in_list = !in_list;
+        }
+        let text = inline(item.unwrap_or(line));
+        match item {
+            Some(_) => body.push_str(&format!("<li>{text}</li>\n")),
+            None if line.trim().is_empty() => {}
+            None => body.push_str(&format!("<p>{text}</p>\n")),
+        }
+    }
+    if in_list {
+        body.push_str("</ul>\n");
+    }
+    format!(
+        "<!DOCTYPE html><html><head><meta charset=\"utf-8\"></head><body>\n{body}</body></html>\n"
+    )
+}
+
+/// `**bold**` and `[text](address)`.
+fn inline(text: &str) -> String {
+    let escaped = text
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;");
+    let mut shown = String::new();
+    for (n, part) in escaped.split("**").enumerate() {
+        match n % 2 {
+            1 => shown.push_str(&format!("<strong>{part}</strong>")),
+            _ => shown.push_str(part),
+        }
+    }
+    let mut linked = String::new();
+    let mut rest = shown.as_str();
+    while let Some((before, after)) = rest.split_once('[') {
+        let link = after.split_once("](").and_then(|(word, after)| {
+            let (url, after) = after.split_once(')')?;
+            let web = url.starts_with("https://") || url.starts_with("http://");
+            (web && !word.contains('[')).then_some((word, url, after))
+        });
+        linked.push_str(before);
+        rest = match link {
+            Some((word, url, after)) => {
+                linked.push_str(&format!("<a href=\"{url}\">{word}</a>"));
+                after
+            }
+            None => {
+                linked.push('[');
+                after
+            }
+        };
+    }
+    linked + rest
 }
 
 /// The mail that all mails of one incident answer. There is no such mail; mail programs need none.
@@ -158,5 +218,26 @@ fn explain(error: &Error) -> SendError {
         // An answer that is a refusal is none that was lost.
         unknown: error.status().is_none() && !error.is_client(),
         ..SendError::because(cause, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::html;
+
+    #[test]
+    fn a_mail_shows_what_the_text_means_and_nothing_that_a_site_put_in() {
+        let shown = html(
+            "**标题 <b>**\n\n- 原因：[x](javascript:alert(1)) & \"y\"\n- 二\n[认领](https://oa.example.com/act/A) | 尾\n",
+        );
+        assert!(
+            shown.contains("<p><strong>标题 &lt;b&gt;</strong></p>"),
+            "{shown}"
+        );
+        assert!(shown.contains("<ul>\n<li>原因：[x](javascript:alert(1)) &amp; &quot;y&quot;</li>\n<li>二</li>\n</ul>"), "{shown}");
+        assert!(
+            shown.contains("<p><a href=\"https://oa.example.com/act/A\">认领</a> | 尾</p>"),
+            "{shown}"
+        );
     }
 }

@@ -137,9 +137,11 @@ impl Channel {
                 channel.name
             ),
         };
-        if channel.kind == ChannelKind::Feishu && !channel.at_mobiles.is_empty() {
+        if channel.kind == ChannelKind::Feishu
+            && (channel.at_duty || !channel.at_mobiles.is_empty())
+        {
             return Err(impossible(
-                "a Feishu robot cannot mention mobile numbers; remove at_mobiles or use at_all",
+                "a Feishu robot cannot mention mobile numbers; remove at_mobiles and at_duty, or use at_all",
             ));
         }
         if channel.kind == ChannelKind::Wecom && channel.secret.is_some() {
@@ -181,7 +183,7 @@ impl Channel {
             from: channel.from.clone(),
             to: channel.to.clone(),
             secret,
-            at_mobiles: channel.at_mobiles.clone(),
+            at_mobiles: mentioned(config, channel),
             at_all: channel.at_all,
             mention: channel.mention,
             service: channel.service,
@@ -384,6 +386,19 @@ impl Channel {
     }
 }
 
+/// The mobile numbers that a channel mentions, with that of who is on duty now.
+fn mentioned(config: &Config, channel: &config::Channel) -> Vec<String> {
+    let mut mobiles = channel.at_mobiles.clone();
+    let now = Utc::now().with_timezone(&config.timezone);
+    let rotation = config.alert.rotation.as_ref().filter(|_| channel.at_duty);
+    if let Some((_, person)) = rotation.and_then(|r| r.on_duty(now))
+        && !mobiles.contains(&person.mobile)
+    {
+        mobiles.push(person.mobile.clone());
+    }
+    mobiles
+}
+
 /// Each kind has its own keys; one that another kind has would be without effect.
 fn check_keys(channel: &config::Channel) -> Result<(), String> {
     use ChannelKind::{Command, Dingtalk, Email, Feishu, Webhook, Wecom};
@@ -436,6 +451,7 @@ fn check_keys(channel: &config::Channel) -> Result<(), String> {
             false,
         ),
         ("at_mobiles", !channel.at_mobiles.is_empty(), robot, false),
+        ("at_duty", channel.at_duty, robot, false),
         ("at_all", channel.at_all, robot, false),
     ];
     for (key, given, possible, needed) in rules {

@@ -10,6 +10,7 @@ mod data;
 mod disk;
 mod missed;
 pub(crate) mod network;
+mod opening;
 mod rhythm;
 mod rules;
 mod spool;
@@ -121,6 +122,7 @@ pub(crate) fn find(
     let mut found = missed::find(client, config, &calendar, now)?;
     found.extend(rules::find(client, host, config)?);
     found.extend(network::find(client)?);
+    found.extend(opening::find(client, config, &calendar, now)?);
     found.extend(data::find(client, config, &calendar, now)?);
     found.extend(backups::find(client, state, config)?);
     found.extend(spool::find_here(recorder, drained, config));

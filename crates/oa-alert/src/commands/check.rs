@@ -15,7 +15,7 @@ use postgres::Client;
 use serde_json::json;
 
 use super::heartbeat::{Event, Heartbeat};
-use super::{flush, wording};
+use super::{flush, test, wording};
 use crate::PROGRAM;
 use crate::check;
 
@@ -79,6 +79,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let unheard = failing(config, blind.as_ref(), &sent);
     if !matches!(blind, Some(Blind::Unreachable(_))) {
         note(&recorder, &unheard);
+        test::carry_out(config, &recorder);
     }
     let pinged = end(&unheard);
     if !matches!(blind, Some(Blind::Unreachable(_))) {

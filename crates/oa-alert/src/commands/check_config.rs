@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use oa_core::app::cli::Failure;
-use oa_core::app::config::Config;
+use oa_core::app::config::{Config, fits};
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::model::Severity;
@@ -55,10 +56,13 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         }
     }
     let hears_all = |c: &oa_core::app::config::Channel| {
-        c.after.is_none_or(|after| after.0.is_zero()) && c.min_severity == Severity::Info
+        c.after.is_none_or(|after| after.0.is_zero())
+            && c.min_severity == Severity::Info
+            && c.takes().is_all()
     };
     if !channels.is_empty() && !channels.iter().any(hears_all) {
-        let detail = "each has after or min_severity, so some alerts reach nobody";
+        let detail =
+            "each has after, min_severity, tasks, rules or providers, so some alerts reach nobody";
         line("channels", "warning", detail);
     }
     if config.alert.heartbeat_url.is_some() {
@@ -73,6 +77,25 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     }
     if let Err(e) = check::known_rules(config) {
         line("off", WRONG, &e.to_string());
+    }
+    for channel in channels {
+        let rules = &channel.rules;
+        let unknown = rules
+            .iter()
+            .find(|r| !check::all_rules().any(|known| fits(known, r)) && *r != "message");
+        if let Some(rule) = unknown {
+            let detail = format!("rules has \"{rule}\", which no rule fits");
+            line(&format!("channel {}", channel.name), WRONG, &detail);
+        }
+    }
+    if let Some(rotation) = &config.alert.rotation {
+        let now = Utc::now().with_timezone(&config.timezone);
+        let named = |weeks: i64| {
+            let (from, person) = rotation.on_duty(now + TimeDelta::weeks(weeks))?;
+            Some(format!("{from} {}", person.name))
+        };
+        let detail = (0..4).filter_map(named).collect::<Vec<_>>().join(", ");
+        line("rotation", "ok", &detail);
     }
     match config.link_key() {
         Ok(Some(_)) => line("link_key", "ok", "messages carry links that act"),

@@ -13,6 +13,7 @@ use oa_core::journal::incidents;
 use oa_core::journal::spool::Record;
 use oa_core::model::event::{Alert, Event, Severity};
 use oa_core::pg::describe;
+use uuid::Uuid;
 
 use super::flush;
 use crate::PROGRAM;
@@ -74,6 +75,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         })
     };
     let recorder = Recorder::open(config, PROGRAM)?;
+    let id = alert.id;
     let put = match recorder.connect() {
         Ok((mut client, _)) => incidents::put(&mut client, &alert).map_err(|e| describe(&e)),
         Err(unreachable) => Err(unreachable.to_string()),
@@ -85,7 +87,27 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             .and_then(|mut s| s.put(&[Record::Alert(alert)]))
             .map_err(anyhow::Error::from)?;
     }
-    flush::send(config, args.format)
+    let sent = flush::send(config, args.format);
+    say_what_waits(&recorder, id);
+    sent
+}
+
+/// A channel that takes nothing now was not tried, and whoever sends something is to know.
+fn say_what_waits(recorder: &Recorder, id: Uuid) {
+    let paused = recorder.connect().ok().and_then(|(mut client, _)| {
+        let rows = client.query(
+            "SELECT c.name, ceil(extract(epoch FROM c.paused_until - now()) / 60)::bigint FROM oa.deliveries d JOIN oa.channels c ON c.name = d.channel
+             WHERE d.alert_id = $1 AND d.state = 'pending' AND c.paused_until > now() ORDER BY c.name",
+            &[&id],
+        );
+        rows.ok()
+    });
+    for row in paused.iter().flatten() {
+        let (channel, minutes): (String, i64) = (row.get(0), row.get(1));
+        tracing::warn!(
+            "channel {channel} takes nothing for {minutes} min, because it was sent too much; the message waits until then (oa-alert list)"
+        );
+    }
 }
 
 /// Text that is too long or no UTF-8 is refused (2).

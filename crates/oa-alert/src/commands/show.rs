@@ -34,7 +34,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             "SELECT a.id, a.created_at, a.severity, a.kind, a.task, a.rule, a.fingerprint, a.run_id, a.event, a.title, a.body,
                     coalesce((SELECT jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', d.last_error) ORDER BY d.channel)
                               FROM oa.deliveries d WHERE d.alert_id = a.id), '[]'),
-                    i.opened_at, i.resolved_at, i.acknowledged_by, i.note, a.silenced_by
+                    i.opened_at, i.resolved_at, i.acknowledged_by, i.note, a.silenced_by, a.follows
              FROM oa.alerts a LEFT JOIN oa.incidents i ON i.fingerprint = a.fingerprint
              WHERE a.id = ANY(ARRAY(SELECT id FROM oa.alerts WHERE $2 AND id::text LIKE $1 || '%' LIMIT 2))
                 OR a.id = (SELECT id FROM oa.alerts WHERE fingerprint = $3 ORDER BY seq DESC LIMIT 1)",
@@ -71,7 +71,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         "task": row.get::<_, Option<String>>(4), "rule": row.get::<_, String>(5), "fingerprint": row.get::<_, String>(6),
         "run": row.get::<_, Option<uuid::Uuid>>(7), "title": alert.title, "body": alert.body, "deliveries": deliveries,
         "opened_at": at(12), "resolved_at": at(13), "acknowledged_by": row.get::<_, Option<String>>(14), "note": row.get::<_, Option<String>>(15),
-        "silence": row.get::<_, Option<i64>>(16),
+        "silence": row.get::<_, Option<i64>>(16), "follows": row.get::<_, Option<String>>(17),
     });
     if args.format != Format::Table {
         let mut listing = Listing::new(&[("id", "ID")]);
@@ -94,6 +94,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         "acknowledged_by",
         "note",
         "silence",
+        "follows",
     ] {
         match &shown[key] {
             Value::Null => {}

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use chrono::{DateTime, NaiveTime, Utc};
 use oa_core::app::cli::{self, Failure};
-use oa_core::app::config::Config;
+use oa_core::app::config::{self, Config};
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::mistakes::nearest;
 use oa_core::base::units::Span;
+use oa_core::base::when::{self, When};
 use oa_core::pg::{self, Settings, describe, schema};
 use postgres::Client;
 use serde_json::json;
@@ -30,12 +31,15 @@ pub(crate) struct Args {
     /// How long; 31 days at most, with --daily 366
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_span)]
     for_: Option<Span>,
-    /// When it begins, by the configuration's zone [default: now]
-    #[arg(long, value_name = "YYYY-MM-DD HH:MM", value_parser = parse_time)]
-    from: Option<NaiveDateTime>,
+    /// When it begins: "2025-12-01 09:30", "22:00", "tomorrow 08:00", by the configuration's zone [default: now]
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
     /// Only at these hours of each day, by the configuration's zone; over midnight when the end is earlier
     #[arg(long, value_name = "HH:MM-HH:MM", value_parser = parse_hours)]
     daily: Option<Hours>,
+    /// With --daily: only on these days of the week, mon to sun, with commas or as mon-fri; hours over midnight belong to the day they begin on
+    #[arg(long, value_name = "DAYS", value_parser = parse_weekdays, requires = "daily")]
+    weekdays: Option<Weekdays>,
     /// Why, for those who read it later
     #[arg(long, default_value = "")]
     reason: String,
@@ -43,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long)]
     anyway: bool,
     /// End the silence of this number
-    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "host", "for_", "from", "daily"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "host", "for_", "from", "daily", "weekdays"])]
     end: Option<i64>,
     /// How the list is printed
     #[arg(long, value_enum, default_value_t)]
@@ -68,9 +72,34 @@ fn parse_span(text: &str) -> Result<Span, String> {
     Ok(span)
 }
 
-fn parse_time(text: &str) -> Result<NaiveDateTime, String> {
-    NaiveDateTime::parse_from_str(text.trim(), "%Y-%m-%d %H:%M")
-        .map_err(|_| "give day and time: \"2026-12-01 22:00\"".to_owned())
+/// Days of the week as ISO numbers them, 1 for Monday.
+#[derive(Debug, Clone)]
+struct Weekdays(Vec<i32>);
+
+fn parse_weekdays(text: &str) -> Result<Weekdays, String> {
+    const NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+    let wrong = || "give days of the week: mon-fri, or sat,sun".to_owned();
+    let day = |name: &str| {
+        let name = name.trim().to_lowercase();
+        let at = NAMES.iter().position(|n| *n == name).ok_or_else(wrong)?;
+        i32::try_from(at + 1).map_err(|_| wrong())
+    };
+    let mut days = Vec::new();
+    for part in text.split(',') {
+        match part.split_once('-') {
+            None => days.push(day(part)?),
+            Some((first, last)) => {
+                let (first, last) = (day(first)?, day(last)?);
+                if first > last {
+                    return Err(wrong());
+                }
+                days.extend(first..=last);
+            }
+        }
+    }
+    days.sort_unstable();
+    days.dedup();
+    Ok(Weekdays(days))
 }
 
 fn parse_hours(text: &str) -> Result<Hours, String> {
@@ -152,7 +181,7 @@ impl Args {
 
 /// Whether one of the names fits a pattern, as `oa.fits` in the database does it.
 fn fits(what: &str, pattern: &str, known: &[String]) -> Result<(), Failure> {
-    if known.iter().any(|name| fits_pattern(name, pattern)) {
+    if known.iter().any(|name| config::fits(name, pattern)) {
         return Ok(());
     }
     let hint = nearest(pattern, known.iter().map(String::as_str));
@@ -164,31 +193,13 @@ fn fits(what: &str, pattern: &str, known: &[String]) -> Result<(), Failure> {
     ))
 }
 
-fn fits_pattern(name: &str, pattern: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
-        return false;
-    };
-    let Some(last) = parts.next_back() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        let Some(at) = rest.find(part) else {
-            return false;
-        };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
 fn begin(config: &Config, args: &Args, span: Duration) -> Result<u8, Failure> {
-    let from = args.from.map(|local| {
-        let at = config.timezone.from_local_datetime(&local).earliest();
-        at.map(|at| at.with_timezone(&Utc)).ok_or_else(|| {
-            let zone = config.timezone;
+    let from = args.from.as_ref().map(|text| {
+        let when = when::parse(text, Utc::now(), config.timezone);
+        when.map(When::begins).ok_or_else(|| {
             Failure::new(
                 exit::USAGE,
-                anyhow::anyhow!("--from: there is no {local} in {zone}"),
+                anyhow::anyhow!("--from \"{text}\" is no time; write {}", when::FORMS),
             )
         })
     });
@@ -206,11 +217,11 @@ fn begin(config: &Config, args: &Args, span: Duration) -> Result<u8, Failure> {
     let (daily_from, daily_until) = (args.daily.map(|d| d.from), args.daily.map(|d| d.until));
     let row = client
         .query_one(
-            "INSERT INTO oa.silences (task, rule, host, by, reason, starts_at, until, daily_from, daily_until, zone)
-             VALUES ($1, $2, $3, $4, $5, coalesce($6, now()), coalesce($6, now()) + make_interval(secs => $7), $8, $9, $10) RETURNING id, until",
+            "INSERT INTO oa.silences (task, rule, host, by, reason, starts_at, until, daily_from, daily_until, zone, weekdays)
+             VALUES ($1, $2, $3, $4, $5, coalesce($6, now()), coalesce($6, now()) + make_interval(secs => $7), $8, $9, $10, $11) RETURNING id, until",
             &[
                 &args.task, &args.rule, &args.host, &who(), &args.reason, &from, &span.as_secs_f64(), &daily_from, &daily_until,
-                &config.timezone.name(),
+                &config.timezone.name(), &args.weekdays.as_ref().map(|w| &w.0),
             ],
         )
         .map_err(|e| failed(&e))?;
@@ -237,12 +248,24 @@ fn end(config: &Config, id: i64) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
+/// The open incidents that a silence which holds keeps from people.
+fn hides(holds: bool, incidents: &[String]) -> String {
+    match holds {
+        true => incidents.join(", "),
+        false => String::new(),
+    }
+}
+
 /// Prints the silences that hold or will, and how much each has kept from people.
 fn list(config: &Config, format: Format) -> Result<u8, Failure> {
     let rows = connect(config)?
         .query(
             "SELECT s.id, s.task, s.rule, s.host, s.starts_at, s.until, to_char(s.daily_from, 'HH24:MI') || '-' || to_char(s.daily_until, 'HH24:MI'), s.by, s.reason,
-                    (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem')
+                    (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem'), s.weekdays,
+                    oa.silence_holds(s, now()),
+                    ARRAY(SELECT i.fingerprint FROM oa.incidents i JOIN oa.alerts a ON a.id = i.last_alert
+                          WHERE i.resolved_at IS NULL AND oa.fits(i.task, s.task) AND oa.fits(i.rule, s.rule) AND oa.fits(a.event->>'host', s.host)
+                          ORDER BY i.fingerprint LIMIT 20)
              FROM oa.silences s WHERE s.until > now() ORDER BY s.id",
             &[],
         )
@@ -256,6 +279,7 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
         ("until", "UNTIL"),
         ("daily", "DAILY"),
         ("hidden", "HIDDEN"),
+        ("hides", "HIDES NOW"),
         ("by", "BY"),
         ("reason", "REASON"),
     ]);
@@ -270,7 +294,8 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
         listing.push(json!({
             "id": row.get::<_, i64>(0), "task": text(&row, 1), "rule": text(&row, 2), "host": text(&row, 3),
             "from": at(4), "until": at(5), "daily": text(&row, 6), "by": row.get::<_, String>(7), "reason": row.get::<_, String>(8),
-            "hidden": row.get::<_, i64>(9),
+            "hidden": row.get::<_, i64>(9), "weekdays": row.get::<_, Option<Vec<i32>>>(10), "holds": row.get::<_, bool>(11),
+            "hides": hides(row.get(11), &row.get::<_, Vec<String>>(12)),
         }));
     }
     listing.print(format).map_err(anyhow::Error::from)?;
@@ -282,18 +307,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
-        for (name, pattern, is) in [
-            ("zhihui-reports", "zhihui-*", true),
-            ("zhihui-reports", "*", true),
-            ("zhihui-reports", "*reports", true),
-            ("zhihui-reports", "z*i*s", true),
-            ("zhihui-reports", "zhihui", false),
-            ("ab", "ab*b", false),
-            ("abb", "ab*b", true),
-            ("a", "a", true),
-        ] {
-            assert_eq!(fits_pattern(name, pattern), is, "{name} {pattern}");
+    fn days_of_the_week_are_names_and_spans_of_them() {
+        let days = |text: &str| parse_weekdays(text).map(|w| w.0);
+        assert_eq!(days("mon-fri"), Ok(vec![1, 2, 3, 4, 5]));
+        assert_eq!(days("Sun, sat"), Ok(vec![6, 7]));
+        for wrong in ["", "fri-mon", "monday", "1-5"] {
+            assert!(days(wrong).is_err(), "{wrong}");
         }
     }
 }

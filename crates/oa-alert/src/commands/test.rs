@@ -1,17 +1,25 @@
 //! `oa-alert test`: a real message to a robot, and what came of it. Needs no database.
 
+use std::time::Duration;
+
 use chrono::Utc;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Config, Locale};
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::mistakes::nearest;
+use oa_core::journal::{Recorder, requests};
 use oa_core::model::Severity;
+use oa_core::pg::describe;
+use postgres::Client;
 use serde_json::json;
 
 use crate::channels::Channel;
 use crate::deliver::page;
 use crate::render::Message;
+
+/// More than one message takes.
+const LEASE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -72,6 +80,35 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     }
     listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(worst)
+}
+
+/// Sends the test messages that people asked for on the page, of channels that this machine has.
+pub(super) fn carry_out(config: &Config, recorder: &Recorder) {
+    let done = recorder
+        .connect()
+        .map_err(|e| e.to_string())
+        .and_then(|(mut client, _)| {
+            requested(config, &mut client, recorder.host()).map_err(|e| describe(&e))
+        });
+    if let Err(e) = done {
+        tracing::warn!("test messages that were asked for: {e}");
+    }
+}
+
+fn requested(config: &Config, client: &mut Client, host: &str) -> Result<(), postgres::Error> {
+    let channels = &config.alert.channels;
+    let names: Vec<&str> = channels.iter().map(|c| c.name.as_str()).collect();
+    for taken in requests::take(client, &["test_channel"], &names, host, LEASE)? {
+        let name = taken.action.subject();
+        let Some(channel) = channels.iter().find(|c| c.name == name) else {
+            continue;
+        };
+        let sent = Channel::resolve(config, channel).map_err(|e| e.to_string());
+        let sent = sent.and_then(|c| c.send(&message(config)).map_err(|e| e.to_string()));
+        let said = sent.as_ref().err().map_or("sent", String::as_str);
+        requests::end(client, &taken, sent.is_ok(), None, said)?;
+    }
+    Ok(())
 }
 
 fn message(config: &Config) -> Message {

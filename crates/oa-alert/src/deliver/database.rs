@@ -4,14 +4,16 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_core::app::config::Config;
+use oa_core::app::config::{Config, Takes};
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Spool;
 use oa_core::model::event::{self, Alert, Event, Severity, channel_fingerprint};
 use oa_core::pg;
+use oa_core::schedule::Calendar;
 use oa_wording::Wording;
 use postgres::{Client, Transaction};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::roots::{self, HELD};
@@ -27,15 +29,25 @@ pub(crate) struct Route {
     pub(crate) after: Duration,
     /// Only alerts that are at least so bad.
     pub(crate) least: Severity,
+    /// Only these.
+    pub(crate) takes: Takes,
+    /// Only what is critical now.
+    pub(crate) quiet: bool,
 }
 
 impl Route {
     /// All routes of a configuration.
     pub(crate) fn all(config: &Config) -> Vec<Self> {
+        let now = Utc::now().with_timezone(&config.timezone);
+        // One that cannot be read is reported by oa-crawl.
+        let calendar = Calendar::load(config.calendar.as_deref());
+        let calendar = calendar.unwrap_or_else(|_| Calendar::shipped());
         let route = |c: &oa_core::app::config::Channel| Self {
             name: c.name.clone(),
             after: c.after.map_or(Duration::ZERO, |s| s.0),
             least: c.min_severity,
+            takes: c.takes(),
+            quiet: c.quiet.holds(now, &calendar),
         };
         config.alert.channels.iter().map(route).collect()
     }
@@ -45,8 +57,9 @@ impl Route {
 pub(crate) struct Database<'a> {
     pub(super) client: &'a mut Client,
     pub(super) names: Vec<&'a str>,
-    pub(super) after: Vec<f64>,
-    least: Vec<i32>,
+    /// All routes, as [`ROUTES`] reads them.
+    pub(super) routes: serde_json::Value,
+    quiet: HashSet<&'a str>,
     spool: Option<Spool>,
     /// In which what alerts have to do with one another is said.
     wording: Wording,
@@ -58,7 +71,14 @@ pub(crate) struct Database<'a> {
 /// Whether a channel `c` gets an alert `a`. The end of the only channel's own incident is news for it: it says what it has not got, and nobody else does.
 const DUE: &str =
     "CASE WHEN a.kind = 'recovery' AND a.fingerprint = 'channel:' || c.name AND cardinality($1::text[]) = 1 THEN 'now'
-                         ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
+                         WHEN NOT oa.route_takes(a, c.takes) THEN 'never' ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
+/// The routes `c` of this machine, of the parameter `$2`.
+pub(super) const ROUTES: &str = "jsonb_to_recordset($2::jsonb) AS c (name text, after float8, min_rank integer, takes jsonb, quiet boolean)";
+/// What is sent at quiet hours too: what is critical, and that it is over.
+pub(super) const LOUD: &str =
+    "(a.severity = 'critical' OR (a.kind = 'recovery' AND EXISTS (SELECT FROM oa.incidents q WHERE q.fingerprint = a.fingerprint AND q.severity = 'critical'))
+      -- It goes before what is.
+      OR EXISTS (SELECT FROM oa.alerts l WHERE l.fingerprint = a.fingerprint AND l.seq > a.seq AND l.severity = 'critical'))";
 /// For so long alerts wait for the channel of a machine that is not heard of.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -87,8 +107,13 @@ impl<'a> Database<'a> {
         let mut outbox = Self {
             client,
             names: routes.iter().map(|r| r.name.as_str()).collect(),
-            after: routes.iter().map(|r| r.after.as_secs_f64()).collect(),
-            least: routes.iter().map(|r| rank(r.least)).collect(),
+            routes: routes
+                .iter()
+                .map(|r| {
+                    json!({ "name": r.name, "after": r.after.as_secs_f64(), "min_rank": rank(r.least), "takes": r.takes, "quiet": r.quiet })
+                })
+                .collect(),
+            quiet: routes.iter().filter(|r| r.quiet).map(|r| r.name.as_str()).collect(),
             spool,
             wording,
             host: None,
@@ -102,11 +127,14 @@ impl<'a> Database<'a> {
     pub(crate) fn announce(&mut self, host: &str) -> Result<(), postgres::Error> {
         self.host = Some(host.to_owned());
         self.client.execute(
-            "INSERT INTO oa.channel_routes AS r (name, host, after_seconds, min_rank)
-             SELECT name, $4, after, min_rank FROM unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
-             ON CONFLICT (name, host) DO UPDATE SET after_seconds = excluded.after_seconds, min_rank = excluded.min_rank, seen_at = now()
-             WHERE r.seen_at < now() - interval '10 minutes' OR (r.after_seconds, r.min_rank) <> (excluded.after_seconds, excluded.min_rank)",
-            &[&self.names, &self.after, &self.least, &host],
+            &format!(
+                "INSERT INTO oa.channel_routes AS r (name, host, after_seconds, min_rank, takes)
+                 SELECT c.name, $1, c.after, c.min_rank, c.takes FROM {ROUTES}
+                 ON CONFLICT (name, host) DO UPDATE SET after_seconds = excluded.after_seconds, min_rank = excluded.min_rank, takes = excluded.takes, seen_at = now()
+                 WHERE r.seen_at < now() - interval '10 minutes'
+                    OR (r.after_seconds, r.min_rank, r.takes) <> (excluded.after_seconds, excluded.min_rank, excluded.takes)"
+            ),
+            &[&host, &self.routes],
         )?;
         self.client.execute(
             "UPDATE oa.channel_routes SET seen_at = '-infinity' WHERE host = $2 AND name <> ALL($1) AND seen_at > '-infinity'",
@@ -139,11 +167,11 @@ impl<'a> Database<'a> {
         self.client.execute(
             &format!(
                 "INSERT INTO oa.deliveries (alert_id, channel, state)
-                 SELECT a.id, c.name, 'pending' FROM oa.alerts a, unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
+                 SELECT a.id, c.name, 'pending' FROM oa.alerts a, {ROUTES}
                  WHERE a.settled_at IS NULL AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id AND d.channel = c.name)
                    AND {DUE} = 'now' AND NOT {HELD} ON CONFLICT DO NOTHING"
             ),
-            &[&self.names, &self.after, &self.least],
+            &[&self.names, &self.routes],
         )?;
         Ok(())
     }
@@ -153,10 +181,10 @@ impl<'a> Database<'a> {
         self.client.execute(
             &format!(
                 "WITH routes AS (
-                   SELECT name, after, min_rank FROM unnest($1::text[], $2::float8[], $3::integer[]) own (name, after, min_rank)
+                   SELECT c.name, c.after, c.min_rank, c.takes FROM {ROUTES}
                    UNION ALL
-                   SELECT name, after_seconds, min_rank FROM oa.channel_routes
-                   WHERE name <> ALL($1) AND host IS DISTINCT FROM $4 AND seen_at > now() - make_interval(secs => $5))
+                   SELECT name, after_seconds, min_rank, takes FROM oa.channel_routes
+                   WHERE name <> ALL($1) AND host IS DISTINCT FROM $3 AND seen_at > now() - make_interval(secs => $4))
                  UPDATE oa.alerts a SET settled_at = now()
                  WHERE settled_at IS NULL AND cardinality($1::text[]) > 0 AND NOT EXISTS (
                    SELECT 1 FROM routes c LEFT JOIN oa.deliveries d ON d.alert_id = a.id AND d.channel = c.name
@@ -164,8 +192,7 @@ impl<'a> Database<'a> {
             ),
             &[
                 &self.names,
-                &self.after,
-                &self.least,
+                &self.routes,
                 &self.host,
                 &WAIT_FOR_OTHERS.as_secs_f64(),
             ],
@@ -255,13 +282,13 @@ impl Outbox for Database<'_> {
              WHERE d.channel = $1 AND d.next_try_at <= now()
                AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))
                AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
-               AND NOT {HELD}
+               AND NOT {HELD} AND (NOT $3 OR {LOUD})
                AND NOT EXISTS (
                  SELECT 1 FROM oa.deliveries e JOIN oa.alerts b ON b.id = e.alert_id
                  WHERE e.channel = d.channel AND b.fingerprint = a.fingerprint AND b.seq < a.seq AND e.state IN ('pending', 'sending')
                    AND NOT (e.next_try_at <= now() AND (e.state = 'pending' OR e.leased_until <= now())))
              ORDER BY a.seq LIMIT $2 FOR UPDATE OF d"),
-            &[&channel, &most],
+            &[&channel, &most, &self.quiet.contains(channel)],
         )?;
         let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(14)).collect();
         let Some(first) = limits.first() else {

@@ -305,6 +305,8 @@ fn whatever_happens_in_whatever_order_is_reported_as_promised() {
             name: "ops".to_owned(),
             after: Duration::ZERO,
             least: Severity::Info,
+            takes: oa_core::app::config::Takes::default(),
+            quiet: false,
         }],
     });
     let config = Config {

@@ -25,9 +25,10 @@ const NAMED_AGAIN: Duration = Duration::from_secs(600);
 /// So many followers are named.
 const NAMED: usize = 12;
 
-/// Whether an alert `a` is held back now, in SQL.
-pub(super) const HELD: &str = "(a.follows IS NOT NULL AND a.created_at > now() - interval '12 hours' AND EXISTS (
-    SELECT FROM oa.incidents r WHERE r.fingerprint = a.follows AND (r.resolved_at IS NULL OR r.resolved_at > now() - interval '10 minutes')))";
+/// Whether an alert `a` is held back now, in SQL. One that is over goes before the news of that.
+pub(super) const HELD: &str = "(a.follows IS NOT NULL AND a.kind = 'problem' AND a.created_at > now() - interval '12 hours'
+    AND EXISTS (SELECT FROM oa.incidents r WHERE r.fingerprint = a.follows AND (r.resolved_at IS NULL OR r.resolved_at > now() - interval '10 minutes'))
+    AND NOT EXISTS (SELECT FROM oa.alerts n WHERE n.fingerprint = a.fingerprint AND n.kind = 'recovery' AND n.seq > a.seq))";
 
 /// What an alert has to do with others.
 #[derive(Debug, Clone, Default)]

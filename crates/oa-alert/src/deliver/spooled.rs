@@ -95,6 +95,16 @@ impl Outbox for Spooled<'_> {
         let own = channel_fingerprint(channel);
         let route = self.routes.iter().find(|r| r.name == channel);
         let least = route.map_or(Severity::Info, |r| r.least);
+        let is_for = |alert: &Alert| {
+            let provider = match &alert.event {
+                Event::RunFailed(run) => Some(run.provider.as_str()).filter(|p| !p.is_empty()),
+                _ => None,
+            };
+            route.is_none_or(|r| {
+                r.takes.takes(alert.task.as_deref(), &alert.rule, provider)
+                    && (!r.quiet || alert.severity == Severity::Critical)
+            })
+        };
         let after = route.map_or(Duration::ZERO, |r| r.after);
         // What waits here is open since it came, as far as anybody knows without PostgreSQL, and nobody can have acknowledged it.
         let is_open_long = |alert: &Alert| {
@@ -110,6 +120,7 @@ impl Outbox for Spooled<'_> {
                 w.alert.fingerprint != own
                     && w.alert.severity >= least
                     && is_open_long(&w.alert)
+                    && is_for(&w.alert)
                     && !held.contains_key(&w.alert.id)
             })
             .map(|w| Claimed {

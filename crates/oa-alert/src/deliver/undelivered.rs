@@ -9,6 +9,7 @@ use oa_core::journal::spool::{Spool, SpoolError};
 use oa_core::model::event::channel_fingerprint;
 
 use super::Database;
+use super::database::{LOUD, ROUTES};
 use super::roots::HELD;
 
 /// What waits for less is on its way.
@@ -96,21 +97,21 @@ impl Database<'_> {
             &format!("SELECT c.name, coalesce(w.waiting, 0), coalesce(w.oldest, 0),
                     (SELECT extract(epoch FROM p.paused_until - now())::float8 FROM oa.channels p WHERE p.name = c.name AND p.paused_until > now()),
                     w.said, coalesce(g.untold, false)
-             FROM unnest($1::text[], $2::float8[], $3::text[]) c (name, after, fingerprint)
+             FROM {ROUTES} JOIN unnest($1::text[], $3::text[]) f (name, fingerprint) USING (name)
              LEFT JOIN LATERAL (
                SELECT count(*) AS waiting, extract(epoch FROM now() - least(min(since), now()))::float8 AS oldest, (array_agg(last_error ORDER BY since DESC) FILTER (WHERE last_error IS NOT NULL))[1] AS said
                FROM (SELECT d.last_error,
                             least(coalesce(d.first_try_at, d.next_try_at), CASE WHEN c.after = 0 THEN a.created_at END) AS since, a.created_at > now() + interval '1 minute' AS misdated
                      FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
-                     WHERE d.channel = c.name AND d.state IN ('pending', 'sending') AND NOT {HELD}) x
+                     WHERE d.channel = c.name AND d.state IN ('pending', 'sending') AND NOT {HELD} AND (NOT c.quiet OR {LOUD})) x
                WHERE since < now() - make_interval(secs => $4) OR misdated) w ON true
              LEFT JOIN LATERAL (
                -- The last word about the channel is that it gave messages up, and no channel has that.
                SELECT a.kind = 'problem' AND a.silenced_by IS NULL
                       AND NOT EXISTS (SELECT FROM oa.deliveries s WHERE s.alert_id = a.id AND s.state = 'sent') AS untold
-               FROM oa.alerts a WHERE a.fingerprint = c.fingerprint ORDER BY a.seq DESC LIMIT 1) g ON true
+               FROM oa.alerts a WHERE a.fingerprint = f.fingerprint ORDER BY a.seq DESC LIMIT 1) g ON true
              WHERE w.waiting > 0 OR g.untold"),
-            &[&self.names, &self.after, &fingerprints, &limit],
+            &[&self.names, &self.routes, &fingerprints, &limit],
         )?;
         let one = |row: &postgres::Row| Undelivered {
             channel: Some(row.get(0)),

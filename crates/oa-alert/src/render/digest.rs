@@ -413,6 +413,7 @@ fn without_mark(title: &str) -> &str {
         "【故障】",
         "【警告】",
         "【恢复】",
+        "【解除】",
         "[FAILURE] ",
         "[WARNING] ",
         "[RECOVERED] ",

@@ -11,6 +11,7 @@ mod dotenv;
 mod exec;
 mod remember;
 mod report;
+mod routing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +33,7 @@ pub use backup::{Backup, BackupCopy, BackupKind, BackupSchedule, S3};
 pub use catch_up::CatchUpRule;
 pub use exec::Exec;
 pub use report::{BasePath, Token, TokenHash};
+pub use routing::{Hours, Person, Quiet, Rotation, Takes, fits};
 
 /// The configuration could not be used. Always exit code 78.
 #[derive(Debug, thiserror::Error)]

@@ -63,7 +63,8 @@ fn runs(event: &Event) -> Option<(String, Option<NaiveDate>)> {
             Some((run.task.clone(), day))
         }
         Event::Found(finding) => match finding {
-            Finding::RunMissed {
+            Finding::OpeningAtRisk { task, .. }
+            | Finding::RunMissed {
                 task,
                 expected: Expected::Source,
                 ..

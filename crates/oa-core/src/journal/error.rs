@@ -3,8 +3,8 @@
 use super::spool::SpoolError;
 use crate::base::state_dir::StateDirError;
 use crate::base::supervise::Stubborn;
-use crate::model::event::Fault;
-use crate::pg::schema::SchemaError;
+use crate::model::event::{Fault, SchemaVersions};
+use crate::pg::schema::{self, SchemaError};
 use crate::pg::{ConnectError, Meaning};
 
 /// There is no usable PostgreSQL.
@@ -32,6 +32,19 @@ impl DbUnavailable {
             Self::Schema(e) if e.is_for_a_person() => Fault::SchemaUnfit,
             _ => Fault::DatabaseUnreachable,
         }
+    }
+
+    /// The versions of a schema that does not fit.
+    #[must_use]
+    pub fn versions(&self) -> Option<SchemaVersions> {
+        let (found, needed) = match self {
+            Self::Schema(SchemaError::Absent) => (None, schema::needed()),
+            Self::Schema(
+                SchemaError::Older { found, needed } | SchemaError::Newer { found, needed },
+            ) => (Some(*found), *needed),
+            _ => return None,
+        };
+        Some(SchemaVersions { found, needed })
     }
 }
 

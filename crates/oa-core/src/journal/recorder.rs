@@ -227,6 +227,7 @@ impl Recorder {
             host: self.host.clone(),
             task: task.map(str::to_owned),
             reason: error_text(reason),
+            schema: None,
             at: self.now(),
         }
     }
@@ -590,7 +591,11 @@ impl Recorder {
 
     /// Notifies, by way of the spool, that PostgreSQL cannot be used.
     pub fn report_unreachable(&self, why: &DbUnavailable) {
-        self.spool_alert(why.fault(), &why.to_string());
+        let mut event = self.machine_event(why.fault(), None, &why.to_string());
+        if let Event::Machine { schema, .. } = &mut event {
+            *schema = why.versions();
+        }
+        self.spool_event(event);
     }
 
     /// This machine's name in the run log.

@@ -622,7 +622,7 @@ pub(super) fn update_task(
         "UPDATE oa.tasks SET last_run_id = $2, last_status = $3, last_started_at = $4, last_finished_at = $5,
                 last_success_at = CASE WHEN $3 = 'success' THEN $5 ELSE last_success_at END,
                 last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = coalesce($9, next_due_at), shape = coalesce($10, shape),
-                last_seq = $11
+                last_seq = $11, provider = coalesce($12, provider)
          WHERE name = $1",
         &[
             &start.task,
@@ -636,6 +636,7 @@ pub(super) fn update_task(
             &outcome.next_due_at,
             &outcome.shape,
             &seq,
+            &outcome.details.get("provider").and_then(|p| p.as_str()),
         ],
     )?;
     Ok(state)

@@ -213,6 +213,15 @@ pub struct Lost {
     pub count: usize,
 }
 
+/// Versions of the schema `oa`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaVersions {
+    /// The one in the database; `None`: there is none.
+    pub found: Option<i32>,
+    /// The one that the programs of the machine need.
+    pub needed: i32,
+}
+
 /// Something that people are to hear of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -255,6 +264,9 @@ pub enum Event {
         task: Option<String>,
         /// What was said.
         reason: String,
+        /// Of a schema that does not fit: which version there is, and which is needed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schema: Option<SchemaVersions>,
         /// When it was found (UTC).
         at: DateTime<Utc>,
     },

@@ -130,6 +130,19 @@ pub enum Finding {
         /// Its last complete run.
         last_success_at: Option<DateTime<Utc>>,
     },
+    /// A session opens soon, and a source of it is broken.
+    OpeningAtRisk {
+        /// The task's name.
+        task: String,
+        /// Its title for people; may be empty.
+        title: String,
+        /// `day` or `night`.
+        session: String,
+        /// When it opens.
+        opens_at: DateTime<Utc>,
+        /// Since when the source fails.
+        failing_since: DateTime<Utc>,
+    },
     /// A run does not end.
     RunTooLong {
         /// The task's name.
@@ -367,6 +380,7 @@ impl Finding {
             Self::RunMissed { .. } => "run_missed",
             Self::CronStopped { .. } => "cron_stopped",
             Self::PartialStreak { .. } => "partial_streak",
+            Self::OpeningAtRisk { .. } => "opening_at_risk",
             Self::RunTooLong { .. } => "run_too_long",
             Self::Connections { .. } => "connections",
             Self::WalHeld { .. } => "wal_held",
@@ -390,11 +404,12 @@ impl Finding {
     }
 
     /// All rules that `oa-alert check` asks.
-    pub const RULES: [&'static str; 23] = [
+    pub const RULES: [&'static str; 24] = [
         "run_missed",
         "never_run",
         "cron_stopped",
         "partial_streak",
+        "opening_at_risk",
         "run_too_long",
         "connections",
         "wal_held",
@@ -423,6 +438,7 @@ impl Finding {
             Self::RunMissed { task, .. }
             | Self::PartialStreak { task, .. }
             | Self::RunTooLong { task, .. }
+            | Self::OpeningAtRisk { task, .. }
             | Self::DataStale { task, .. }
             | Self::DataFalling { task, .. } => task.clone(),
             Self::CronStopped { .. } => "due".to_owned(),
@@ -468,6 +484,7 @@ impl Finding {
             Self::RunMissed { task, .. }
             | Self::PartialStreak { task, .. }
             | Self::RunTooLong { task, .. }
+            | Self::OpeningAtRisk { task, .. }
             | Self::DataStale { task, .. }
             | Self::DataFalling { task, .. } => Some(task),
             _ => None,
@@ -489,6 +506,7 @@ impl Finding {
             Self::CronStopped { .. } => Severity::Critical,
             Self::RunMissed { .. }
             | Self::NetworkDown { .. }
+            | Self::OpeningAtRisk { .. }
             | Self::PartialStreak { .. }
             | Self::SpoolWaiting { .. }
             | Self::CookieExpiring { left: None, .. }

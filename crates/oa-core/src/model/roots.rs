@@ -14,14 +14,13 @@ pub const ROOT_RULES: [&str; 5] = [
 ];
 
 /// Rules whose incidents may follow from another.
-pub const FOLLOWER_RULES: [&str; 8] = [
+pub const FOLLOWER_RULES: [&str; 7] = [
     "run_failed",
     "run_abandoned",
     "run_partial",
     "run_missed",
     "spool_broken",
     "spool_full",
-    "spool_waiting",
     "check_failed",
 ];
 
@@ -80,9 +79,6 @@ impl Event {
                     fault, host: on, ..
                 },
             ) => on == host && *fault == Fault::CheckFailed,
-            (Root::Database(host), Self::Found(Finding::SpoolWaiting { host: on, .. })) => {
-                on == host
-            }
             (Root::Network(host), Self::RunFailed(run)) => {
                 run.host == **host && run.error.kind.is_of_the_network()
             }
@@ -156,6 +152,7 @@ mod tests {
             host: "a".to_owned(),
             task: None,
             reason: String::new(),
+            schema: None,
             at: Utc::now(),
         };
         let network = Event::Found(Finding::NetworkDown {

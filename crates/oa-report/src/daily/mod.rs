@@ -7,6 +7,7 @@ mod verdict;
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use oa_core::app::config::Config;
+use oa_core::model::Severity;
 use oa_core::schedule::{Calendar, TradingDay};
 use postgres::Client;
 use serde::Serialize;
@@ -36,6 +37,10 @@ pub(crate) struct Daily {
     pub(crate) verdict: Verdict,
     /// The same of the 24 hours before.
     pub(crate) previous: Previous,
+    /// The same of the day a week before.
+    pub(crate) week_ago: Previous,
+    /// What a person should do today, the most urgent first.
+    pub(crate) to_do: Vec<ToDo>,
     /// Holes that were reported and are closed.
     pub(crate) filled: Vec<Filled>,
     /// Holes of the two weeks before that a command fills.
@@ -62,6 +67,15 @@ pub(crate) struct Previous {
     pub(crate) complete: usize,
     pub(crate) runs: u64,
     pub(crate) success: u64,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ToDo {
+    /// What it is about.
+    pub(crate) about: String,
+    /// The command, where one does it.
+    pub(crate) command: Option<String>,
 }
 
 impl Daily {
@@ -112,6 +126,8 @@ impl Task {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct OpenIncident {
+    pub(crate) fingerprint: String,
+    pub(crate) severity: Severity,
     pub(crate) title: String,
     /// When it was first reported (UTC).
     pub(crate) since: DateTime<Utc>,
@@ -140,20 +156,32 @@ pub(crate) fn build(
     let past = day < now.with_timezone(&config.timezone).date_naive();
     let as_of = if past { until } else { now };
     let span = Span { from, until, as_of };
-    let earlier = Span {
-        from: local_time(
-            day.checked_sub_days(Days::new(2)).unwrap_or(day),
-            config.report.daily_at.0,
-            config.timezone,
-        ),
-        until: from,
-        as_of,
+    let span_before = |days: u64| {
+        let begins = |days| {
+            let day = day.checked_sub_days(Days::new(days)).unwrap_or(day);
+            local_time(day, config.report.daily_at.0, config.timezone)
+        };
+        Span {
+            from: begins(days + 1),
+            until: begins(days),
+            as_of,
+        }
     };
     let tasks = queries::tasks(&mut tx, from, until)?;
     let verdict = verdict::assess(&mut tx, config, calendar, span, &tasks)?;
-    let (ran, runs, success) = queries::counts(&mut tx, earlier.from, earlier.until)?;
-    let previous = verdict::assess(&mut tx, config, calendar, earlier, &ran)?;
-    Ok(Daily {
+    let mut of_before = |days| -> Result<Previous, postgres::Error> {
+        let span = span_before(days);
+        let (ran, runs, success) = queries::counts(&mut tx, span.from, span.until)?;
+        let was = verdict::assess(&mut tx, config, calendar, span, &ran)?;
+        Ok(Previous {
+            expected: was.expected,
+            complete: was.complete,
+            runs,
+            success,
+        })
+    };
+    let (previous, week_ago) = (of_before(1)?, of_before(7)?);
+    let mut daily = Daily {
         day,
         from,
         until,
@@ -164,12 +192,9 @@ pub(crate) fn build(
         },
         tasks,
         verdict,
-        previous: Previous {
-            expected: previous.expected,
-            complete: previous.complete,
-            runs,
-            success,
-        },
+        previous,
+        week_ago,
+        to_do: Vec::new(),
         filled: verdict::filled(&mut tx, config, span)?,
         before: verdict::before(&mut tx, config, span)?,
         starts: verdict::starts(&mut tx, span)?,
@@ -193,5 +218,39 @@ pub(crate) fn build(
             (from, until),
             config,
         )?,
-    })
+    };
+    daily.to_do = to_do(&daily);
+    Ok(daily)
+}
+
+/// What a person should do, in this order: what is wrong and nobody is at, by how bad it is; what is lacking of this day, then of days
+/// before, while the site still shows it.
+fn to_do(daily: &Daily) -> Vec<ToDo> {
+    let mut open: Vec<&OpenIncident> = daily
+        .open
+        .iter()
+        .filter(|o| o.acknowledged_by.is_none())
+        .collect();
+    open.sort_by_key(|o| (std::cmp::Reverse(o.severity), o.since));
+    let open = open.into_iter().map(|o| ToDo {
+        about: o.title.clone(),
+        command: Some(format!("oa-alert show {}", o.fingerprint)),
+    });
+    let lacking = daily.verdict.lacking.iter();
+    let lacking = lacking.filter(|l| l.filled_at.is_none()).filter_map(|l| {
+        Some(ToDo {
+            about: l.title.clone(),
+            command: Some(l.fill.clone()?),
+        })
+    });
+    let before = daily.before.iter().filter_map(|hole| {
+        Some(ToDo {
+            about: hole.title.clone(),
+            command: Some(hole.fill.clone()?),
+        })
+    });
+    let mut all: Vec<ToDo> = open.chain(lacking).chain(before).collect();
+    let mut seen = std::collections::HashSet::new();
+    all.retain(|t| seen.insert(t.command.clone()));
+    all
 }

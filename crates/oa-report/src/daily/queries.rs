@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::journal::incidents;
+use oa_core::model::Severity;
 use oa_wording::Wording;
 use postgres::{Row, Transaction};
 
@@ -85,13 +86,13 @@ pub(super) fn open(
 ) -> Result<Vec<OpenIncident>> {
     let rows = match past {
         None => tx.query(
-            "SELECT i.opened_at, i.acknowledged_by, i.rule, i.fingerprint, a.event, a.title, a.body
+            "SELECT i.opened_at, i.acknowledged_by, i.rule, i.fingerprint, a.event, a.title, a.body, i.severity
              FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.resolved_at IS NULL ORDER BY i.opened_at, i.fingerprint",
             &[],
         )?,
         Some(then) => tx.query(
             "SELECT CASE WHEN i.opened_at <= $1 THEN i.opened_at ELSE a.created_at END AS since,
-                    CASE WHEN i.opened_at <= $1 AND i.acknowledged_at <= $1 THEN i.acknowledged_by END, a.rule, a.fingerprint, a.event, a.title, a.body
+                    CASE WHEN i.opened_at <= $1 AND i.acknowledged_at <= $1 THEN i.acknowledged_by END, a.rule, a.fingerprint, a.event, a.title, a.body, a.severity
              FROM (SELECT DISTINCT ON (fingerprint) * FROM oa.alerts WHERE created_at <= $1 AND kind IN ('problem', 'recovery')
                    ORDER BY fingerprint, seq DESC) a
              LEFT JOIN oa.incidents i ON i.fingerprint = a.fingerprint
@@ -101,6 +102,8 @@ pub(super) fn open(
         )?,
     };
     let open = |row: &Row| OpenIncident {
+        fingerprint: row.get(3),
+        severity: Severity::parse(row.get(7)),
         title: wording
             .text(&incidents::event_of(row, 4, row.get(2), row.get(3)))
             .title,

@@ -108,6 +108,13 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     for text in verdict(daily, Lang::from(locale), zone) {
         line(text);
     }
+    if !daily.past && !daily.to_do.is_empty() {
+        line(String::new());
+        line(say("**今天要做**", "**To do today**"));
+        for text in to_do(daily, zh) {
+            line(text);
+        }
+    }
     line(String::new());
     line(total(daily, zh));
     if !daily.open.is_empty() {
@@ -173,6 +180,33 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     out
 }
 
+/// So many things to do are listed.
+const TO_DO: usize = 8;
+
+/// What to do, numbered: the first is the most urgent.
+fn to_do(daily: &Daily, zh: bool) -> Vec<String> {
+    let mut lines: Vec<String> = daily
+        .to_do
+        .iter()
+        .take(TO_DO)
+        .enumerate()
+        .map(|(n, what)| {
+            let command = what.command.as_deref().unwrap_or_default();
+            let colon = if zh { "：" } else { ": " };
+            format!("- {}. {}{colon}{command}", n + 1, what.about)
+        })
+        .collect();
+    let more = daily.to_do.len().saturating_sub(TO_DO);
+    if more > 0 {
+        lines.push(if zh {
+            format!("- 另有 {more} 项，见网页或 oa-alert list --open、oa-report days")
+        } else {
+            format!("- and {more} more: the page, or oa-alert list --open and oa-report days")
+        });
+    }
+    lines
+}
+
 /// So many older holes are listed.
 const OLDER: usize = 5;
 
@@ -181,7 +215,7 @@ fn verdict(daily: &Daily, lang: Lang, zone: Tz) -> Vec<String> {
     let local = |at: chrono::DateTime<chrono::Utc>| {
         at.with_timezone(&zone).format("%m-%d %H:%M").to_string()
     };
-    let (now, was) = (&daily.verdict, &daily.previous);
+    let (now, was, week) = (&daily.verdict, &daily.previous, &daily.week_ago);
     let mut out = vec![lang.say(
         format!(
             "**应采**：{} 项，完整 {} 项，缺 {} 项（前一日：{} 项，完整 {} 项；运行 {} 次，成功 {} 次）",
@@ -192,6 +226,18 @@ fn verdict(daily: &Daily, lang: Lang, zone: Tz) -> Vec<String> {
             now.expected, now.complete, now.lacking.len(), was.expected, was.complete, was.runs, was.success
         ),
     )];
+    if week.expected > 0 || week.runs > 0 {
+        out.push(lang.say(
+            format!(
+                "**上周同日**：{} 项，完整 {} 项；运行 {} 次，成功 {} 次",
+                week.expected, week.complete, week.runs, week.success
+            ),
+            format!(
+                "**A week ago**: {} tasks, {} complete; {} runs, {} successes",
+                week.expected, week.complete, week.runs, week.success
+            ),
+        ));
+    }
     for lack in &now.lacking {
         out.push(lacking(lack, lang, zone));
     }

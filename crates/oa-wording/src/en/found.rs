@@ -211,6 +211,21 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                 ),
             ],
         },
+        Finding::OpeningAtRisk {
+            task,
+            title,
+            session,
+            opens_at,
+            failing_since,
+        } => Draft {
+            title: format!("the {session} session opens soon, and {} still fails", name(task, title)),
+            lines: vec![
+                format!("The session opens at {}", w.at(*opens_at)),
+                format!("It fails since {}", w.at(*failing_since)),
+                "Effect: there are no new data of this source when it opens".to_owned(),
+                format!("What to do: mend it as its own alert says, then: oa-crawl run {task}"),
+            ],
+        },
         Finding::RunTooLong {
             task,
             title,

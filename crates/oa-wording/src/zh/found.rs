@@ -196,6 +196,28 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                 ),
             ],
         },
+        Finding::OpeningAtRisk {
+            task,
+            title,
+            session,
+            opens_at,
+            failing_since,
+        } => {
+            let session = if session == "night" {
+                "夜盘"
+            } else {
+                "日盘"
+            };
+            Draft {
+                title: format!("{session}即将开盘，{} 仍未恢复", name(task, title)),
+                lines: vec![
+                    format!("{session} {} 开盘", w.at(*opens_at)),
+                    format!("故障始于：{}", w.at(*failing_since)),
+                    "影响：开盘后这个数据源没有新数据".to_owned(),
+                    format!("处理：按它自己的告警修复，再执行 oa-crawl run {task}"),
+                ],
+            }
+        }
         Finding::RunTooLong {
             task,
             title,

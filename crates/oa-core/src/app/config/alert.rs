@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::SecretRef;
+use super::routing::{Quiet, Rotation, Takes};
 use crate::base::units::{Bytes, Span};
 use crate::model::Severity;
 
@@ -19,6 +20,8 @@ pub struct Alert {
     pub group_wait: Span,
     /// A run is missed when it has not started this long after it was due.
     pub grace: Span,
+    /// A source of a session that fails is reported once more this long before the session opens; `"0s"`: not.
+    pub before_open: Span,
     /// A run that takes longer is reported.
     pub running_limit: Span,
     /// Rules of `oa-alert check` that are not asked, by name.
@@ -52,6 +55,8 @@ pub struct Alert {
     pub heartbeat_url: Option<SecretRef>,
     /// Where alerts go.
     pub channels: Vec<Channel>,
+    /// Who is on duty; channels with `at_duty` mention them.
+    pub rotation: Option<Rotation>,
 }
 
 /// A program that has something to say waits for others no longer than this.
@@ -63,6 +68,7 @@ impl Default for Alert {
             repeat: Span::seconds(4 * 3600),
             group_wait: Span::seconds(10),
             grace: Span::seconds(10 * 60),
+            before_open: Span::seconds(25 * 60),
             running_limit: Span::seconds(3600),
             off: Vec::new(),
             partial_limit: 3,
@@ -79,6 +85,7 @@ impl Default for Alert {
             expiry_notice: Span::seconds(7 * 24 * 3600),
             heartbeat_url: None,
             channels: Vec::new(),
+            rotation: None,
         }
     }
 }
@@ -108,7 +115,16 @@ impl Alert {
         if self.group_wait.0 > LONGEST_GROUP_WAIT {
             return Err("group_wait in [alert] is longer than 15s".to_owned());
         }
+        if let Some(rotation) = &self.rotation {
+            rotation.check()?;
+        }
         for channel in &self.channels {
+            if channel.at_duty && self.rotation.is_none() {
+                return Err(format!(
+                    "channel \"{}\" has at_duty, and there is no [alert.rotation] that says who is on duty",
+                    channel.name
+                ));
+            }
             if channel.per_minute == Some(0) {
                 return Err(format!(
                     "per_minute of channel \"{}\" is 0: it would get nothing",
@@ -180,6 +196,33 @@ pub struct Channel {
     /// Mention everybody.
     #[serde(default)]
     pub at_all: bool,
+    /// Mention who is on duty by `[alert.rotation]`.
+    #[serde(default)]
+    pub at_duty: bool,
+    /// Only alerts of these tasks; `*` stands for anything.
+    #[serde(default)]
+    pub tasks: Vec<String>,
+    /// Only alerts of these rules; `*` stands for anything.
+    #[serde(default)]
+    pub rules: Vec<String>,
+    /// Only alerts about tasks of these sites; `*` stands for anything.
+    #[serde(default)]
+    pub providers: Vec<String>,
+    /// When only what is critical is sent; the rest waits.
+    #[serde(default)]
+    pub quiet: Quiet,
+}
+
+impl Channel {
+    /// Which alerts it gets.
+    #[must_use]
+    pub fn takes(&self) -> Takes {
+        Takes {
+            tasks: self.tasks.clone(),
+            rules: self.rules.clone(),
+            providers: self.providers.clone(),
+        }
+    }
 }
 
 /// When people are mentioned.

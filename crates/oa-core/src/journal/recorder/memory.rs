@@ -8,7 +8,7 @@ use crate::journal::error::JournalError;
 use crate::journal::incidents;
 use crate::journal::spool::{DrainError, Spool, SpoolError};
 use crate::model::RunStart;
-use crate::model::event::Fault;
+use crate::model::event::{Event, Fault};
 use crate::pg::describe;
 
 impl Recorder {
@@ -50,7 +50,10 @@ impl Recorder {
     }
 
     pub(in crate::journal) fn spool_alert(&self, fault: Fault, reason: &str) {
-        let event = self.machine_event(fault, None, reason);
+        self.spool_event(self.machine_event(fault, None, reason));
+    }
+
+    pub(super) fn spool_event(&self, event: Event) {
         let repeat = self.policy.repeat;
         let on_disk = match self.state.fault() {
             None => self

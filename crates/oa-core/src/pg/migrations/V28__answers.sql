@@ -31,6 +31,37 @@ ALTER TABLE oa.alerts ADD COLUMN follows text;
 COMMENT ON COLUMN oa.alerts.follows IS 'The incident (fingerprint) from which this follows: nobody was notified of it while that was open.';
 CREATE INDEX alerts_follows ON oa.alerts (follows) WHERE follows IS NOT NULL;
 
+-- Silences of some days of the week; hours over midnight belong to the day they begin on.
+ALTER TABLE oa.silences ADD COLUMN weekdays integer[], ADD CONSTRAINT silences_weekdays CHECK (weekdays <@ ARRAY[1, 2, 3, 4, 5, 6, 7] AND weekdays <> '{}');
+COMMENT ON COLUMN oa.silences.weekdays IS 'Only on these days of the week, 1 for Monday; null: on each.';
+CREATE OR REPLACE FUNCTION oa.silence_holds(silence oa.silences, at timestamptz) RETURNS boolean LANGUAGE sql STABLE AS
+$$
+SELECT at >= silence.starts_at AND at < silence.until
+   AND (silence.daily_from IS NULL
+        OR CASE WHEN silence.daily_from < silence.daily_until
+                THEN (at AT TIME ZONE silence.zone)::time >= silence.daily_from AND (at AT TIME ZONE silence.zone)::time < silence.daily_until
+                ELSE (at AT TIME ZONE silence.zone)::time >= silence.daily_from OR (at AT TIME ZONE silence.zone)::time < silence.daily_until END)
+   AND (silence.weekdays IS NULL
+        OR extract(isodow FROM (at AT TIME ZONE silence.zone)::date
+                   - CASE WHEN silence.daily_from > silence.daily_until AND (at AT TIME ZONE silence.zone)::time < silence.daily_until THEN 1 ELSE 0 END
+                  )::integer = ANY(silence.weekdays))
+$$;
+
+-- Which alerts a channel gets, so that other machines know for what it waits.
+ALTER TABLE oa.channel_routes ADD COLUMN takes jsonb NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN oa.channel_routes.takes IS 'tasks, rules and providers: patterns, of which an alert must fit one of each that is given.';
+ALTER TABLE oa.tasks ADD COLUMN provider text;
+COMMENT ON COLUMN oa.tasks.provider IS 'The site that the task collects; null: none, or not known yet.';
+CREATE FUNCTION oa.route_takes(alert oa.alerts, takes jsonb) RETURNS boolean LANGUAGE sql STABLE AS
+$$
+SELECT (NOT takes ? 'tasks' OR EXISTS (SELECT FROM jsonb_array_elements_text(takes->'tasks') p WHERE oa.fits(alert.task, p)))
+   AND (NOT takes ? 'rules' OR EXISTS (SELECT FROM jsonb_array_elements_text(takes->'rules') p WHERE oa.fits(alert.rule, p)))
+   AND (NOT takes ? 'providers'
+        OR EXISTS (SELECT FROM jsonb_array_elements_text(takes->'providers') p
+                   WHERE oa.fits(coalesce(alert.event->>'provider', (SELECT t.provider FROM oa.tasks t WHERE t.name = alert.task)), p)))
+$$;
+COMMENT ON FUNCTION oa.route_takes(oa.alerts, jsonb) IS 'Whether an alert is for a channel with these patterns.';
+
 -- Links in messages work once.
 CREATE TABLE oa.used_links (
     link    bytea       PRIMARY KEY,
