@@ -180,6 +180,17 @@ pub struct Channel {
     /// Mention everybody.
     #[serde(default)]
     pub at_all: bool,
+    /// Which successes it is notified of at once; the daily report has them all.
+    #[serde(default)]
+    pub notify_success: Option<NotifySuccess>,
+}
+
+/// Successes that somebody wants to be notified of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotifySuccess {
+    /// Each full backup.
+    Full,
 }
 
 /// When people are mentioned.
