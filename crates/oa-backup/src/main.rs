@@ -6,12 +6,14 @@
 //! capture   ─ PostgreSQL's own programs take the data: pg_basebackup, pg_receivewal, pg_dump
 //! recovery  ─ whether what was made recovers, as oa-restore finds out
 //! retention ─ what is kept, and what may go
+//! chain     ─ which full backup the WAL of a server goes on from
 //! catalog   ─ what `oa.backups` says of a repository
 //! ```
 //! The repository itself is the library `oa-repository`, which `oa-restore` reads.
 
 mod capture;
 mod catalog;
+mod chain;
 mod commands;
 mod error;
 mod recovery;
@@ -26,9 +28,11 @@ use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::output::Format;
 use oa_core::app::{exit, man};
 use oa_core::base::supervise;
-use oa_repository::{Level, progress};
+use oa_repository::{Level, ProgressReporter, progress};
 
-use crate::commands::{backup, copy, doctor, init, list, pin, prune, repair, status, verify};
+use crate::commands::{
+    backup, copy, doctor, init, list, pin, prune, repair, status, stream, verify,
+};
 
 /// This program's name, in the run log and in the database's list of sessions.
 const PROGRAM: &str = "oa-backup";
@@ -60,6 +64,11 @@ enum Command {
         after_help = "If the WAL has a gap since then, or there is no full backup yet, a full one is made instead.\n\nExamples:\n  oa-backup incremental\nFor crontab, each hour or each minute:\n  5 * * * * oa-backup incremental --cron"
     )]
     Incremental(backup::Args),
+    /// Receive WAL continuously, and store it each minute, until stopped: so that seconds can be lost and not an hour
+    #[command(
+        after_help = "Runs as a service beside the lines of the crontab, which stay as they are: see scripts/oa-backup-stream.service. Whatever ends it, what was received is stored by the next backup.\n\nExamples:\n  oa-backup stream\n  oa-backup stream --every 30s\nFor crontab, where there is no systemd:\n  @reboot oa-backup stream"
+    )]
+    Stream(stream::Args),
     /// List the backups in the repository
     List(list::Args),
     /// Show what you could lose now and how long a restore takes; exit code 1 when the objectives are not met
@@ -151,6 +160,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Incremental(args) => {
             backup::run(&config()?, args, Level::Incremental, &bars(args.format))
         }
+        Command::Stream(args) => stream::run(&config()?, args, &ProgressReporter::hidden()),
         Command::List(args) => list::run(&config()?, args),
         Command::Doctor(args) => doctor::run(&config()?, args),
         Command::Status(args) => status::run(&config()?, args),

@@ -15,26 +15,24 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use oa_core::app::config::{Backup as Settings, BackupKind, Config};
 use oa_core::base::state_dir::{Lock, StateDir};
-use oa_core::base::supervise::{ProcessId, StopSignal};
+use oa_core::base::supervise::StopSignal;
 use oa_core::base::units::Bytes;
 use oa_core::model::run::Batch;
 use oa_core::model::run::RunStart;
-use oa_core::pg;
 use postgres::Client;
-use uuid::Uuid;
 
-use crate::capture::server::{self, Server};
+use crate::capture::server::{Connected, Server};
 use crate::capture::slot::Source;
-use crate::capture::wal::{Since, WalFolder};
+use crate::capture::wal::WalFolder;
 use crate::capture::{logical, physical};
 use crate::catalog;
+use crate::chain;
 use crate::error::BackupError;
-use oa_repository::MAX_CLOCK_SKEW;
 use oa_repository::Programs;
 use oa_repository::progress::Growing;
 use oa_repository::timeline;
 use oa_repository::{
-    Backup, ContentFingerprint, Counts, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
+    Backup, ContentFingerprint, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
     RepositoryError, RepositoryLocation, UnpublishedBackup, fingerprint, staging,
 };
 
@@ -75,8 +73,7 @@ pub(crate) struct Session<'a> {
     /// Why it is a dump only, with `kind = "auto"`.
     obstacle: Option<String>,
     auto: bool,
-    run_id: Uuid,
-    started_at: DateTime<Utc>,
+    run: RunStart,
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -104,16 +101,16 @@ impl<'a> Session<'a> {
         if let Err(e) = location.keep_spares() {
             tracing::warn!("{e}");
         }
-        let connection = server::settings(config)?;
-        let mut client = pg::connect(&connection)?;
+        let Connected {
+            mut client,
+            server,
+            programs,
+        } = Connected::open(config)?;
         // A copy may take hours; each statement here has its own limit.
         client
             .batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
             .map_err(BackupError::query("could not set up the session"))?;
-        let server = Server::ask(&mut client)?;
         let requested = kind.unwrap_or(settings.kind);
-        let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
-        let programs = Programs::new(folder, &connection, None)?;
         let (kind, obstacle) = server.kind(requested, &programs)?;
         Ok(Self {
             settings,
@@ -127,8 +124,7 @@ impl<'a> Session<'a> {
             kind,
             obstacle,
             auto: requested == BackupKind::Auto,
-            run_id: run.id,
-            started_at: run.started_at,
+            run: run.clone(),
         })
     }
 
@@ -154,7 +150,7 @@ impl<'a> Session<'a> {
             Level::Incremental => self.take_incremental(&mut outcome)?,
         }
         self.take_files(level, &mut outcome);
-        self.conclude(outcome)
+        conclude(&self.repository, outcome)
     }
 
     fn take_incremental(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
@@ -185,7 +181,7 @@ impl<'a> Session<'a> {
                 .into_iter()
                 .map(|d| format!("{}; take it out with oa-backup repair", d.what)),
         );
-        let physical = |b: &Backup| b.meta.kind == Kind::Physical && self.is_mine(b);
+        let physical = |b: &Backup| b.meta.kind == Kind::Physical && chain::is_of(&self.server, b);
         match &self.obstacle {
             Some(obstacle) if backups.iter().any(physical) => outcome.problems.push(format!(
                 "only a dump was made, although there are physical backups of this server: {obstacle}. Meanwhile slot {} keeps holding WAL on the server",
@@ -197,28 +193,6 @@ impl<'a> Session<'a> {
         Ok(outcome)
     }
 
-    fn is_mine(&self, backup: &Backup) -> bool {
-        backup.meta.system_id == self.server.system_id
-    }
-
-    fn conclude(self, mut outcome: BackupOutcome) -> Result<BackupOutcome, BackupError> {
-        let location = self.repository.location();
-        let (all, damages) = self.repository.readable_backups()?;
-        outcome.there = all.iter().map(|b| b.id.clone()).collect();
-        outcome
-            .there
-            .extend(damages.into_iter().filter_map(|d| d.backup));
-        outcome.unrestorable = timeline::stranded(&self.repository, &all)?;
-        outcome.batches.push(catalog::rows(location, &all));
-        if outcome.backups.iter().any(|b| b.meta.level == Level::Full) {
-            let size = self.repository.size_bytes()?;
-            outcome
-                .batches
-                .push(catalog::size(location, size, all.len()));
-        }
-        Ok(outcome)
-    }
-
     fn take_full(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
         let _lock = self.lock_staging()?;
         match self.kind {
@@ -226,8 +200,9 @@ impl<'a> Session<'a> {
                 let (backups, _) = self.repository.readable_backups()?;
                 {
                     let _lock = self.lock_wal()?;
-                    let since = self.newest_full(&backups).map(|f| self.since(&backups, &f));
-                    let wal = WalFolder::open(self.staging.path(), &self.server)?;
+                    let since = chain::newest_full(&self.server, &backups)
+                        .map(|f| chain::since(&self.server, &backups, &f));
+                    let wal = WalFolder::open(&self.staging, &self.server)?;
                     wal.prepare(&mut self.source(), since)?;
                 }
                 let (full, fingerprint) = self.take_copy(outcome)?;
@@ -240,9 +215,9 @@ impl<'a> Session<'a> {
                             "the WAL after the full backup: {why}; the next incremental backup continues from it or starts over"
                         ));
                         outcome.problems.extend(
-                            full.meta
-                                .start_lsn
-                                .and_then(|start| self.lost_before(&backups, start)),
+                            full.meta.start_lsn.and_then(|start| {
+                                chain::lost_before(&self.server, &backups, start)
+                            }),
                         );
                     }
                     Err(e) => return Err(e),
@@ -264,22 +239,6 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// What can no longer be restored, because the WAL that was stored before and the new WAL, which begins there, do not meet.
-    fn lost_before(&self, before: &[Backup], begins: Lsn) -> Option<String> {
-        let end = before
-            .iter()
-            .filter(|b| self.is_mine(b) && b.meta.timeline <= self.server.timeline)
-            .filter(|b| b.meta.wal.is_some())
-            .max_by_key(|b| b.meta.wal.as_ref().map(|w| w.to))?;
-        let ended = end.meta.wal.as_ref()?.to;
-        (begins > ended).then(|| {
-            format!(
-                "the WAL between {ended} ({}) and {begins} is lost: no time from then to the new full backup can be restored",
-                end.meta.restorable_to.format("%Y-%m-%d %H:%M:%S UTC")
-            )
-        })
-    }
-
     /// Up to where what is stored since a full backup is in the server's past: after the server was put back to an earlier time it
     /// is not all of it, and WAL of the new timeline does not go on from the rest, whatever its LSNs are.
     fn still_reached(
@@ -299,23 +258,6 @@ impl<'a> Session<'a> {
                 "the server was put back to before the end of full backup {}, {needed}",
                 full.short_id()
             ))),
-        }
-    }
-
-    /// What is stored of a full backup's WAL.
-    fn since(&self, backups: &[Backup], full: &Backup) -> Since {
-        let full_start = full.meta.start_lsn.unwrap_or(Lsn(0));
-        let mine = || backups.iter().filter(|b| self.is_mine(b));
-        let of_it = mine().filter(|b| b.meta.full.as_ref() == Some(&full.id));
-        let ends = |b: &Backup| b.meta.wal.as_ref().map(|w| w.to);
-        Since {
-            full_start,
-            end: of_it.filter_map(ends).max().unwrap_or(full_start),
-            before: mine()
-                .filter_map(ends)
-                .filter(|to| *to <= full_start)
-                .max()
-                .unwrap_or(Lsn(0)),
         }
     }
 
@@ -347,7 +289,7 @@ impl<'a> Session<'a> {
                 &self.server,
                 self.limit_rate,
                 self.staging.path(),
-                &self.run_id.to_string(),
+                &self.run.id.to_string(),
             )?
         };
         let mut meta = Meta {
@@ -357,7 +299,7 @@ impl<'a> Session<'a> {
             settings: self.server.settings.clone(),
             tablespaces: self.server.tablespaces.clone(),
             damaged: copied.damaged.clone(),
-            ..self.meta(Kind::Physical, Level::Full, copied.at, copied.at, began)
+            ..self.meta((Kind::Physical, Level::Full), (copied.at, copied.at), began)
         };
         // A large copy is read from the disk once for both, not twice.
         let (client, programs, server) = (&mut self.client, &self.programs, &self.server);
@@ -402,7 +344,7 @@ impl<'a> Session<'a> {
         let (backups, _) = self.repository.readable_backups()?;
         let (full, fingerprint) = match after {
             Some((full, fingerprint)) => (Some(full), Some(fingerprint)),
-            None => (self.newest_full(&backups), None),
+            None => (chain::newest_full(&self.server, &backups), None),
         };
         let Some(full) = full else {
             return Err(BackupError::Gap(
@@ -410,11 +352,11 @@ impl<'a> Session<'a> {
             ));
         };
         // It must connect to what is stored since that full backup, or to its beginning.
-        let mut since = self.since(&backups, &full);
+        let mut since = chain::since(&self.server, &backups, &full);
         if fingerprint.is_none() {
             since.end = self.still_reached(&backups, &full, since.end)?;
         }
-        let wal = WalFolder::open(self.staging.path(), &self.server)?;
+        let wal = WalFolder::open(&self.staging, &self.server)?;
         let fingerprint = match fingerprint {
             Some(fingerprint) => fingerprint,
             None => fingerprint::take(
@@ -430,13 +372,19 @@ impl<'a> Session<'a> {
             full: Some(full.id.clone()),
             wal: Some(received.range),
             mark: Some(fingerprint),
-            ..self.meta(Kind::Physical, Level::Incremental, from, received.at, began)
+            ..self.meta(
+                (Kind::Physical, Level::Incremental),
+                (from, received.at),
+                began,
+            )
         };
         let pending = store(&self.repository, wal.path(), &meta)?;
         let backup = publish(pending, meta, &mut outcome.problems)?;
         // The first one of a full backup shows whether its WAL meets that of the one before.
         if since.end == since.full_start {
-            outcome.problems.extend(self.lost_before(&backups, begins));
+            outcome
+                .problems
+                .extend(chain::lost_before(&self.server, &backups, begins));
         }
         wal.drop_before(since.full_start)?;
         Ok(backup)
@@ -471,7 +419,7 @@ impl<'a> Session<'a> {
         };
         let meta = Meta {
             mark: Some(dumped.fingerprint),
-            ..self.meta(Kind::Logical, level, dumped.at, dumped.at, began)
+            ..self.meta((Kind::Logical, level), (dumped.at, dumped.at), began)
         };
         let pending = store(&self.repository, &dumped.folder, &meta)?;
         let backup = publish(pending, meta, &mut outcome.problems)?;
@@ -497,7 +445,7 @@ impl<'a> Session<'a> {
             return;
         }
         let now = Utc::now();
-        let meta = self.meta(Kind::Files, level, now, now, now);
+        let meta = self.meta((Kind::Files, level), (now, now), now);
         let stored = self.repository.store_files(&there, &meta);
         match stored.map_err(BackupError::from) {
             Ok(None) => {}
@@ -515,87 +463,116 @@ impl<'a> Session<'a> {
         let lately = Utc::now() - DUMP_EVERY..Utc::now() + DUMP_EVERY;
         Ok(!backups.iter().any(|b| {
             b.meta.kind == Kind::Logical
-                && self.is_mine(b)
+                && chain::is_of(&self.server, b)
                 && lately.contains(&b.meta.restorable_to)
         }))
     }
 
     fn meta(
         &self,
-        kind: Kind,
-        level: Level,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
+        what: (Kind, Level),
+        times: (DateTime<Utc>, DateTime<Utc>),
         began: DateTime<Utc>,
     ) -> Meta {
-        Meta {
-            oa: 1,
-            run_id: self.run_id,
-            kind,
-            level,
-            full: None,
-            host: ProcessId::current().host,
-            database: self.server.database.clone(),
-            server_version: self.server.version,
-            system_id: self.server.system_id.clone(),
-            timeline: self.server.timeline,
-            start_lsn: None,
-            end_lsn: None,
-            wal: None,
-            restorable_from: from,
-            restorable_to: to,
-            started_at: began.max(self.started_at),
-            captured_at: Utc::now(),
-            settings: std::collections::BTreeMap::new(),
-            tablespaces: std::collections::BTreeMap::new(),
-            damaged: Vec::new(),
-            mark: None,
-            stored: Counts::default(),
-        }
-    }
-
-    /// The full backup that the WAL continues from. One of the future was made while a clock was wrong.
-    fn newest_full(&self, backups: &[Backup]) -> Option<Backup> {
-        let now = Utc::now() + MAX_CLOCK_SKEW;
-        backups
-            .iter()
-            .filter(|b| self.is_mine(b) && b.meta.timeline <= self.server.timeline)
-            .filter(|b| b.meta.kind == Kind::Physical && b.meta.level == Level::Full)
-            .filter(|b| b.meta.restorable_to <= now)
-            .max_by_key(|b| b.meta.restorable_to)
-            .cloned()
+        chain::meta(&self.run, &self.server, what, times, began)
     }
 
     fn lock_wal(&self) -> Result<Lock, BackupError> {
-        self.lock("wal", WAL_LOCK_WAIT)?.ok_or_else(|| {
-            BackupError::Busy("another process is receiving the WAL and does not end".to_owned())
-        })
+        lock_wal(&self.staging)
     }
 
     fn lock_staging(&self) -> Result<Lock, BackupError> {
-        self.lock("full", Duration::ZERO)?.ok_or_else(|| {
+        lock(&self.staging, "full", Duration::ZERO)?.ok_or_else(|| {
             BackupError::Busy(format!(
                 "another backup is staged in {} now",
                 self.staging.path().display()
             ))
         })
     }
+}
 
-    fn lock(&self, name: &str, wait: Duration) -> Result<Option<Lock>, BackupError> {
-        let end = Instant::now() + wait;
-        loop {
-            if let Some(lock) = self.staging.try_lock(name)? {
-                return Ok(Some(lock));
-            }
-            if StopSignal.requested() {
-                return Err(BackupError::Stopped);
-            }
-            if Instant::now() >= end {
-                return Ok(None);
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
+/// Makes the incremental backup that a stream has left to make when its server stopped to answer: of what it had received by `seen`,
+/// an LSN and a time of the server's clock. `None` where that is stored already.
+pub(crate) fn store_left_behind(
+    config: &Config,
+    run: &RunStart,
+    server: &Server,
+    programs: &Programs,
+    seen: (Lsn, DateTime<Utc>),
+    reporter: &ProgressReporter,
+) -> Result<Option<BackupOutcome>, BackupError> {
+    let staging = staging::open(config, config.backup_settings()?)?;
+    let location = RepositoryLocation::primary(config)?;
+    let repository = location.open_recorded(config, reporter)?;
+    let _lock = lock_wal(&staging)?;
+    let (backups, _) = repository.readable_backups()?;
+    let Some(full) = chain::newest_full(server, &backups) else {
+        return Ok(None);
+    };
+    let since = chain::since(server, &backups, &full);
+    if since.end >= seen.0 {
+        return Ok(None);
     }
+    let began = Utc::now();
+    let wal = WalFolder::open(&staging, server)?;
+    let received = wal.left_behind(programs, seen, since)?;
+    let times = (full.meta.restorable_from, received.at);
+    let what = (Kind::Physical, Level::Incremental);
+    let meta = Meta {
+        full: Some(full.id.clone()),
+        wal: Some(received.range),
+        ..chain::meta(run, server, what, times, began)
+    };
+    let mut outcome = BackupOutcome::default();
+    let pending = store(&repository, wal.path(), &meta)?;
+    let backup = publish(pending, meta, &mut outcome.problems)?;
+    outcome.backups.push(backup);
+    conclude(&repository, outcome).map(Some)
+}
+
+/// Nobody else touches the folder from which WAL is stored.
+pub(crate) fn lock_wal(staging: &StateDir) -> Result<Lock, BackupError> {
+    lock(staging, "wal", WAL_LOCK_WAIT)?.ok_or_else(|| {
+        BackupError::Busy("another process is storing the WAL and does not end".to_owned())
+    })
+}
+
+fn lock(staging: &StateDir, name: &str, wait: Duration) -> Result<Option<Lock>, BackupError> {
+    let end = Instant::now() + wait;
+    loop {
+        if let Some(lock) = staging.try_lock(name)? {
+            return Ok(Some(lock));
+        }
+        if StopSignal.requested() {
+            return Err(BackupError::Stopped);
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// What is there afterwards, for the records.
+fn conclude(
+    repository: &Repository,
+    mut outcome: BackupOutcome,
+) -> Result<BackupOutcome, BackupError> {
+    let location = repository.location();
+    let (all, damages) = repository.readable_backups()?;
+    outcome.there = all.iter().map(|b| b.id.clone()).collect();
+    outcome
+        .there
+        .extend(damages.into_iter().filter_map(|d| d.backup));
+    outcome.unrestorable = timeline::stranded(repository, &all)?;
+    outcome.batches.push(catalog::rows(location, &all));
+    if outcome.backups.iter().any(|b| b.meta.level == Level::Full) {
+        let size = repository.size_bytes()?;
+        outcome
+            .batches
+            .push(catalog::size(location, size, all.len()));
+    }
+    Ok(outcome)
 }
 
 fn store<'a>(

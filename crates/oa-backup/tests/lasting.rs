@@ -97,3 +97,30 @@ fn a_damaged_page_is_named_with_its_table_and_keeps_no_backup_from_being_made() 
         1
     );
 }
+
+#[test]
+fn a_channel_that_asked_for_it_is_notified_of_each_full_backup_and_others_are_not() {
+    let service = Service::ready("kind = \"physical\"");
+    let path = service.path("oa.toml");
+    let channel = |name: &str, more: &str| {
+        let file = service.path(name).display().to_string();
+        format!(
+            "[[alert.channels]]\nname = \"{name}\"\nkind = \"command\"\ncommand = [\"sh\", \"-c\", \"cat >>'{file}'\"]\n{more}\n"
+        )
+    };
+    let asked = channel(
+        "asked",
+        "min_severity = \"critical\"\nnotify_success = \"full\"",
+    );
+    let text = fs::read_to_string(&path).unwrap() + &asked + &channel("other", "");
+    fs::write(&path, text).unwrap();
+    service.take("full");
+    service.take("incremental");
+    let got = fs::read_to_string(service.path("asked")).unwrap();
+    assert_eq!(
+        got.matches("【通知】全量备份成功").count(),
+        2,
+        "title and text, once: {got}"
+    );
+    assert!(!service.path("other").exists());
+}

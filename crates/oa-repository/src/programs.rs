@@ -1,10 +1,11 @@
 //! PostgreSQL's own programs: finding those of the server's version, and running them with limits.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use oa_core::base::supervise::{self, Ended, Finished, StopSignal};
+use oa_core::base::supervise::{self, Ended, Finished, Group, StopSignal};
 use oa_core::pg::libpq;
 use oa_core::pg::{ConnectError, Settings};
 
@@ -97,6 +98,30 @@ impl Programs {
         program: &'static str,
         arguments: &[String],
     ) -> Result<Finished, PostgresError> {
+        let mut command = self.command(program, arguments);
+        let finished = supervise::run(&mut command, LIMIT, StopSignal, false, supervise::TAIL)
+            .map_err(|e| self.not_started(program, &e))?;
+        if finished.ended == Some(Ended::Stopped) {
+            return Err(PostgresError::Stopped);
+        }
+        Ok(finished)
+    }
+
+    /// Starts one of them that works until it is dropped, as a session with the name `application`. What it says goes to `log`.
+    pub fn start(
+        &self,
+        program: &'static str,
+        arguments: &[String],
+        application: &str,
+        log: File,
+    ) -> Result<Group, PostgresError> {
+        let mut command = self.command(program, arguments);
+        command.env("PGAPPNAME", application);
+        Group::start_with(&mut command, Stdio::null(), log.into())
+            .map_err(|e| self.not_started(program, &e))
+    }
+
+    fn command(&self, program: &str, arguments: &[String]) -> Command {
         let mut command = Command::new(self.folder.join(program));
         command.args(arguments);
         // What libpq would take from elsewhere must not decide where data go.
@@ -108,17 +133,14 @@ impl Programs {
         command
             .env("LC_ALL", "C.UTF-8")
             .envs(self.environment.iter().map(|(k, v)| (k, v)));
-        let finished = supervise::run(&mut command, LIMIT, StopSignal, false, supervise::TAIL)
-            .map_err(|e| {
-                PostgresError::Program(format!(
-                    "could not start {}: {e}",
-                    self.folder.join(program).display()
-                ))
-            })?;
-        if finished.ended == Some(Ended::Stopped) {
-            return Err(PostgresError::Stopped);
-        }
-        Ok(finished)
+        command
+    }
+
+    fn not_started(&self, program: &str, error: &std::io::Error) -> PostgresError {
+        PostgresError::Program(format!(
+            "could not start {}: {error}",
+            self.folder.join(program).display()
+        ))
     }
 }
 

@@ -118,11 +118,16 @@ impl Growing {
         let (flag, folder) = (Arc::clone(&done), folder.to_owned());
         let thread = thread::spawn(move || {
             let mut seen = 0;
-            while !flag.load(Ordering::Relaxed) {
+            loop {
+                // Looked at before the folder, so that the last look sees all of it.
+                let last = flag.load(Ordering::Relaxed);
                 let size = size_of(&folder);
                 progress.inc(size.saturating_sub(seen));
                 seen = seen.max(size);
-                thread::sleep(Duration::from_millis(500));
+                if last {
+                    break;
+                }
+                thread::park_timeout(Duration::from_millis(500));
             }
             progress.finish();
         });
@@ -137,6 +142,7 @@ impl Drop for Growing {
     fn drop(&mut self) {
         self.done.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             let _ = thread.join();
         }
     }

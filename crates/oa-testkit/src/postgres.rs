@@ -30,6 +30,76 @@ fn newer_packages() -> Option<PathBuf> {
         })
 }
 
+/// The server of one major version, as it is installed from a package.
+struct VersionPackages {
+    /// The folder with all packages.
+    site: PathBuf,
+    /// That of the package, and where in it the server is.
+    name: String,
+    install: String,
+}
+
+impl VersionPackages {
+    fn find(major: u32) -> Option<Self> {
+        let lib = crate::workspace_root().join("target/postgresql-versions/lib");
+        let folders = |path: &Path| {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let named = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+        let sites = folders(&lib).into_iter().map(|p| p.join("site-packages"));
+        for site in sites {
+            for install in folders(&site).iter().flat_map(|package| folders(package)) {
+                let name = install.parent().and_then(named)?;
+                let Some(install) = named(&install).filter(|n| n.starts_with("pginstall")) else {
+                    continue;
+                };
+                let program = site.join(&name).join(&install).join("bin/postgres");
+                let version = Command::new(program).arg("--version").output();
+                let text = version.map(|done| done.stdout).unwrap_or_default();
+                if String::from_utf8_lossy(&text).contains(&format!("(PostgreSQL) {major}.")) {
+                    return Some(Self {
+                        site,
+                        name,
+                        install,
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    /// To where whoever runs the server may read it; he may not get into the workspace. Returns the folder of the programs, too.
+    fn copy(&self) -> (TempDir, PathBuf) {
+        let own = tempfile::Builder::new()
+            .prefix("oa-pg-programs-")
+            .tempdir()
+            .expect("the temporary folder is writable");
+        fs::set_permissions(own.path(), fs::Permissions::from_mode(0o755)).expect("own folder");
+        fs::create_dir(own.path().join(&self.name)).expect("own folder");
+        let parts = [
+            format!("{}/{}", self.name, self.install),
+            format!("{}.libs", self.name),
+        ];
+        for part in parts.iter().filter(|part| self.site.join(part).is_dir()) {
+            let copied = Command::new("cp")
+                .args(["-r", "--reflink=auto"])
+                .arg(self.site.join(part))
+                .arg(own.path().join(part))
+                .status();
+            assert!(copied.expect("cp runs").success(), "could not copy {part}");
+        }
+        let bin = own.path().join(&self.name).join(&self.install).join("bin");
+        // Not every package says that its programs are some.
+        let made = Command::new("chmod")
+            .args(["-R", "a+rX,a+x"])
+            .arg(&bin)
+            .status();
+        assert!(made.expect("chmod runs").success());
+        (own, bin)
+    }
+}
+
 /// A running cluster: role and database `oa` (owner, not superuser), superuser `postgres`, passwords by SCRAM.
 #[derive(Debug)]
 pub struct Postgres {
@@ -39,6 +109,7 @@ pub struct Postgres {
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     programs: PathBuf,
+    _packages: Option<TempDir>,
     server: Option<Child>,
     janitor: Child,
     _pipe: Option<ChildStdin>,
@@ -60,7 +131,7 @@ impl Postgres {
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let account = Account::unprivileged();
         let template = template(account);
-        Self::start_from(account, settings, |data| {
+        Self::start_from(account, settings, (bin_dir(), None), |data| {
             let copied = Command::new("cp")
                 .args(["-a", "--reflink=auto"])
                 .arg(&template)
@@ -92,14 +163,53 @@ impl Postgres {
     #[must_use]
     pub fn start_anew_with(options: &[&str]) -> Self {
         let account = Account::unprivileged();
-        Self::start_from(account, &[], |data| {
-            let (_work, made) = initdb(account, options);
+        Self::start_from(account, &[], (bin_dir(), None), |data| {
+            let (_work, made) = initdb(account, &bin_dir(), options);
             let moved = Command::new("mv").arg(&made).arg(data).status();
             assert!(
                 moved.expect("mv runs").success(),
                 "could not move the cluster"
             );
         })
+    }
+
+    /// Starts a cluster of another major version, out of the packages that `scripts/test --versions` installs. `None` where there is
+    /// none; with a word, where the versions are what is tested.
+    ///
+    /// # Panics
+    /// When a program fails.
+    #[must_use]
+    pub fn start_version(major: u32) -> Option<Self> {
+        let Some(packages) = VersionPackages::find(major) else {
+            if std::env::var_os("OA_TEST_VERSIONS").is_some() {
+                crate::skip(
+                    &format!("PostgreSQL {major} in target/postgresql-versions"),
+                    "scripts/test --versions",
+                );
+            }
+            return None;
+        };
+        let account = Account::unprivileged();
+        let (own, programs) = packages.copy();
+        Some(Self::start_from(
+            account,
+            &[],
+            (programs.clone(), Some(own)),
+            |data| {
+                let (_work, made) = initdb(account, &programs, &[]);
+                let moved = Command::new("mv").arg(&made).arg(data).status();
+                assert!(
+                    moved.expect("mv runs").success(),
+                    "could not move the cluster"
+                );
+            },
+        ))
+    }
+
+    /// The folder of its programs.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// Starts a standby that follows this cluster.
@@ -110,7 +220,7 @@ impl Postgres {
     pub fn start_standby(&self) -> Self {
         let account = Account::unprivileged();
         let source = self.superuser_url();
-        Self::start_from(account, &[], |data| {
+        Self::start_from(account, &[], (bin_dir(), None), |data| {
             let copied = account
                 .command(bin_dir().join("pg_basebackup"))
                 .args(["--no-sync", "-c", "fast", "-R", "-d", &source, "-D"])
@@ -149,6 +259,7 @@ impl Postgres {
     fn start_from(
         account: Account,
         settings: &[(&str, &str)],
+        programs: (PathBuf, Option<TempDir>),
         make: impl FnOnce(&std::path::Path),
     ) -> Self {
         let home = tempfile::Builder::new()
@@ -193,7 +304,8 @@ impl Postgres {
             account,
             settings,
             environment: Vec::new(),
-            programs: bin_dir(),
+            programs: programs.0,
+            _packages: programs.1,
             server: None,
             janitor,
             _pipe: pipe,

@@ -141,7 +141,7 @@ pub(crate) fn template(account: Account) -> PathBuf {
     if path.is_dir() {
         fs::remove_dir_all(&path).expect("the remains of an old template can be removed");
     }
-    let (_work, data) = initdb(account, &[]);
+    let (_work, data) = initdb(account, &bin, &[]);
     match fs::rename(&data, &path) {
         Ok(()) => path,
         // Root and the account it uses have different locks and the same template.
@@ -151,8 +151,11 @@ pub(crate) fn template(account: Account) -> PathBuf {
 }
 
 /// A new cluster, with role and database, in a folder that is gone with the first value: move the second one out of it.
-pub(crate) fn initdb(account: Account, options: &[&str]) -> (tempfile::TempDir, PathBuf) {
-    let bin = bin_dir();
+pub(crate) fn initdb(
+    account: Account,
+    bin: &Path,
+    options: &[&str],
+) -> (tempfile::TempDir, PathBuf) {
     let base = std::env::temp_dir();
     let work = tempfile::Builder::new()
         .prefix("oa-testkit-initdb-")

@@ -12,6 +12,7 @@ use super::{Draft, Wording, found_title, name, quoted};
 pub(super) fn prefixed(event: &Event, title: &str) -> String {
     let mark = match (event.kind(), event.severity()) {
         (Kind::Recovery, _) => "[RECOVERED]",
+        (Kind::Message, Severity::Info) => "[NOTICE]",
         (Kind::Problem, Severity::Critical) => "[FAILURE]",
         _ => "[WARNING]",
     };
@@ -192,6 +193,24 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 format!(
                     "What to do: read it on the page, or with oa-alert show {alert}"
                 ),
+            ],
+        },
+        Event::BackupMade {
+            repository,
+            backup,
+            kind,
+            restorable_to,
+            size,
+            added,
+            took,
+            ..
+        } => Draft {
+            title: "full backup made".to_owned(),
+            lines: vec![
+                format!("Backup: {backup} ({kind}) in {repository}"),
+                format!("Restores to: {}", w.at(*restorable_to)),
+                format!("Size: {}, {} added to the repository", super::bytes(*size), super::bytes(*added)),
+                format!("It took: {}", w.span(*took)),
             ],
         },
         Event::Message { title, .. } => Draft {

@@ -14,6 +14,7 @@ pub(super) fn prefixed(event: &Event, title: &str) -> String {
         // 「恢复演练失败」 is not what is 恢复.
         (Kind::Recovery, _) if ended(event) => "【解除】",
         (Kind::Recovery, _) => "【恢复】",
+        (Kind::Message, Severity::Info) => "【通知】",
         (_, Severity::Critical) if event.kind() == Kind::Problem => "【故障】",
         _ => "【警告】",
     };
@@ -206,6 +207,35 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 format!("原因：{}", quoted(error)),
                 "影响：该通道没有收到这条告警".to_owned(),
                 format!("处理：全文见网页或 oa-alert show {alert}"),
+            ],
+        },
+        Event::BackupMade {
+            repository,
+            backup,
+            kind,
+            restorable_to,
+            size,
+            added,
+            took,
+            ..
+        } => Draft {
+            title: "全量备份成功".to_owned(),
+            lines: vec![
+                format!(
+                    "备份：{backup}（{}），{repository}",
+                    if kind == "physical" {
+                        "物理"
+                    } else {
+                        "逻辑"
+                    }
+                ),
+                format!("可恢复至：{}", w.at(*restorable_to)),
+                format!(
+                    "大小：{}，仓库新增 {}",
+                    super::bytes(*size),
+                    super::bytes(*added)
+                ),
+                format!("耗时：{}", w.span(*took)),
             ],
         },
         Event::Message { title, .. } => Draft {

@@ -69,8 +69,10 @@ pub(crate) struct Database<'a> {
 }
 
 /// Whether a channel `c` gets an alert `a`. The end of the only channel's own incident is news for it: it says what it has not got, and nobody else does.
+/// A success names the channels that asked for it, whatever else they get.
 const DUE: &str =
-    "CASE WHEN a.kind = 'recovery' AND a.fingerprint = 'channel:' || c.name AND cardinality($1::text[]) = 1 THEN 'now'
+    "CASE WHEN a.rule = 'backup_made' THEN CASE WHEN a.event->'channels' ? c.name THEN 'now' ELSE 'never' END
+                         WHEN a.kind = 'recovery' AND a.fingerprint = 'channel:' || c.name AND cardinality($1::text[]) = 1 THEN 'now'
                          WHEN NOT oa.route_takes(a, c.takes) THEN 'never' ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
 /// The routes `c` of this machine, of the parameter `$2`.
 pub(super) const ROUTES: &str = "jsonb_to_recordset($2::jsonb) AS c (name text, after float8, min_rank integer, takes jsonb, quiet boolean)";

@@ -1,5 +1,6 @@
 //! Taking the data from the server: PostgreSQL's own programs do it, this module guards them.
 
+pub(crate) mod live;
 pub(crate) mod logical;
 mod pages;
 pub(crate) mod physical;

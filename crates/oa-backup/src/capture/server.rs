@@ -7,6 +7,7 @@ use oa_core::app::config::{BackupKind, Config, ConfigError};
 use oa_core::pg::{self, Settings};
 use postgres::Client;
 
+use super::slot::Source;
 use crate::PROGRAM;
 use crate::error::BackupError;
 use oa_repository::Programs;
@@ -28,6 +29,39 @@ pub(crate) fn settings(config: &Config) -> Result<Settings, ConfigError> {
         settings.url = config.secret(reference, "database_url in [backup]")?;
     }
     Ok(settings)
+}
+
+/// A server that answers, and its programs.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    pub(crate) server: Server,
+    pub(crate) programs: Programs,
+}
+
+impl Connected {
+    /// Connects as the role for backups.
+    pub(crate) fn open(config: &Config) -> Result<Self, BackupError> {
+        let bin_dir = config.backup_settings()?.bin_dir.as_deref();
+        let connection = settings(config)?;
+        let mut client = pg::connect(&connection)?;
+        let server = Server::ask(&mut client)?;
+        let folder = Programs::find(bin_dir, server.major())?;
+        let programs = Programs::new(folder, &connection, None)?;
+        Ok(Self {
+            client,
+            server,
+            programs,
+        })
+    }
+
+    pub(crate) fn source<'a>(&'a mut self, slot: &'a str) -> Source<'a> {
+        Source {
+            client: &mut self.client,
+            programs: &self.programs,
+            server: &self.server,
+            slot,
+        }
+    }
 }
 
 /// What is known of a server. Sizes are bytes.

@@ -57,6 +57,38 @@ impl Slot {
     }
 }
 
+/// What has been received through the slot.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) received: Option<Lsn>,
+    pub(crate) user: Option<SlotUser>,
+}
+
+/// Who receives through the slot now.
+#[derive(Debug)]
+pub(crate) struct SlotUser {
+    pid: i32,
+    application: Option<String>,
+    address: Option<String>,
+}
+
+impl SlotUser {
+    pub(crate) fn is(&self, application: &str) -> bool {
+        self.application.as_deref() == Some(application)
+    }
+}
+
+impl std::fmt::Display for SlotUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let application = self.application.as_deref().unwrap_or("another role");
+        write!(f, "process {} of the server ({application}", self.pid)?;
+        if let Some(address) = &self.address {
+            write!(f, " at {address}")?;
+        }
+        f.write_str(")")
+    }
+}
+
 /// Where the WAL comes from.
 pub(crate) struct Source<'a> {
     pub(crate) client: &'a mut Client,
@@ -110,6 +142,27 @@ impl Source<'_> {
         })
     }
 
+    /// Why the slot keeps nothing for the next backup: somebody has dropped it, or the server has given it up.
+    pub(crate) fn lost(&mut self) -> Result<Option<String>, BackupError> {
+        let slot = self.slot;
+        let row = self
+            .client
+            .query_opt(
+                "SELECT coalesce(wal_status, 'reserved') = 'lost' FROM pg_replication_slots WHERE slot_name = $1",
+                &[&slot],
+            )
+            .map_err(BackupError::query("could not look for the replication slot"))?;
+        Ok(match row {
+            None => Some(format!(
+                "replication slot {slot} is not on the server: somebody has dropped it, and the server may remove WAL before it is backed up"
+            )),
+            Some(row) if row.get(0) => Some(format!(
+                "the server has given up slot {slot}, because it held more WAL than max_slot_wal_keep_size allows"
+            )),
+            Some(_) => None,
+        })
+    }
+
     fn make_slot(&mut self) -> Result<Slot, BackupError> {
         let slot = self.slot;
         let made = self.client.query_one(
@@ -140,6 +193,28 @@ impl Source<'_> {
         Err(BackupError::NotAllowed(format!(
             "could not make replication slot {slot}: {said}; {remedy}"
         )))
+    }
+
+    /// Up to where whoever uses the slot has the WAL on its disk, and who that is.
+    pub(crate) fn progress(&mut self) -> Result<Progress, BackupError> {
+        let row = self
+            .client
+            .query_opt(
+                "SELECT (s.restart_lsn - '0/0'::pg_lsn)::int8, s.active_pid, a.application_name, host(a.client_addr)
+                 FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1",
+                &[&self.slot],
+            )
+            .map_err(BackupError::query("could not look for the replication slot"))?;
+        Ok(row.map_or_else(Progress::default, |row| Progress {
+            received: row
+                .get::<_, Option<i64>>(0)
+                .map(|lsn| Lsn(lsn.cast_unsigned())),
+            user: row.get::<_, Option<i32>>(1).map(|pid| SlotUser {
+                pid,
+                application: row.get(2),
+                address: row.get(3),
+            }),
+        }))
     }
 
     /// Drops the slot, unless somebody uses it.

@@ -10,7 +10,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use oa_core::base::state_dir::StateDir;
 
+use super::live::Live;
 use super::server;
 use super::server::Server;
 use super::slot::{Past, Slot, Source};
@@ -43,14 +45,15 @@ pub(crate) struct Received {
 #[derive(Debug)]
 pub(crate) struct WalFolder {
     path: PathBuf,
+    live: Live,
     segment_bytes: u64,
     system_id: u64,
 }
 
 impl WalFolder {
     /// The folder of a server within the staging folder; made if absent.
-    pub(crate) fn open(staging: &Path, server: &Server) -> Result<Self, BackupError> {
-        let path = staging.join(format!("wal-{}", server.system_id));
+    pub(crate) fn open(staging: &StateDir, server: &Server) -> Result<Self, BackupError> {
+        let path = staging.path().join(format!("wal-{}", server.system_id));
         fs::create_dir_all(&path).map_err(BackupError::disk("could not create", &path))?;
         let system_id = server.system_id.parse().map_err(|_| {
             PostgresError::Program(format!(
@@ -59,6 +62,7 @@ impl WalFolder {
             ))
         })?;
         Ok(Self {
+            live: Live::beside(&path, staging, server),
             path,
             segment_bytes: server.segment_bytes,
             system_id,
@@ -67,6 +71,11 @@ impl WalFolder {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is received continuously.
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
     }
 
     /// Its segments in the order of the WAL.
@@ -107,6 +116,7 @@ impl WalFolder {
             to = to.max(fingerprint.lsn);
         }
         let continues = since.filter(|_| connects).map(|s| s.end);
+        let receiving = self.live.claim(&self.path, source, to)?;
         let start = self.next()?;
         // A standby that was restarted may have less for a while.
         let received = match (standby, start) {
@@ -120,6 +130,25 @@ impl WalFolder {
                 "the server's WAL ends at {to}, before what is backed up ({before}): it was put back to an earlier state, or is a copy"
             )));
         }
+        if receiving.is_some() {
+            self.receive_to(source, slot, start, to)?;
+        }
+        oa_core::base::failpoint::hit("backup.wal_received");
+        let mut range = self.check(to, continues)?;
+        if let Some(since) = since {
+            range.from = self.can_be_recovered(source.programs, range.from, to, since)?;
+        }
+        Ok(Received { range, at })
+    }
+
+    /// Receives up to an LSN.
+    fn receive_to(
+        &self,
+        source: &mut Source<'_>,
+        slot: Slot,
+        start: Option<(u32, Lsn)>,
+        to: Lsn,
+    ) -> Result<(), BackupError> {
         if let Some((_, lsn)) = start
             && self.is_gone(source, lsn, slot, to)? == Some(true)
         {
@@ -139,11 +168,19 @@ impl WalFolder {
         if let Err(error) = source.programs.run("pg_receivewal", &arguments) {
             return Err(self.why_not(source, start, to, error.into())?);
         }
-        oa_core::base::failpoint::hit("backup.wal_received");
-        let mut range = self.check(to, continues)?;
-        if let Some(since) = since {
-            range.from = self.can_be_recovered(source.programs, range.from, to, since)?;
-        }
+        Ok(())
+    }
+
+    /// What was received before the server stopped to answer: up to an LSN that it had reported, at a time of its clock.
+    pub(crate) fn left_behind(
+        &self,
+        programs: &Programs,
+        (to, at): (Lsn, DateTime<Utc>),
+        since: Since,
+    ) -> Result<Received, BackupError> {
+        self.live.take_over_all(&self.path)?;
+        let mut range = self.check(to, Some(since.end))?;
+        range.from = self.can_be_recovered(programs, range.from, to, since)?;
         Ok(Received { range, at })
     }
 
@@ -360,7 +397,11 @@ impl WalFolder {
         };
         tracing::warn!("the WAL starts over: {why}");
         empty_folder(&self.path)?;
-        source.drop_slot()?;
+        // What a stream receives now is what will continue the new full backup.
+        if let Some(_receiving) = self.live.try_lock()? {
+            self.live.discard()?;
+            source.drop_slot()?;
+        }
         source.ensure_slot().map(drop)
     }
 }

@@ -2,16 +2,17 @@
 
 use clap::ValueEnum;
 use oa_core::app::cli::Failure;
-use oa_core::app::config::{BackupKind, Config};
+use oa_core::app::config::{BackupKind, Channel, Config, NotifySuccess};
 use oa_core::app::exit;
 use oa_core::app::flush_now;
 use oa_core::app::output::Format;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::units::Bytes;
-use oa_core::journal::Recorder;
+use oa_core::journal::{Recorder, incidents};
+use oa_core::model::event::{Alert, Event};
 use oa_core::model::retry::{Backoff, Policy};
 use oa_core::model::run::{RunStart, Status};
-use oa_repository::{Kind, Level, ProgressReporter, RepositoryLocation, staging};
+use oa_repository::{Backup, Kind, Level, ProgressReporter, RepositoryLocation, staging};
 use serde_json::{Map, json};
 
 use super::overview::Overview;
@@ -58,6 +59,17 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// What a stream stores: WAL.
+    pub(super) fn of_stream() -> Self {
+        Self {
+            kind: Some(KindArg::Physical),
+            limit_rate: None,
+            dry_run: false,
+            cron: true,
+            format: Format::default(),
+        }
+    }
+
     fn kind(&self) -> Option<BackupKind> {
         self.kind.map(|kind| match kind {
             KindArg::Auto => BackupKind::Auto,
@@ -98,9 +110,36 @@ pub(crate) fn run(
         }),
         must_be_done: true,
     };
+    let (made, problems) = make(config, &recorder, &job, args, level, reporter)?;
+    let location = RepositoryLocation::primary(config)?;
+    Overview::of(&location, config)
+        .listing(&made.backups)
+        .print(args.format)
+        .map_err(anyhow::Error::from)?;
+    for problem in &problems {
+        tracing::error!("{problem}");
+    }
+    Ok(if problems.is_empty() {
+        exit::OK
+    } else {
+        exit::FAILED
+    })
+}
+
+/// Makes one under a run row of its own, brings the records up to date, and tries whether a new full one recovers. Returns what went wrong
+/// besides.
+pub(super) fn make(
+    config: &Config,
+    recorder: &Recorder,
+    job: &Job,
+    args: &Args,
+    level: Level,
+    reporter: &ProgressReporter,
+) -> Result<(BackupOutcome, Vec<String>), Failure> {
+    let settings = config.backup_settings()?;
     let location = RepositoryLocation::primary(config)?;
     let mut recorded = None;
-    let result = work::recorded(&recorder, &job, |run| {
+    let result = work::recorded(recorder, job, |run| {
         let staging = staging::open(config, settings)?;
         let made = Session::open(config, run, args.kind(), staging, reporter).and_then(|session| {
             // Before anything changes in the repository, which is this program's now.
@@ -123,23 +162,64 @@ pub(crate) fn run(
     });
     flush_now(config);
     let made = result?;
-    record(&recorder, &location, &made, recorded);
+    record(recorder, &location, &made, recorded);
     let mut problems = made.problems.clone();
     if recovery::is_due(&made.backups) {
         problems.extend(recovery::verify(config));
     }
-    Overview::of(&location, config)
-        .listing(&made.backups)
-        .print(args.format)
-        .map_err(anyhow::Error::from)?;
-    for problem in &problems {
-        tracing::error!("{problem}");
+    if problems.is_empty() {
+        notify_success(config, recorder, job, &location, &made.backups);
     }
-    Ok(if problems.is_empty() {
-        exit::OK
-    } else {
-        exit::FAILED
-    })
+    Ok((made, problems))
+}
+
+/// Notifies the channels that want to hear of a full backup that went well.
+fn notify_success(
+    config: &Config,
+    recorder: &Recorder,
+    job: &Job,
+    location: &RepositoryLocation,
+    backups: &[Backup],
+) {
+    let wants = |c: &&Channel| c.notify_success == Some(NotifySuccess::Full);
+    let channels: Vec<String> = config
+        .alert
+        .channels
+        .iter()
+        .filter(wants)
+        .map(|c| c.name.clone())
+        .collect();
+    let full = backups.iter().find(|b| b.meta.level == Level::Full);
+    let Some(full) = full.filter(|_| !channels.is_empty()) else {
+        return;
+    };
+    let took = full.finished_at() - full.meta.started_at;
+    let event = Event::BackupMade {
+        repository: location.shown(),
+        backup: full.short_id().to_owned(),
+        kind: full.meta.kind.as_str().to_owned(),
+        restorable_to: full.meta.restorable_to,
+        size: full.meta.stored.size_bytes,
+        added: full.meta.stored.added_bytes,
+        took: took.num_seconds().unsigned_abs(),
+        channels,
+    };
+    let alert = Alert {
+        task: Some(job.task.to_owned()),
+        ..Alert::new(event)
+    };
+    // A success that nobody hears of at once is in the daily report.
+    let put = recorder
+        .connect()
+        .map(|(mut client, _)| incidents::put(&mut client, &alert));
+    match put {
+        Ok(Ok(_)) => flush_now(config),
+        Ok(Err(e)) => tracing::warn!(
+            "nobody is notified of the success: {}",
+            oa_core::pg::describe(&e)
+        ),
+        Err(e) => tracing::warn!("nobody is notified of the success: {e}"),
+    }
 }
 
 /// Brings `oa.backups` up to date. `recorded`: what should have been there before, if that could be asked.
@@ -172,7 +252,7 @@ fn record(
     }
 }
 
-fn outcome_of(mut made: BackupOutcome) -> JobOutcome<BackupOutcome> {
+pub(super) fn outcome_of(mut made: BackupOutcome) -> JobOutcome<BackupOutcome> {
     let mut details = Map::new();
     let ids: Vec<&str> = made.backups.iter().map(|b| b.id.as_str()).collect();
     details.insert("backups".to_owned(), json!(ids));

@@ -9,9 +9,8 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::app::{exit, sibling};
 use oa_core::journal::catalog::Limits;
 use oa_core::model::Finding;
-use oa_core::pg;
 use oa_repository::{
-    Kind, Programs, ProgressReporter, Repository, RepositoryError, RepositoryLocation, staging,
+    Backup, Kind, Level, ProgressReporter, Repository, RepositoryError, RepositoryLocation, staging,
 };
 use oa_wording::Wording;
 use serde_json::json;
@@ -19,7 +18,8 @@ use serde_json::json;
 use super::print;
 use super::status::RepositoryState;
 use crate::capture::rights;
-use crate::capture::server::{self, Server};
+use crate::capture::server::Connected;
+use crate::chain;
 use crate::error::BackupError;
 
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,11 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     if let Some(repository) = &repository {
         found.extend(of_files(&location, repository)?);
     }
-    match of_server(config) {
+    let backups = match &repository {
+        Some(repository) => repository.readable_backups()?.0,
+        None => Vec::new(),
+    };
+    match of_server(config, &backups) {
         Ok(more) => found.extend(more),
         Err(e) => found.push(unserved(e)),
     }
@@ -163,17 +167,21 @@ fn unserved(error: BackupError) -> Ailment {
 }
 
 /// Whether the server can be backed up as it is configured.
-fn of_server(config: &Config) -> Result<Vec<Ailment>, BackupError> {
+fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, BackupError> {
     let settings = config.backup_settings()?;
-    let connection = server::settings(config)?;
-    let mut client = pg::connect(&connection)?;
-    let server = Server::ask(&mut client)?;
-    let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
-    let programs = Programs::new(folder, &connection, None)?;
+    let mut connected = Connected::open(config)?;
+    let server = connected.server.clone();
     let mut found = Vec::new();
-    let (kind, obstacle) = server.kind(settings.kind, &programs)?;
+    let (kind, obstacle) = server.kind(settings.kind, &connected.programs)?;
     found.extend(obstacle.map(|why| Ailment::of_words(format!("only dumps are made: {why}"))));
-    found.extend(rights::missing(&mut client)?.map(Ailment::of_words));
+    found.extend(rights::missing(&mut connected.client)?.map(Ailment::of_words));
+    let has_full = backups.iter().any(|b| {
+        chain::is_of(&server, b) && b.meta.kind == Kind::Physical && b.meta.level == Level::Full
+    });
+    if kind == Kind::Physical && has_full {
+        let lost = connected.source(&settings.slot).lost()?;
+        found.extend(lost.map(|what| Ailment::new(what, "oa-backup incremental")));
+    }
     let staging = staging::open(config, settings)?;
     let needed = match kind {
         Kind::Physical => server.size_bytes,

@@ -10,6 +10,7 @@ pub(crate) mod pin;
 pub(crate) mod prune;
 pub(crate) mod repair;
 pub(crate) mod status;
+pub(crate) mod stream;
 pub(crate) mod verify;
 
 use oa_core::app::cli::{self, Busy, Failure};

@@ -16,7 +16,7 @@ use oa_core::pg;
 use oa_wording::Wording;
 use serde_json::{Map, Value, json};
 
-use super::{print, short};
+use super::{print, short, stream};
 use crate::PROGRAM;
 use crate::catalog::{self, Missing};
 use oa_repository::MAX_CLOCK_SKEW;
@@ -41,10 +41,16 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let problems = state.problems(config, location.shown().as_ref(), now);
     let size = repository.size_bytes()?;
     let drill = state.records.as_ref().and_then(|r| r.drill.as_ref());
+    let reached = state.records.is_some();
+    let stream = reached
+        .then(|| stream::measure(config).ok())
+        .flatten()
+        .flatten();
     if args.format == Format::Json {
         let mut value = state.to_json(now);
         value["repository"] = json!(location.shown());
         value["size_bytes"] = json!(size);
+        value["stream"] = json!(stream);
         value["ok"] = json!(problems.is_empty());
         value["problems"] = json!(problems);
         print(&format!("{value}\n"))?;
@@ -90,6 +96,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             ));
         }
         text.push_str(&state.achieved(now, &|at| second(at).to_string()));
+        text.push_str(&stream.map_or_else(String::new, |lag| lag.sentence()));
         if let Some(b) = state.backups.iter().find(|b| is_future(b, now)) {
             text.push_str(&format!(
                 "Backup {} is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",

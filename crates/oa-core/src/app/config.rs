@@ -28,7 +28,7 @@ use crate::base::trust::{self, Content, TrustError};
 use crate::base::units::{self, Bytes, ClockTime, Span};
 use crate::journal::due::Scheduled;
 use crate::model::retry::{Backoff, Policy};
-pub use alert::{Alert, AlertService, Channel, ChannelKind, Mention, Success};
+pub use alert::{Alert, AlertService, Channel, ChannelKind, Mention, NotifySuccess, Success};
 pub use backup::{Backup, BackupCopy, BackupKind, BackupSchedule, S3};
 pub use catch_up::CatchUpRule;
 pub use exec::Exec;

@@ -343,6 +343,25 @@ pub enum Event {
         /// What the channel said.
         error: String,
     },
+    /// A full backup was made, for the channels that are notified of that.
+    BackupMade {
+        /// The repository.
+        repository: String,
+        /// The first digits of its id.
+        backup: String,
+        /// Physical or a dump.
+        kind: String,
+        /// What it restores to (UTC).
+        restorable_to: DateTime<Utc>,
+        /// Bytes of what was backed up.
+        size: u64,
+        /// Bytes that it added to the repository.
+        added: u64,
+        /// How long it took, in seconds.
+        took: u64,
+        /// The channels.
+        channels: Vec<String>,
+    },
     /// A text of a person, a script or a report, or an alert of a version that stored texts.
     Message {
         /// One line.
@@ -376,7 +395,9 @@ impl Event {
             | Self::MachineRecovered { .. }
             | Self::FoundNoMore { .. }
             | Self::ChannelRecovered { .. } => Kind::Recovery,
-            Self::MessageRefused { .. } | Self::Message { .. } => Kind::Message,
+            Self::MessageRefused { .. } | Self::BackupMade { .. } | Self::Message { .. } => {
+                Kind::Message
+            }
         }
     }
 
@@ -412,6 +433,7 @@ impl Event {
             | Self::ChannelRefuses { .. }
             | Self::ChannelRecovered { .. } => "channel_refuses",
             Self::MessageRefused { .. } => "message_refused",
+            Self::BackupMade { .. } => "backup_made",
             Self::Message { .. } => "message",
         }
     }
@@ -482,7 +504,9 @@ impl Event {
             Self::ChannelGaveUp { channel, .. }
             | Self::ChannelRefuses { channel, .. }
             | Self::ChannelRecovered { channel, .. } => channel_fingerprint(channel),
-            Self::MessageRefused { .. } | Self::Message { .. } => return None,
+            Self::MessageRefused { .. } | Self::BackupMade { .. } | Self::Message { .. } => {
+                return None;
+            }
         })
     }
 }

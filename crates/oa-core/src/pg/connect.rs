@@ -30,6 +30,9 @@ pub struct Settings {
     pub program: &'static str,
 }
 
+/// A server may let each commit wait until this program has received it; its own commits must not wait for itself.
+const RECEIVES_WAL: &str = "oa-backup";
+
 /// Whether an address is one, before anybody uses it: what comes of one that is not would be shown.
 ///
 /// # Errors
@@ -143,10 +146,13 @@ fn connect_in_time(
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
     // A crashed program must not hold locks or an open transaction for ever.
-    let session = format!(
+    let mut session = format!(
         "SET statement_timeout = {}; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '10min'",
         settings.statement_timeout.as_millis()
     );
+    if settings.program == RECEIVES_WAL {
+        session.push_str("; SET synchronous_commit = local");
+    }
     let mut last = None;
     let count = config.get_hosts().len();
     let first = match config.get_load_balance_hosts() {

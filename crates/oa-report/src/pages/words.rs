@@ -260,6 +260,7 @@ pub(crate) fn again(task: &TaskHealth) -> Option<String> {
     let fixed = match (task.tool.as_str(), task.name.as_str()) {
         ("oa-backup", "backup-full") => "oa-backup full",
         ("oa-backup", "backup-incremental") => "oa-backup incremental",
+        ("oa-backup", "backup-stream") => "oa-backup incremental",
         ("oa-backup", "backup-verify") => "oa-backup verify",
         ("oa-backup", "backup-prune") => "oa-backup prune",
         ("oa-backup", "backup-copy") => "oa-backup copy",

@@ -211,6 +211,17 @@ pub struct Channel {
     /// When only what is critical is sent; the rest waits.
     #[serde(default)]
     pub quiet: Quiet,
+    /// Which successes it is notified of at once; the daily report has them all.
+    #[serde(default)]
+    pub notify_success: Option<NotifySuccess>,
+}
+
+/// Successes that somebody wants to be notified of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotifySuccess {
+    /// Each full backup.
+    Full,
 }
 
 impl Channel {
