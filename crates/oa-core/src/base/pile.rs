@@ -42,7 +42,10 @@ const ROOM: u64 = 64 << 20;
 pub fn nameless_file() -> io::Result<File> {
     let folder = FOLDER.get().cloned().unwrap_or_else(std::env::temp_dir);
     on_disk(&folder).or_else(|e| {
-        tracing::warn!("what comes waits in memory, because {} does not take it: {e}", folder.display());
+        tracing::warn!(
+            "what comes waits in memory, because {} does not take it: {e}",
+            folder.display()
+        );
         Ok(memfd_create("oa-waiting", MemfdFlags::CLOEXEC)?.into())
     })
 }

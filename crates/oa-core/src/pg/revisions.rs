@@ -152,13 +152,14 @@ pub fn table_replaced(
     .map(|_| ())
 }
 
-/// Which of the rows have that key, written as in `oa.revisions`: their numbers in the batch.
+/// Which of these rows of a batch have that key, written as in `oa.revisions`: their numbers, from 0.
 ///
 /// # Errors
 /// When PostgreSQL fails: the table has no unique index whose columns are all in the batch, or a row is none of the table.
 pub fn rows_with_key(
     client: &mut impl GenericClient,
     batch: &Batch,
+    rows: &[Vec<Value>],
     key: &str,
 ) -> Result<Vec<usize>, postgres::Error> {
     let table = format!(
@@ -185,16 +186,16 @@ pub fn rows_with_key(
     let typed: Vec<String> = typed
         .map(|(r, name)| format!("{name} {}", r.get::<_, &str>(1)))
         .collect();
-    let rows = client.query(
+    let found = client.query(
         &format!(
             "SELECT oa_number FROM ROWS FROM (json_to_recordset($1::text::json) AS ({})) WITH ORDINALITY oa_row ({}, oa_number)
              WHERE {value} = $2::text::jsonb",
             typed.join(", "),
             names.join(", ")
         ),
-        &[&batch.json(&batch.rows), &key],
+        &[&batch.json(rows), &key],
     )?;
-    let numbers = rows.iter().map(|r| r.get::<_, i64>(0) - 1);
+    let numbers = found.iter().map(|r| r.get::<_, i64>(0) - 1);
     Ok(numbers.filter_map(|n| usize::try_from(n).ok()).collect())
 }
 

@@ -3,6 +3,7 @@
 use oa_core::app::cli::Failure;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
+use oa_core::base::pile::Pile;
 use oa_core::model::run::RawRecord;
 use oa_core::pg::{describe, revisions};
 use postgres::Client;
@@ -34,16 +35,15 @@ pub(super) fn print(
         let mut numbers = Vec::new();
         let mut rows = Vec::new();
         for (i, record) in records.iter().enumerate() {
-            if let Some(row) = validate(source, time, std::slice::from_ref(record))
-                .rows
-                .pop()
-            {
+            let record = record.clone();
+            let valid = validate(source, time, &vec![record].into()).map_err(anyhow::Error::from)?;
+            if let Some(row) = valid.rows.first().map_err(anyhow::Error::from)? {
                 numbers.push(i + 1);
                 rows.push(row);
             }
         }
-        let batch = store::batch(source, rows, time.at);
-        let found = revisions::rows_with_key(client, &batch, key)
+        let batch = store::batch(source, Pile::default(), time.at);
+        let found = revisions::rows_with_key(client, &batch, &rows, key)
             .map_err(|e| anyhow::anyhow!("could not compare keys: {}", describe(&e)))?;
         for number in found.into_iter().filter_map(|i| numbers.get(i)) {
             let sha256 = &answer.sha256;

@@ -86,6 +86,7 @@ fn one(
                 source,
                 date,
                 due_at: None,
+                again: false,
             }]))
         }
         Action::Backfill { from, to, .. } => {
