@@ -195,8 +195,11 @@ fn the_texts_of_machines() {
         ),
         (
             Fault::SpoolBroken,
-            Fault::NoStore,
             "could not use the spool /var/lib/oa/spool.db: database disk image is malformed",
+        ),
+        (
+            Fault::NoStore,
+            "zhihui-reports: could not reach PostgreSQL at db:5432: connection refused; and the spool took nothing: No space left on device",
         ),
         (
             Fault::CheckFailed,

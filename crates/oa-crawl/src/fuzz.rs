@@ -94,7 +94,7 @@ proptest! {
     ) {
         let response = Response { status: 200, content_type, body, ..Response::default() };
         if let Ok(extracted) = extract(&source, day(), "GET http://x/", &response) {
-            let rows = validate(&source, CollectionTime::now(day()), &extracted.records);
+            let rows = validate(&source, CollectionTime::now(day()), &extracted.records.iter().cloned().collect()).unwrap();
             prop_assert!(rows.rows.len() + rows.rejects.len() <= extracted.records.len() + 1);
         }
     }
@@ -116,7 +116,7 @@ proptest! {
                 record.insert(from.clone(), json!(number));
             }
         }
-        let done = validate(&source, CollectionTime::now(day()), &[Value::Object(record)]);
+        let done = validate(&source, CollectionTime::now(day()), &vec![Value::Object(record)].into()).unwrap();
         prop_assert!(done.rows.len() <= 1);
     }
 

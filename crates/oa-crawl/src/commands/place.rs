@@ -36,7 +36,8 @@ pub(super) fn print(
         let mut rows = Vec::new();
         for (i, record) in records.iter().enumerate() {
             let record = record.clone();
-            let valid = validate(source, time, &vec![record].into()).map_err(anyhow::Error::from)?;
+            let valid =
+                validate(source, time, &vec![record].into()).map_err(anyhow::Error::from)?;
             if let Some(row) = valid.rows.first().map_err(anyhow::Error::from)? {
                 numbers.push(i + 1);
                 rows.push(row);
