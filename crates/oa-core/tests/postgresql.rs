@@ -649,6 +649,32 @@ fn a_local_time_is_the_same_point_in_time_whatever_the_servers_zone_is() {
 }
 
 #[test]
+fn what_takes_too_long_at_once_comes_in_smaller_parts() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    // As when statement_timeout is over.
+    client
+        .batch_execute(
+            "CREATE TABLE w (k bigint PRIMARY KEY);
+             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF to_regclass('pg_temp.oa_batch') IS NOT NULL THEN RAISE query_canceled; END IF;
+               RETURN NULL;
+             END $$;
+             CREATE TRIGGER slow BEFORE INSERT ON w FOR EACH STATEMENT EXECUTE FUNCTION slow()",
+        )
+        .unwrap();
+    let batch = Batch {
+        table: "w".into(),
+        columns: vec!["k".into()],
+        key: vec!["k".into()],
+        ..batch((0..2500).map(|k| vec![json!(k)]).collect())
+    };
+    let mut tx = client.transaction().unwrap();
+    assert_eq!(upsert(&mut tx, &batch, None).unwrap().inserted, 2500);
+    tx.commit().unwrap();
+}
+
+#[test]
 fn floats_survive_the_way_through_json_to_the_last_bit() {
     let server = Postgres::start();
     let mut client = server.connect();

@@ -73,8 +73,8 @@ pub(super) fn is_possible(
     Ok(allowed.get(0))
 }
 
-/// Stores rows from the given one on; `input` is their columns' types. Gives how many it has taken, and how many of them were inserted and updated; `None` when
-/// PostgreSQL refuses one of them, and then nothing has happened.
+/// Stores rows from the given one on; `input` is their columns' types. Gives how many it has taken, and how many of them were inserted
+/// and updated; `None` when PostgreSQL refuses one of them, or they take too long at once, and then nothing has happened.
 pub(super) fn store(
     tx: &mut Transaction<'_>,
     batch: &Batch,
@@ -102,9 +102,14 @@ pub(super) fn store(
             Ok(Some(stored))
         }
         Ok(None) => Err(UpsertError::Contended(batch.table.clone())),
-        Err(e) if Meaning::of(&e) == Meaning::BadData => Ok(None),
+        Err(e) if Meaning::of(&e) == Meaning::BadData || is_cancelled(&e) => Ok(None),
         Err(e) => Err(statement.failed(e)),
     }
+}
+
+/// It took longer than `statement_timeout`, and would the next time: a smaller statement does not.
+fn is_cancelled(error: &postgres::Error) -> bool {
+    error.code().is_some_and(|c| c.code() == "57014")
 }
 
 enum CopyError {

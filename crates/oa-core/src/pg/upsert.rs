@@ -5,7 +5,8 @@
 //! halved behind savepoints until the bad rows stand alone, and those are handed back with the server's reason.
 //!
 //! Many rows come by COPY into a temporary table ([`bulk`](super::bulk)), from where one statement takes those that are new or have
-//! changed. Where PostgreSQL refuses one of them, or its role may make no temporary tables, they come as JSON.
+//! changed. Where PostgreSQL refuses one of them, they take longer than `statement_timeout`, or its role may make no temporary
+//! tables, they come as JSON.
 //!
 //! Local times are those of the batch's zone, also where a column holds points in time (`timestamptz`): what the server's own zone is
 //! changes nothing.
