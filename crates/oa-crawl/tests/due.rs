@@ -378,6 +378,14 @@ fn what_was_asked_for_on_the_page_is_collected_by_the_next_run_due_in_the_name_o
         let taken = requests::take(&mut db, &["run"], &["tick"], "one", lease).unwrap();
         assert_eq!(taken.map(|taken| taken.action), expected);
     }
+    // Its program was killed, and nobody has that source any more: that does not wait for ever.
+    db.execute(
+        "UPDATE oa.requests SET leased_until = now() - interval '61 minutes' WHERE state = 'taken'",
+        &[],
+    )
+    .unwrap();
+    let again = requests::put(&mut db, &of_day(1), "wang").unwrap();
+    assert!(matches!(again, Put::New(_)), "{again:?}");
 }
 
 #[test]
