@@ -604,6 +604,77 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
 }
 
 #[test]
+fn a_local_time_is_the_same_point_in_time_whatever_the_servers_zone_is() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    client
+        .batch_execute(
+            "SET timezone = 'America/New_York';
+             CREATE TABLE z (k text PRIMARY KEY, at timestamptz, day timestamptz, created_at timestamptz, updated_at timestamp)",
+        )
+        .unwrap();
+    // Few come as JSON, many by COPY.
+    for n in [4_i64, 2500] {
+        let at = |i: i64| match i % 2 {
+            0 => "2025-12-01 10:00:00",
+            _ => "2025-12-01T02:00:00+00:00",
+        };
+        let rows = (0..n)
+            .map(|i| vec![json!(format!("{n}-{i}")), json!(at(i)), json!("2025-12-01")])
+            .collect();
+        let batch = Batch {
+            table: "z".into(),
+            columns: ["k", "at", "day"].map(str::to_owned).to_vec(),
+            key: vec!["k".into()],
+            ..batch(rows)
+        };
+        let mut tx = client.transaction().unwrap();
+        assert_eq!(
+            upsert(&mut tx, &batch, None).unwrap().inserted,
+            n.unsigned_abs()
+        );
+        assert_eq!(
+            upsert(&mut tx, &batch, None).unwrap().unchanged,
+            n.unsigned_abs()
+        );
+        tx.commit().unwrap();
+    }
+    assert_eq!(
+        one::<String>(
+            &mut client,
+            "SELECT string_agg(DISTINCT concat_ws(', ', at AT TIME ZONE 'UTC', day AT TIME ZONE 'UTC', created_at AT TIME ZONE 'UTC', updated_at), '; ') FROM z"
+        ),
+        "2025-12-01 02:00:00, 2025-11-30 16:00:00, 2025-12-01 16:30:00, 2025-12-02 00:30:00"
+    );
+}
+
+#[test]
+fn what_takes_too_long_at_once_comes_in_smaller_parts() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    // As when statement_timeout is over.
+    client
+        .batch_execute(
+            "CREATE TABLE w (k bigint PRIMARY KEY);
+             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF to_regclass('pg_temp.oa_batch') IS NOT NULL THEN RAISE query_canceled; END IF;
+               RETURN NULL;
+             END $$;
+             CREATE TRIGGER slow BEFORE INSERT ON w FOR EACH STATEMENT EXECUTE FUNCTION slow()",
+        )
+        .unwrap();
+    let batch = Batch {
+        table: "w".into(),
+        columns: vec!["k".into()],
+        key: vec!["k".into()],
+        ..batch((0..2500).map(|k| vec![json!(k)]).collect())
+    };
+    let mut tx = client.transaction().unwrap();
+    assert_eq!(upsert(&mut tx, &batch, None).unwrap().inserted, 2500);
+    tx.commit().unwrap();
+}
+
+#[test]
 fn floats_survive_the_way_through_json_to_the_last_bit() {
     let server = Postgres::start();
     let mut client = server.connect();

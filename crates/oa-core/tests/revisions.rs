@@ -673,6 +673,20 @@ fn what_old_transactions_wrote_is_right_whichever_ended_first_and_whichever_tabl
             "{copy}, replaced"
         );
     }
+    // What takes the place was filled by transactions that had ended before the time.
+    client
+        .batch_execute(
+            "CREATE TABLE later (LIKE p INCLUDING INDEXES); INSERT INTO later TABLE p; UPDATE later SET v = 70 WHERE code = 'c7';
+             INSERT INTO later VALUES ('new', 1); DELETE FROM later WHERE code = 'c8'; CREATE TABLE copy_3 AS TABLE p",
+        )
+        .unwrap();
+    let fourth = now(&mut client);
+    client
+        .batch_execute(
+            "SELECT oa.replace_table('p', 'later', NULL); DROP TABLE p; ALTER TABLE later RENAME TO p",
+        )
+        .unwrap();
+    assert_eq!(differences(&mut client, "copy_3", "p", &fourth), 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::io;
 use chrono::NaiveDate;
 use oa_core::base::pile::Pile;
 use oa_core::model::run::Batch;
+use oa_core::pg::quote_ident;
 use serde_json::Value;
 
 use crate::source::{Latest, Source};
@@ -26,7 +27,7 @@ pub(crate) fn batch(source: &Source, date: NaiveDate, main: &Batch) -> io::Resul
     Ok((!rows.is_empty()).then(|| Batch {
         table: rules.table.clone(),
         columns: columns.cloned().collect(),
-        key: vec![rules.key.clone()],
+        key: vec![quote_ident(&rules.key)],
         rows: rows.into(),
         newest_by: Some(rules.at.clone()),
         ..main.clone()
@@ -45,7 +46,7 @@ fn newest(
     };
     let places = |names: &crate::source::Names| names.all().iter().filter_map(place).collect();
     let values: Vec<Vec<usize>> = rules.columns.values().map(places).collect();
-    let mut best: BTreeMap<String, (f64, Vec<Value>)> = BTreeMap::new();
+    let mut best: BTreeMap<String, (f64, Value, Vec<Value>)> = BTreeMap::new();
     for row in rows.iter() {
         let row = row?;
         let first = |places: &Vec<usize>| {
@@ -57,22 +58,21 @@ fn newest(
             Value::String(digits) => digits.parse().unwrap_or(-1.0),
             other => other.as_f64().unwrap_or(-1.0),
         };
-        let Some(name) = row[key]
-            .as_str()
-            .filter(|_| !taken.iter().all(Value::is_null))
-        else {
+        let of = &row[key];
+        if of.is_null() || taken.iter().all(Value::is_null) {
             continue;
-        };
-        if best.get(name).is_none_or(|(before, _)| size > *before) {
-            best.insert(name.to_owned(), (size, taken));
+        }
+        let name = of.to_string();
+        if best.get(&name).is_none_or(|(before, ..)| size > *before) {
+            best.insert(name, (size, of.clone(), taken));
         }
     }
     let at = format!("{date} {TIME}");
-    let row = |(name, (_, taken)): (String, (f64, Vec<Value>))| {
-        [Value::from(name), Value::from(at.as_str())]
+    let row = |(_, of, taken): (f64, Value, Vec<Value>)| {
+        [of, Value::from(at.as_str())]
             .into_iter()
             .chain(taken)
             .collect()
     };
-    Ok(best.into_iter().map(row).collect())
+    Ok(best.into_values().map(row).collect())
 }

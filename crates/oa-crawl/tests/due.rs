@@ -341,7 +341,7 @@ fn what_was_asked_for_on_the_page_is_collected_by_the_next_run_due_in_the_name_o
     requests::put(&mut db, &days, "wang").unwrap();
     let lease = std::time::Duration::from_secs(300);
     let taken = requests::take(&mut db, &["backfill"], &["tick"], "gone", lease).unwrap();
-    assert_eq!(taken.len(), 1);
+    let taken = taken.unwrap();
     due(&service);
     assert_eq!(runs(&service), 2, "another program is at it");
     db.execute(
@@ -365,8 +365,27 @@ fn what_was_asked_for_on_the_page_is_collected_by_the_next_run_due_in_the_name_o
         "3 success"
     );
     // Late news of the program that had it before changes nothing.
-    requests::end(&mut db, &taken[0], false, None, "late").unwrap();
+    requests::end(&mut db, &taken, false, None, "late").unwrap();
     assert_eq!(service.count("oa.requests WHERE result = 'late'"), 0);
+    // Nobody keeps what he is not at.
+    let of_day = |n: i64| Action::Run {
+        task: "tick".to_owned(),
+        day: Some(today - TimeDelta::days(n)),
+    };
+    requests::put(&mut db, &of_day(1), "wang").unwrap();
+    requests::put(&mut db, &of_day(2), "wang").unwrap();
+    for expected in [Some(of_day(1)), Some(of_day(2)), None] {
+        let taken = requests::take(&mut db, &["run"], &["tick"], "one", lease).unwrap();
+        assert_eq!(taken.map(|taken| taken.action), expected);
+    }
+    // Its program was killed, and nobody has that source any more: that does not wait for ever.
+    db.execute(
+        "UPDATE oa.requests SET leased_until = now() - interval '61 minutes' WHERE state = 'taken'",
+        &[],
+    )
+    .unwrap();
+    let again = requests::put(&mut db, &of_day(1), "wang").unwrap();
+    assert!(matches!(again, Put::New(_)), "{again:?}");
 }
 
 #[test]

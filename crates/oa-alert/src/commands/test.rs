@@ -98,7 +98,7 @@ pub(super) fn carry_out(config: &Config, recorder: &Recorder) {
 fn requested(config: &Config, client: &mut Client, host: &str) -> Result<(), postgres::Error> {
     let channels = &config.alert.channels;
     let names: Vec<&str> = channels.iter().map(|c| c.name.as_str()).collect();
-    for taken in requests::take(client, &["test_channel"], &names, host, LEASE)? {
+    while let Some(taken) = requests::take(client, &["test_channel"], &names, host, LEASE)? {
         let name = taken.action.subject();
         let Some(channel) = channels.iter().find(|c| c.name == name) else {
             continue;

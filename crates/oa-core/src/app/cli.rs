@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -241,15 +242,34 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Every wait of a program has its own limit. Should one of them fail (a database that accepts a statement and never answers),
 /// the process still ends when its work should long be over, with a margin of ten minutes: the next one finds its run abandoned,
-/// which is better than a lock that is held for ever.
+/// which is better than a lock that is held for ever. Said again for more work, it ends when that should be over.
 pub fn end_at_the_latest(work: Duration) {
     const MARGIN: Duration = Duration::from_secs(600);
-    let limit = work.saturating_add(MARGIN);
-    thread::spawn(move || {
-        thread::sleep(limit);
+    const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+    static END: Mutex<Option<Instant>> = Mutex::new(None);
+    let end = Some(Instant::now() + work.saturating_add(MARGIN).min(LONGEST));
+    let before = {
+        let mut latest = END.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *latest;
+        *latest = before.max(end);
+        before
+    };
+    if before.is_some() {
+        return;
+    }
+    thread::spawn(|| {
+        let begun = Instant::now();
+        loop {
+            let end = *END.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            match left {
+                Some(left) if !left.is_zero() => thread::sleep(left),
+                _ => break,
+            }
+        }
         tracing::error!(
             "ending after {} s: something does not answer",
-            limit.as_secs()
+            begun.elapsed().as_secs()
         );
         std::process::exit(i32::from(exit::FAILED));
     });

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::exact;
+use super::state_dir::disk_fault;
 
 /// So many values stay in memory.
 const IN_MEMORY: usize = 2000;
@@ -46,8 +47,70 @@ pub fn nameless_file() -> io::Result<File> {
             "what comes waits in memory, because {} does not take it: {e}",
             folder.display()
         );
-        Ok(memfd_create("oa-waiting", MemfdFlags::CLOEXEC)?.into())
+        in_memory()
     })
+}
+
+fn in_memory() -> io::Result<File> {
+    Ok(memfd_create("oa-waiting", MemfdFlags::CLOEXEC)?.into())
+}
+
+/// Parts of a file, each its place and its bytes, one after the other in memory: the disk has become full, or has broken.
+fn moved_to_memory(
+    file: &File,
+    parts: impl Iterator<Item = (u64, u64)>,
+    why: &io::Error,
+) -> io::Result<File> {
+    tracing::warn!("what comes goes on to wait in memory, because the disk takes no more: {why}");
+    let mut memory = in_memory()?;
+    for (at, bytes) in parts {
+        let end = at + bytes;
+        io::copy(&mut Part { file, at, end }, &mut memory)?;
+    }
+    Ok(memory)
+}
+
+/// A [nameless file](nameless_file) that is written from its beginning to its end; in memory from then on when the disk takes no more.
+#[derive(Debug)]
+pub struct Growing {
+    file: File,
+    bytes: u64,
+}
+
+impl Growing {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// When there is no room for it anywhere.
+    pub fn new() -> io::Result<Self> {
+        let file = nameless_file()?;
+        Ok(Self { file, bytes: 0 })
+    }
+
+    /// What was written, at its end.
+    #[must_use]
+    pub fn into_file(self) -> File {
+        self.file
+    }
+}
+
+impl Write for Growing {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = match self.file.write(buffer) {
+            Err(e) if disk_fault(&e).is_some() => {
+                let all = std::iter::once((0, self.bytes));
+                self.file = moved_to_memory(&self.file, all, &e)?;
+                self.file.write(buffer)?
+            }
+            written => written?,
+        };
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn on_disk(folder: &Path) -> io::Result<File> {
@@ -102,6 +165,15 @@ struct Extent {
 struct Shared {
     file: File,
     end: AtomicU64,
+}
+
+impl Shared {
+    /// Gives where it is.
+    fn add(&self, bytes: &[u8]) -> io::Result<u64> {
+        let from = self.end.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.file.write_all_at(bytes, from)?;
+        Ok(from)
+    }
 }
 
 /// Values in their order.
@@ -218,12 +290,17 @@ impl<T: Item> Pile<T> {
         if self.tail.len() < BLOCK {
             return Ok(());
         }
-        let Some(shared) = &self.shared else {
+        let Some(shared) = self.shared.clone() else {
             return Ok(());
         };
         let bytes = self.tail.len() as u64;
-        let from = shared.end.fetch_add(bytes, Ordering::Relaxed);
-        shared.file.write_all_at(&self.tail, from)?;
+        let from = match shared.add(&self.tail) {
+            Err(e) if disk_fault(&e).is_some() => {
+                let memory = self.move_to_memory(&shared.file, &e)?;
+                memory.add(&self.tail)?
+            }
+            from => from?,
+        };
         self.tail.clear();
         match self.extents.last_mut() {
             Some(last) if last.from + last.bytes == from && !last.foreign => last.bytes += bytes,
@@ -234,6 +311,20 @@ impl<T: Item> Pile<T> {
             }),
         }
         Ok(())
+    }
+
+    fn move_to_memory(&mut self, file: &File, why: &io::Error) -> io::Result<Arc<Shared>> {
+        let parts = self.extents.iter().map(|e| (e.from, e.bytes));
+        let file = moved_to_memory(file, parts, why)?;
+        let mut end = 0;
+        for extent in &mut self.extents {
+            extent.from = end;
+            end += extent.bytes;
+        }
+        let end = AtomicU64::new(end);
+        let memory = Arc::new(Shared { file, end });
+        self.shared = Some(Arc::clone(&memory));
+        Ok(memory)
     }
 
     /// The first one.
@@ -369,7 +460,7 @@ mod tests {
 
     use super::*;
 
-    fn pile(from: usize, to: usize) -> Pile<Value> {
+    fn many(from: usize, to: usize) -> Pile<Value> {
         let mut pile = Pile::default();
         for n in from..to {
             pile.push(json!({ "n": n, "text": "螺纹钢\n" })).unwrap();
@@ -380,9 +471,9 @@ mod tests {
     #[test]
     fn many_values_come_back_as_they_were_and_in_their_order() {
         let marked = exact::parse(r#"{"a": 1.10, "b": NaN}"#).unwrap();
-        let mut all = pile(0, 30_000);
+        let mut all = many(0, 30_000);
         all.push(marked.clone()).unwrap();
-        all.append(pile(30_000, 60_000)).unwrap();
+        all.append(many(30_000, 60_000)).unwrap();
         assert_eq!(all.len(), 60_001);
         let back = all.to_vec().unwrap();
         assert_eq!(
@@ -406,6 +497,43 @@ mod tests {
         assert_eq!(last(&one), json!(["one", 19_999]));
         assert_eq!(last(&other), json!(["other", 19_999]));
         assert!(one.iter().zip(&back).all(|(a, b)| *a.unwrap() == *b) && one != other);
+    }
+
+    #[test]
+    fn a_disk_that_becomes_full_loses_nothing() {
+        let full = || {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).open("/dev/full").unwrap()
+        };
+        let mut pile: Pile<Value> = Pile {
+            shared: Some(Arc::new(Shared {
+                file: full(),
+                end: AtomicU64::new(0),
+            })),
+            ..Pile::default()
+        };
+        for n in 0..30_000 {
+            pile.push(json!({ "n": n, "text": "螺纹钢\n" })).unwrap();
+        }
+        assert_eq!(pile.to_vec().unwrap(), many(0, 30_000).to_vec().unwrap());
+        let mut file = Growing {
+            file: full(),
+            bytes: 0,
+        };
+        file.write_all(b"one, ").unwrap();
+        file.write_all(b"two").unwrap();
+        let mut text = [0; 8];
+        file.into_file().read_exact_at(&mut text, 0).unwrap();
+        assert_eq!(&text, b"one, two");
+        // And so when much was on the disk already.
+        let mut moved = many(0, 30_000);
+        let disk = moved.shared.clone().unwrap();
+        let because = io::Error::other("it is full");
+        moved.move_to_memory(&disk.file, &because).unwrap();
+        for n in 30_000..40_000 {
+            moved.push(json!({ "n": n, "text": "螺纹钢\n" })).unwrap();
+        }
+        assert!(moved == many(0, 40_000));
     }
 
     #[test]

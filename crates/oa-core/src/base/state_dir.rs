@@ -34,7 +34,8 @@ impl StateDirError {
     }
 }
 
-fn disk_fault(error: &io::Error) -> Option<Errno> {
+/// The error number of a disk that is full or broken.
+pub(super) fn disk_fault(error: &io::Error) -> Option<Errno> {
     let errno = Errno::from_io_error(error)?;
     let of_a_disk = [
         Errno::NOSPC,

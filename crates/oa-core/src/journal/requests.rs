@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! open ──▶ taken ──▶ done, failed
-//!      ──▶ expired      no program took it within an hour: what was asked for then is not wanted now
+//!      ──▶ expired      no program took it within an hour: what was asked for then is not wanted now; nor one of which the program that
+//!                       was at it is gone
 //! ```
 //! Killed while it is at one, a program loses it when its lease is over, and the next one takes it; three times at most. What is asked
 //! for is harmless when it is done twice.
@@ -20,6 +21,8 @@ use crate::base::text::error_text;
 const EXPIRES: &str = "1 hour";
 /// So many programs may be killed at one.
 const TRIES: i32 = 3;
+/// A run of it goes on, which has a lease of its own.
+const RUNS: &str = "EXISTS (SELECT FROM oa.tasks t WHERE r.kind <> 'test_channel' AND t.name = r.subject AND t.lease_until > now())";
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,8 +153,9 @@ pub struct Taken {
     attempt: i32,
 }
 
-/// Takes what waits of these kinds about these subjects, oldest first, and nothing of a task that runs now. It must be ended, or
-/// [renewed](renew), before `lease` is over.
+/// Takes the oldest that waits of these kinds about these subjects, and nothing of a task that runs now. It must be ended, or
+/// [renewed](renew), before `lease` is over. One at a time: what waits for the end of another would lose its lease, as if a program had
+/// been killed at it.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -161,42 +165,41 @@ pub fn take(
     subjects: &[&str],
     host: &str,
     lease: Duration,
-) -> Result<Vec<Taken>, postgres::Error> {
+) -> Result<Option<Taken>, postgres::Error> {
     expire(client)?;
     client.execute(
-        "UPDATE oa.requests SET state = 'failed', ended_at = now(), result = 'the programs that were at it were killed'
-         WHERE state = 'taken' AND leased_until < now() AND tries >= $1",
+        &format!(
+            "UPDATE oa.requests r SET state = 'failed', ended_at = now(), result = 'the programs that were at it were killed'
+             WHERE state = 'taken' AND leased_until < now() AND tries >= $1 AND NOT {RUNS}"
+        ),
         &[&TRIES],
     )?;
-    let rows = client.query(
-        "WITH due AS (
-           SELECT id FROM oa.requests r WHERE kind = ANY($1) AND subject = ANY($2) AND (state = 'open' OR (state = 'taken' AND leased_until < now()))
-             AND NOT EXISTS (SELECT FROM oa.tasks t WHERE r.kind <> 'test_channel' AND t.name = r.subject AND t.lease_until > now())
-           ORDER BY id FOR UPDATE SKIP LOCKED)
-         UPDATE oa.requests r SET state = 'taken', taken_by = $3, leased_until = now() + make_interval(secs => $4), tries = tries + 1
-         FROM due WHERE r.id = due.id RETURNING r.id, r.kind, r.subject, r.params, r.requested_by, r.tries",
+    let row = client.query_opt(
+        &format!(
+            "WITH due AS (
+               SELECT id FROM oa.requests r WHERE kind = ANY($1) AND subject = ANY($2) AND (state = 'open' OR (state = 'taken' AND leased_until < now()))
+                 AND NOT {RUNS}
+               ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+             UPDATE oa.requests r SET state = 'taken', taken_by = $3, leased_until = now() + make_interval(secs => $4), tries = tries + 1
+             FROM due WHERE r.id = due.id RETURNING r.id, r.kind, r.subject, r.params, r.requested_by, r.tries"
+        ),
         &[&kinds, &subjects, &host, &lease.as_secs_f64()],
     )?;
-    let mut taken: Vec<Taken> = rows
-        .iter()
-        .filter_map(|row| {
-            Some(Taken {
-                id: row.get(0),
-                action: Action::stored(row.get(1), row.get(2), &row.get(3))?,
-                requested_by: row.get(4),
-                attempt: row.get(5),
-            })
+    Ok(row.and_then(|row| {
+        Some(Taken {
+            id: row.get(0),
+            action: Action::stored(row.get(1), row.get(2), &row.get(3))?,
+            requested_by: row.get(4),
+            attempt: row.get(5),
         })
-        .collect();
-    taken.sort_by_key(|t| t.id);
-    Ok(taken)
+    }))
 }
 
 fn expire(client: &mut impl GenericClient) -> Result<(), postgres::Error> {
     client.execute(
         &format!(
-            "UPDATE oa.requests SET state = 'expired', ended_at = now(), result = 'no program took it within {EXPIRES}; does cron start oa-crawl run --due and oa-alert check?'
-             WHERE state = 'open' AND requested_at < now() - interval '{EXPIRES}'"
+            "UPDATE oa.requests r SET state = 'expired', ended_at = now(), result = 'no program took it within {EXPIRES}; does cron start oa-crawl run --due and oa-alert check?'
+             WHERE state = 'open' AND requested_at < now() - interval '{EXPIRES}' OR state = 'taken' AND leased_until < now() - interval '{EXPIRES}' AND NOT {RUNS}"
         ),
         &[],
     )?;

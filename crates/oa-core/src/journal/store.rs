@@ -394,7 +394,7 @@ impl Times {
     }
 }
 
-/// See [`Batch::newest_by`]. Gives why it was not done, where the table is not fit for it.
+/// See [`Batch::newest_by`]. Gives why it was not done, or not wholly, where the table is not fit for it.
 fn store_newest(
     tx: &mut Transaction<'_>,
     batch: &Batch,
@@ -404,13 +404,19 @@ fn store_newest(
     let by = policy.keep_revisions.then_some(outcome.start.id);
     let mut savepoint = tx.transaction()?;
     match upsert(&mut savepoint, batch, by) {
-        Ok(_) => savepoint.commit()?,
-        Err(e) if e.meaning() == Meaning::Misconfigured => {
-            return Ok(Some(format!("{} was not filled: {e}", batch.table)));
+        Ok(done) => {
+            savepoint.commit()?;
+            let (table, refused) = (&batch.table, done.refused.len());
+            Ok(done.refused.first().map(|first| {
+                let reason = &first.reason;
+                format!("{table} was not filled by {refused} row(s): {reason}")
+            }))
         }
-        Err(e) => return Err(e.into()),
+        Err(e) if e.meaning() == Meaning::Misconfigured => {
+            Ok(Some(format!("{} was not filled: {e}", batch.table)))
+        }
+        Err(e) => Err(e.into()),
     }
-    Ok(None)
 }
 
 fn refused_row(batch: &Batch, refused: Refused) -> Reject {

@@ -11,7 +11,7 @@ use postgres::Transaction;
 use serde_json::Value;
 
 use super::Meaning;
-use super::upsert::{Rounded, Statement, UpsertError, definitions, unreadable};
+use super::upsert::{Rounded, Statement, UpsertError, Zoned, definitions, unreadable};
 use crate::base::exact;
 use crate::model::run::Batch;
 
@@ -73,18 +73,18 @@ pub(super) fn is_possible(
     Ok(allowed.get(0))
 }
 
-/// Stores rows from the given one on. Gives how many it has taken, and how many of them were inserted and updated; `None` when
-/// PostgreSQL refuses one of them, and then nothing has happened.
+/// Stores rows from the given one on; `input` is their columns' types. Gives how many it has taken, and how many of them were inserted
+/// and updated; `None` when PostgreSQL refuses one of them, or they take too long at once, and then nothing has happened.
 pub(super) fn store(
     tx: &mut Transaction<'_>,
     batch: &Batch,
-    types: &[String],
+    input: (&[String], &Zoned<'_>),
     first: usize,
     statement: &Statement,
     rounded: &mut Rounded,
 ) -> Result<Option<(usize, u64, u64)>, UpsertError> {
     let mut savepoint = tx.transaction().map_err(|e| statement.failed(e))?;
-    let copied = copy(&mut savepoint, batch, types, first, rounded);
+    let copied = copy(&mut savepoint, batch, input, first, rounded);
     let stored = match copied {
         Ok(Some(rows)) => {
             let stored = statement.store(&mut savepoint, batch, "");
@@ -102,9 +102,14 @@ pub(super) fn store(
             Ok(Some(stored))
         }
         Ok(None) => Err(UpsertError::Contended(batch.table.clone())),
-        Err(e) if Meaning::of(&e) == Meaning::BadData => Ok(None),
+        Err(e) if Meaning::of(&e) == Meaning::BadData || is_cancelled(&e) => Ok(None),
         Err(e) => Err(statement.failed(e)),
     }
+}
+
+/// It took longer than `statement_timeout`, and would the next time: a smaller statement does not.
+fn is_cancelled(error: &postgres::Error) -> bool {
+    error.code().is_some_and(|c| c.code() == "57014")
 }
 
 enum CopyError {
@@ -123,7 +128,7 @@ impl From<postgres::Error> for CopyError {
 fn copy(
     tx: &mut Transaction<'_>,
     batch: &Batch,
-    types: &[String],
+    (types, zoned): (&[String], &Zoned<'_>),
     first: usize,
     rounded: &mut Rounded,
 ) -> Result<Option<usize>, CopyError> {
@@ -137,7 +142,7 @@ fn copy(
     for row in batch.rows.iter().skip(first).take(MOST) {
         let row = row.map_err(CopyError::Rows)?;
         rounded.look_at(&row);
-        if !write(&row, &mut block) {
+        if !write(&zoned.put(row), &mut block) {
             return Ok(None);
         }
         rows += 1;

@@ -5,10 +5,13 @@
 //! version that was replaced (its xmax) is not the one that is seen, fewer rows are kept than changed, and the rows are locked and the
 //! statement is repeated.
 
+use std::borrow::Cow;
+
 use postgres::{GenericClient, Transaction};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::upsert::Zoned;
 use super::{quote_ident, quote_literal};
 use crate::model::run::Batch;
 
@@ -186,6 +189,10 @@ pub fn rows_with_key(
     let typed: Vec<String> = typed
         .map(|(r, name)| format!("{name} {}", r.get::<_, &str>(1)))
         .collect();
+    let of_types: Vec<String> = types.iter().map(|r| r.get(1)).collect();
+    let zoned = Zoned::of(batch, &of_types);
+    let rows = rows.iter().map(Cow::Borrowed);
+    let rows: Vec<Vec<Value>> = rows.map(|row| zoned.put(row).into_owned()).collect();
     let found = client.query(
         &format!(
             "SELECT oa_number FROM ROWS FROM (json_to_recordset($1::text::json) AS ({})) WITH ORDINALITY oa_row ({}, oa_number)
@@ -193,7 +200,7 @@ pub fn rows_with_key(
             typed.join(", "),
             names.join(", ")
         ),
-        &[&batch.json(rows), &key],
+        &[&batch.json(&rows), &key],
     )?;
     let numbers = found.iter().map(|r| r.get::<_, i64>(0) - 1);
     Ok(numbers.filter_map(|n| usize::try_from(n).ok()).collect())

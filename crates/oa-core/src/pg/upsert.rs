@@ -5,8 +5,15 @@
 //! halved behind savepoints until the bad rows stand alone, and those are handed back with the server's reason.
 //!
 //! Many rows come by COPY into a temporary table ([`bulk`](super::bulk)), from where one statement takes those that are new or have
-//! changed. Where PostgreSQL refuses one of them, or its role may make no temporary tables, they come as JSON.
+//! changed. Where PostgreSQL refuses one of them, they take longer than `statement_timeout`, or its role may make no temporary
+//! tables, they come as JSON.
+//!
+//! Local times are those of the batch's zone, also where a column holds points in time (`timestamptz`): what the server's own zone is
+//! changes nothing.
 
+use std::borrow::Cow;
+
+use chrono::{NaiveDate, NaiveDateTime};
 use postgres::Transaction;
 use postgres::types::ToSql;
 use serde_json::Value;
@@ -115,6 +122,7 @@ pub fn upsert(
     by: Option<Uuid>,
 ) -> Result<Upserted, UpsertError> {
     let table = Table::look_up(tx, batch)?;
+    let zoned = Zoned::of(batch, &table.types);
     let mut done = Upserted::default();
     let mut rounded = Rounded::of(batch, &table.types);
     let mut first = 0;
@@ -123,7 +131,8 @@ pub fn upsert(
         let mut failed = false;
         while first < batch.rows.len() && !failed {
             let before = rounded.counts();
-            match bulk::store(tx, batch, &table.types, first, &statement, &mut rounded)? {
+            let input = (table.types.as_slice(), &zoned);
+            match bulk::store(tx, batch, input, first, &statement, &mut rounded)? {
                 Some((rows, inserted, updated)) => {
                     done.inserted += inserted;
                     done.updated += updated;
@@ -146,7 +155,7 @@ pub fn upsert(
     for row in batch.rows.iter().skip(first) {
         let row = row.map_err(|source| unreadable(batch, source))?;
         rounded.look_at(&row);
-        chunk.push(row.into_owned());
+        chunk.push(zoned.put(row).into_owned());
         if chunk.len() == CHUNK {
             statement.run(tx, batch, first, &chunk, &mut done)?;
             first += chunk.len();
@@ -268,8 +277,11 @@ impl Statement {
             Input::Json => from,
             Input::Copied => but_unchanged(batch, &from),
         };
-        let has = |column: &str| of.columns.iter().any(|(name, _)| name == column);
-        let sql = |kept: Option<(&str, &str)>| text(batch, &from, has, kept);
+        let type_of = |column: &str| {
+            let found = of.columns.iter().find(|(name, _)| name == column);
+            found.map(|(_, of_type)| of_type.as_str())
+        };
+        let sql = |kept: Option<(&str, &str)>| text(batch, &from, type_of, kept);
         Ok(Self {
             sql: sql(kept
                 .as_ref()
@@ -399,19 +411,23 @@ fn is_no_key(error: &postgres::Error) -> bool {
     error.code().is_some_and(|c| c.code() == "42P10")
 }
 
-/// The statement; `has` tells which columns the table has, and `kept` is what [`Kept`] returns and writes.
-fn text(
+/// The statement; `type_of` tells which columns the table has, and `kept` is what [`Kept`] returns and writes.
+fn text<'a>(
     batch: &Batch,
     input: &str,
-    has: impl Fn(&str) -> bool,
+    type_of: impl Fn(&str) -> Option<&'a str>,
     kept: Option<(&str, &str)>,
 ) -> String {
     let given: Vec<String> = batch.columns.iter().map(|c| quote_ident(c)).collect();
     let stamps: Vec<&str> = ["created_at", "updated_at"]
         .into_iter()
-        .filter(|s| has(s) && !batch.columns.iter().any(|c| c == s))
+        .filter(|s| type_of(s).is_some() && !batch.columns.iter().any(|c| c == s))
         .collect();
     let stamp = "$2::timestamptz AT TIME ZONE $3::text";
+    let stamp_of = |column: &str| match type_of(column).is_some_and(holds_points_in_time) {
+        true => "$2::timestamptz",
+        false => stamp,
+    };
     let insert_columns: Vec<&str> = given
         .iter()
         .map(String::as_str)
@@ -420,7 +436,7 @@ fn text(
     let insert_values: Vec<&str> = given
         .iter()
         .map(String::as_str)
-        .chain(stamps.iter().map(|_| stamp))
+        .chain(stamps.iter().map(|s| stamp_of(s)))
         .collect();
     let mut assignments: Vec<String> = given
         .iter()
@@ -454,6 +470,55 @@ fn text(
         current.join(", "),
         excluded.join(", "),
     )
+}
+
+/// Whether a column of this type holds points in time.
+fn holds_points_in_time(of_type: &str) -> bool {
+    of_type.starts_with("timestamp") && of_type.ends_with("with time zone")
+}
+
+/// The columns that hold points in time, and the zone of the local times that come for them.
+pub(super) struct Zoned<'a> {
+    columns: Vec<usize>,
+    zone: &'a str,
+}
+
+impl<'a> Zoned<'a> {
+    pub(super) fn of(batch: &'a Batch, types: &[String]) -> Self {
+        let columns = types.iter().enumerate();
+        let columns = columns.filter(|(_, of_type)| holds_points_in_time(of_type));
+        Self {
+            columns: columns.map(|(i, _)| i).collect(),
+            zone: &batch.timezone,
+        }
+    }
+
+    /// A local time without a zone gets one.
+    pub(super) fn put<'r>(&self, row: Cow<'r, Vec<Value>>) -> Cow<'r, Vec<Value>> {
+        let local = |i: &&usize| {
+            let text = row.get(**i).and_then(Value::as_str);
+            text.is_some_and(is_local_time)
+        };
+        let local: Vec<usize> = self.columns.iter().filter(local).copied().collect();
+        if local.is_empty() {
+            return row;
+        }
+        let mut row = row.into_owned();
+        for i in local {
+            if let Some(Value::String(text)) = row.get_mut(i) {
+                text.push(' ');
+                text.push_str(self.zone);
+            }
+        }
+        Cow::Owned(row)
+    }
+}
+
+fn is_local_time(text: &str) -> bool {
+    ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
+        .iter()
+        .any(|format| NaiveDateTime::parse_from_str(text, format).is_ok())
+        || NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
 }
 
 /// What PostgreSQL rounds to what a column can hold, without a word.

@@ -76,8 +76,8 @@ pub struct DueTime {
     pub again: bool,
 }
 
-/// Nothing is due later.
-const FAR: i64 = 400;
+/// So many days are looked at: more than slots are written back and ahead.
+const FAR: i64 = 410;
 
 impl Again {
     /// Its times after `from`, of the days of that schedule, oldest first.

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use oa_core::base::pile::nameless_file;
+use oa_core::base::pile::Growing;
 use oa_core::base::state_dir::{
     StateDir, StateDirError, make_folder, write_durably, write_durably_from,
 };
@@ -237,7 +237,7 @@ const BLOCK: usize = 128 << 10;
 
 /// A body on its way to the archive, packed while it comes.
 pub(crate) struct Packer {
-    encoder: zstd::Encoder<'static, File>,
+    encoder: zstd::Encoder<'static, Growing>,
     hash: Sha256,
     bytes: u64,
 }
@@ -261,7 +261,7 @@ impl std::fmt::Debug for Packer {
 impl Packer {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
-            encoder: zstd::Encoder::new(nameless_file()?, LEVEL)?,
+            encoder: zstd::Encoder::new(Growing::new()?, LEVEL)?,
             hash: Sha256::new(),
             bytes: 0,
         })
@@ -275,7 +275,7 @@ impl Packer {
 
     pub(crate) fn finish(self) -> io::Result<Packed> {
         Ok(Packed {
-            file: self.encoder.finish()?,
+            file: self.encoder.finish()?.into_file(),
             sha256: hex(&self.hash.finalize()),
             bytes: self.bytes,
         })

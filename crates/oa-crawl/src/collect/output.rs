@@ -1,11 +1,10 @@
 //! What the program of a source prints, as it comes: packed for the archive, and the lines that are records apart, so that a million of
 //! them need no more memory than a thousand.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
 use oa_core::base::exact;
-use oa_core::base::pile::{Pile, nameless_file};
+use oa_core::base::pile::{Growing, Pile};
 use oa_core::base::supervise::Lines;
 use serde_json::Value;
 
@@ -31,7 +30,7 @@ pub(crate) struct ProgramOutput {
     few: Vec<Value>,
     /// All lines that are records, each with its line break; the first of them may be in the file already.
     lines: Vec<u8>,
-    file: Option<File>,
+    file: Option<Growing>,
     file_bytes: u64,
     count: usize,
     /// A finding about keys that stand more than once in a record.
@@ -86,6 +85,7 @@ impl ProgramOutput {
             (None, None) => Ok(std::mem::take(&mut self.few).into()),
             (None, Some(mut file)) => {
                 self.write_lines(&mut file)?;
+                let file = file.into_file();
                 Ok(Pile::of_lines(file, self.file_bytes, self.count))
             }
         };
@@ -142,20 +142,20 @@ impl ProgramOutput {
         if self.lines.len() >= BLOCK {
             let mut file = match self.file.take() {
                 Some(file) => file,
-                None => nameless_file()?,
+                None => Growing::new()?,
             };
             self.few.clear();
             self.write_lines(&mut file)?;
             self.file = Some(file);
         } else if self.file.is_none() {
             // Not so many bytes, but too many values.
-            self.file = Some(nameless_file()?);
+            self.file = Some(Growing::new()?);
             self.few.clear();
         }
         Ok(())
     }
 
-    fn write_lines(&mut self, file: &mut File) -> io::Result<()> {
+    fn write_lines(&mut self, file: &mut Growing) -> io::Result<()> {
         file.write_all(&self.lines)?;
         self.file_bytes += self.lines.len() as u64;
         self.lines.clear();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     );
     if args.dry_run {
         let text: String = days.iter().map(|day| format!("{day}\n")).collect();
-        oa_core::app::cli::print(&text).map_err(anyhow::Error::from)?;
+        cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
     let reports = collect_days(&collector, source, &days, args.pause.0, || {});
@@ -125,6 +125,7 @@ pub(super) fn collect_days(
 ) -> Vec<Result<RunReport, JournalError>> {
     let mut reports: Vec<Result<RunReport, JournalError>> = Vec::new();
     for (number, date) in days.iter().enumerate() {
+        cli::end_at_the_latest(pause);
         if number > 0 && !collector.stop.wait(pause) {
             tracing::warn!("stopped by a signal before {date}; start it again to resume there");
             break;

@@ -32,13 +32,17 @@ pub(super) fn carry_out(
     calendar: &Calendar,
     collector: &mut Collector<'_>,
 ) -> Reports {
-    let taken = connected(&collector.recorder, |client| {
-        let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
-        let host = collector.recorder.host();
-        requests::take(client, &["run", "backfill"], &names, host, LEASE)
-    });
+    let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
     let mut reports = Reports::new();
-    for request in taken.unwrap_or_default() {
+    // Meanwhile the next minute's program takes the next one.
+    while !collector.stop.requested() {
+        let recorder = &collector.recorder;
+        let taken = connected(recorder, |client| {
+            requests::take(client, &["run", "backfill"], &names, recorder.host(), LEASE)
+        });
+        let Some(request) = taken.flatten() else {
+            break;
+        };
         let Ok(source) = sources.get(request.action.subject()) else {
             continue; // Its file broke this moment: the lease ends, and the next program says so.
         };

@@ -200,6 +200,7 @@ fn run_due(
             .collect();
         let pauses = now.iter().map(|job| due::pause(job.source, config));
         let pause = pauses.max().unwrap_or_default();
+        cli::end_at_the_latest(pause);
         if asked && !collector.stop.wait(pause) {
             break;
         }

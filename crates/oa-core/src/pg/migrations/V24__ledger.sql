@@ -18,6 +18,43 @@ $$;
 CREATE TRIGGER followed_from BEFORE UPDATE ON oa.revised_tables FOR EACH ROW
     WHEN ((OLD.relation, OLD.origin) IS DISTINCT FROM (NEW.relation, NEW.origin)) EXECUTE FUNCTION oa.follow_from_now();
 
+-- As before; but rows of the table that takes the place were written before what differs is noted, maybe long before: only what is noted
+-- later says how old a row is that has not changed since.
+CREATE OR REPLACE FUNCTION oa.replace_table(was regclass, is_now regclass, run uuid) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET intervalstyle = postgres SET datestyle = iso AS
+$$
+DECLARE
+    known   oa.revised_tables := oa.revised_table(was);
+    index   oid;
+    written bigint;
+BEGIN
+    IF oa.is_audited(was) THEN
+        PERFORM oa.start_audit(is_now);
+    END IF;
+    IF known.relation IS NULL THEN
+        known := oa.revised_table(is_now);
+    END IF;
+    IF known.relation IS NULL THEN
+        RETURN 0;
+    END IF;
+    UPDATE oa.revised_tables t SET relation = is_now, origin = oa.origin() WHERE t.schema_name = known.schema_name AND t.table_name = known.table_name;
+    index := oa.revised_index(is_now);
+    IF was IS NOT NULL AND index IS NOT NULL AND ARRAY(SELECT p.name FROM oa.key_parts(index) p) = known.key_names THEN
+        known := oa.begin_revisions(is_now, index);
+        BEGIN
+            EXECUTE oa.revision_statement(known.key_value, was::text, is_now::text) USING known.schema_name, known.table_name, run, NULL::text, NULL::bigint;
+            GET DIAGNOSTICS written = ROW_COUNT;
+            UPDATE oa.revised_tables t SET followed_from = oa.next_in_order() WHERE t.schema_name = known.schema_name AND t.table_name = known.table_name;
+            RETURN written;
+        EXCEPTION WHEN undefined_column OR undefined_function OR datatype_mismatch OR data_exception THEN
+            NULL;
+        END;
+    END IF;
+    UPDATE oa.revised_tables t SET unknown_before = clock_timestamp() WHERE t.schema_name = known.schema_name AND t.table_name = known.table_name;
+    RETURN 0;
+END
+$$;
+
 -- Which transactions are so old that no row of a table that they wrote was changed since that time; null: not known. Only rows of PostgreSQL's
 -- own kind of table have such numbers, and these go round after four thousand million.
 CREATE FUNCTION oa.unchanged_before(relation regclass, at_time timestamptz) RETURNS xid
