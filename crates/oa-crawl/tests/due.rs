@@ -367,6 +367,22 @@ fn what_was_asked_for_on_the_page_is_collected_by_the_next_run_due_in_the_name_o
     // Late news of the program that had it before changes nothing.
     requests::end(&mut db, &taken[0], false, None, "late").unwrap();
     assert_eq!(service.count("oa.requests WHERE result = 'late'"), 0);
+    // One whose program is gone, and whose source no other program has, keeps nobody from asking anew.
+    let put = requests::put(&mut db, &run, "wang").unwrap();
+    assert!(matches!(put, Put::New(_)), "{put:?}");
+    assert_eq!(
+        requests::take(&mut db, &["run"], &["tick"], "gone", lease)
+            .unwrap()
+            .len(),
+        1
+    );
+    db.execute(
+        "UPDATE oa.requests SET leased_until = now() - interval '61 minutes' WHERE state = 'taken'",
+        &[],
+    )
+    .unwrap();
+    let put = requests::put(&mut db, &run, "wang").unwrap();
+    assert!(matches!(put, Put::New(_)), "{put:?}");
 }
 
 #[test]

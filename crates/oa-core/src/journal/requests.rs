@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! open ──▶ taken ──▶ done, failed
-//!      ──▶ expired      no program took it within an hour: what was asked for then is not wanted now
+//!      ──▶ expired      no program took it, or took it over, within an hour: what was asked for then is not wanted now
 //! ```
 //! Killed while it is at one, a program loses it when its lease is over, and the next one takes it; three times at most. What is asked
 //! for is harmless when it is done twice.
@@ -192,11 +192,15 @@ pub fn take(
     Ok(taken)
 }
 
+/// One that a program took and lost expires as well when no other has taken it for as long: its source may be gone since, and whoever asks
+/// anew must not wait for it.
 fn expire(client: &mut impl GenericClient) -> Result<(), postgres::Error> {
     client.execute(
         &format!(
-            "UPDATE oa.requests SET state = 'expired', ended_at = now(), result = 'no program took it within {EXPIRES}; does cron start oa-crawl run --due and oa-alert check?'
-             WHERE state = 'open' AND requested_at < now() - interval '{EXPIRES}'"
+            "UPDATE oa.requests SET state = 'expired', ended_at = now(), leased_until = NULL,
+                    result = 'no program took it within {EXPIRES}; does cron start oa-crawl run --due and oa-alert check?'
+             WHERE (state = 'open' AND requested_at < now() - interval '{EXPIRES}')
+                OR (state = 'taken' AND leased_until < now() - interval '{EXPIRES}')"
         ),
         &[],
     )?;
