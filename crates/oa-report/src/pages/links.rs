@@ -198,7 +198,8 @@ async fn show(app: &Arc<App>, request: &Request, link: Link) -> Result<Answer, A
     }
     let passed = match (subject.used_at, link.action) {
         (Some(at), _) => Some(Acted::Used(at)),
-        (None, LinkAction::Acknowledge | LinkAction::Silence) if !subject.open => Some(Acted::Over),
+        // A link to the run is shown above.
+        (None, _) if !subject.open => Some(Acted::Over),
         _ => None,
     };
     let status = match passed {
