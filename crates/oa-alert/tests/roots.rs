@@ -229,6 +229,14 @@ fn nothing_is_held_for_ever_or_from_whom_does_not_hear_of_its_cause() {
     }
     let news = service.news(&mut seen);
     assert_eq!(heard(&news, "任务 export"), 1, "{news:?}");
+    let lines = news.iter().flat_map(|n| n.1.lines());
+    let of_it: Vec<&str> = lines
+        .filter(|l| l.contains("任务 export") && !l.contains("汇总"))
+        .collect();
+    assert!(
+        !of_it.join("").contains("次提醒"),
+        "nobody heard of it before: {of_it:?}"
+    );
 
     // Nobody hears of the cause: it is silenced.
     service.sql(
@@ -249,6 +257,19 @@ fn nothing_is_held_for_ever_or_from_whom_does_not_hear_of_its_cause() {
     service.raise(failed("dump", Work::Backup, ErrorKind::Network, ""));
     let news = service.news(&mut seen);
     assert_eq!((news.len(), heard(&news, "任务 dump")), (1, 1), "{news:?}");
+
+    // A digest says that something follows from one of its lines.
+    service.sql("UPDATE oa.silences SET until = now()");
+    for task in ["l1", "l2", "l3", "l4", "l5", "l6"] {
+        service.raise(failed(task, Work::Program, ErrorKind::Auth, ""));
+    }
+    service.raise(unreachable());
+    service.raise(failed("late", Work::Program, ErrorKind::Db, ""));
+    let news = service.news(&mut seen);
+    assert!(
+        news.len() == 1 && news[0].1.contains("（由此引起 1 项）"),
+        "{news:?}"
+    );
 }
 
 #[test]

@@ -302,7 +302,9 @@ impl Outbox for Database<'_> {
              LEFT JOIN oa.alerts f ON f.id = i.first_alert AND f.seq <= a.seq
              LEFT JOIN LATERAL (
                SELECT count(*) AS count, (array_agg(b.event ORDER BY b.seq DESC))[1] AS event, (array_agg(b.severity ORDER BY b.seq DESC))[1] AS severity
-               FROM oa.alerts b WHERE b.fingerprint = a.fingerprint AND b.kind = 'problem' AND b.seq >= f.seq AND b.seq < a.seq) p ON a.kind = 'problem'
+               FROM oa.alerts b WHERE b.fingerprint = a.fingerprint AND b.kind = 'problem' AND b.seq >= f.seq AND b.seq < a.seq
+                 -- Nobody was notified of what was held back.
+                 AND (b.follows IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = b.id))) p ON a.kind = 'problem'
              LEFT JOIN (SELECT c.name, c.takes FROM jsonb_to_recordset($4::jsonb) AS c (name text, takes jsonb)) c ON c.name = d.channel
              WHERE d.channel = $1 AND d.next_try_at <= now()
                AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))

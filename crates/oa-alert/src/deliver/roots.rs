@@ -46,6 +46,15 @@ pub(crate) struct Relations {
 }
 
 impl Relations {
+    /// What a line says of it.
+    pub(super) fn count(&self, kind: Kind, locale: Locale) -> String {
+        match (self.followers.len(), kind, locale) {
+            (0, ..) | (_, Kind::Recovery | Kind::Message, _) => String::new(),
+            (count, Kind::Problem, Locale::Zh) => format!("（由此引起 {count} 项）"),
+            (count, Kind::Problem, Locale::En) => format!(" ({count} follow from it)"),
+        }
+    }
+
     /// What a message says of it, in lines.
     pub(super) fn lines(&self, kind: Kind, wording: &Wording) -> String {
         let zh = wording.locale == Locale::Zh;
@@ -107,7 +116,10 @@ pub(super) fn mark(client: &mut Client) -> Result<(), postgres::Error> {
     let rows = client.query(
         &format!(
             "SELECT i.fingerprint, i.rule, i.opened_at, i.resolved_at, a.event FROM oa.incidents i JOIN oa.alerts a ON a.id = i.last_alert
-             WHERE i.rule = ANY($1) AND (i.resolved_at IS NULL OR i.resolved_at > now() - interval '{GRACE_MINUTES} minutes') AND a.event IS NOT NULL"
+             WHERE i.rule = ANY($1) AND (i.resolved_at IS NULL OR i.resolved_at > now() - interval '{GRACE_MINUTES} minutes') AND a.event IS NOT NULL
+             -- One that people hear of before one that nobody does.
+             ORDER BY EXISTS (SELECT FROM oa.alerts h WHERE h.fingerprint = i.fingerprint AND h.kind = 'problem' AND h.created_at >= i.opened_at
+                              AND (h.settled_at IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = h.id))) DESC, i.opened_at"
         ),
         &[&ROOT_RULES.as_slice()],
     )?;
