@@ -108,6 +108,11 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         }
     }
     match config.link_key() {
+        Ok(Some(_)) if config.report.url.is_none() => line(
+            "link_key",
+            "warning",
+            "there is no url in [report], so messages carry no links",
+        ),
         Ok(Some(_)) => line("link_key", "ok", "messages carry links that act"),
         Ok(None) => {}
         Err(e) => line("link_key", WRONG, &e.to_string()),

@@ -177,8 +177,8 @@ fn outcome(app: &App, lang: Lang, link: &Link, acted: &Acted) -> (StatusCode, (S
         Acted::Unknown => (
             StatusCode::GONE,
             text(
-                "这条告警的记录已不在了",
-                "There is no record of this alert any more",
+                "没有这条告警的记录：它还在那台机器的暂存中（恢复连接后再点），或已被清理",
+                "There is no record of this alert: it waits in the spool of its machine (open the link again when that is connected), or is gone",
             ),
         ),
     }
