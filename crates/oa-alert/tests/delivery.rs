@@ -572,6 +572,42 @@ fn each_channel_gets_what_it_is_for_and_quiet_hours_hold_what_is_not_critical() 
     assert_eq!(service.flush(), 0);
     let text = service.sim.messages().last().unwrap().text.clone();
     assert!(text.contains("@13800000000"), "{text}");
+    // A run that was abandoned says no site, and a source that has never ended a run has none yet.
+    service.sql(
+        "INSERT INTO oa.tasks (name, tool, provider, collects) VALUES ('of-it', 'oa-crawl', 'zhihui', true), ('another', 'oa-crawl', 'fangqi', true),
+           ('new', 'oa-crawl', NULL, true), ('program', 'oa-crawl', NULL, false)",
+    );
+    assert_eq!(
+        service.one(
+            "SELECT string_agg(t.name, ',' ORDER BY t.name) FROM oa.tasks t
+             WHERE t.name IN ('of-it', 'another', 'new', 'program') AND oa.route_takes(
+               jsonb_populate_record(NULL::oa.alerts, jsonb_build_object('task', t.name, 'event', jsonb_build_object('provider', ''))),
+               jsonb_build_object('providers', ARRAY['zhihui']))"
+        ),
+        "new,of-it"
+    );
+    // Li's number would be refused in the first week of li.
+    let two = rotation.replace("}]", "}, { name = \"li\", mobile = \"1380000\" }]");
+    service.configure("", &format!("{duty}{two}"));
+    let done = service.alert(&["check-config"]);
+    assert!(
+        done.code == 78 && done.stdout.contains("1380000"),
+        "{done:?}"
+    );
+    // What is for no channel is said.
+    service.configure("", &only("rules = [\"data_*\"]"));
+    service.put("nobody", "没有通道要");
+    let done = service.alert(&["flush"]);
+    assert!(
+        done.code == 0 && done.stderr.contains("没有通道要"),
+        "{done:?}"
+    );
+    let done = service.alert(&["list", "--all", "--format", "json"]);
+    assert!(
+        done.stdout.contains("nobody, it was for no channel"),
+        "{done:?}"
+    );
+    assert!(!service.alert(&["flush"]).stderr.contains("没有通道要"));
     let stranger = format!("{duty}{rotation}weeks = {{ \"2025-12-08\" = \"li\" }}\n");
     service.configure("", &stranger);
     let done = service.alert(&["check-config"]);

@@ -194,6 +194,108 @@ fn what_follows_is_named_by_its_cause_and_told_only_when_it_stays() {
 }
 
 #[test]
+fn nothing_is_held_for_ever_or_from_whom_does_not_hear_of_its_cause() {
+    let own = DINGTALK.replace("\"ops\"", "\"own\"");
+    let own = own.replace("kind", "tasks = [\"own\"]\nrules = [\"run_partial\"]\nkind");
+    let service = Service::start(&format!("{DINGTALK}{own}"));
+    let mut seen = 0;
+    let heard = |news: &[(String, String)], task: &str| {
+        let of = news.iter().filter(|n| n.0.contains(task));
+        of.count()
+    };
+    service.raise(unreachable());
+    assert_eq!(service.news(&mut seen).len(), 1);
+
+    // One channel gets the task and not its cause: it is held back from the other one only, and so is its end.
+    let Event::RunFailed(mut run) = failed("own", Work::Program, ErrorKind::Db, "") else {
+        unreachable!()
+    };
+    run.status = Status::Partial;
+    service.raise(Event::RunFailed(run));
+    let news = service.news(&mut seen);
+    assert_eq!(heard(&news, "任务 own"), 1, "{news:?}");
+    assert!(news[0].1.contains("尚未恢复"), "{news:?}");
+    service.recover("own");
+    let news = service.news(&mut seen);
+    assert_eq!(heard(&news, "任务 own"), 1, "{news:?}");
+
+    // It fails again and again, and each time is an alert.
+    service.raise(failed("export", Work::Program, ErrorKind::Internal, ""));
+    for hours in [0, 4, 8] {
+        let news = service.news(&mut seen);
+        assert_eq!(heard(&news, "任务 export"), 0, "{hours}: {news:?}");
+        service.pass(241);
+        service.raise(failed("export", Work::Program, ErrorKind::Internal, ""));
+    }
+    let news = service.news(&mut seen);
+    assert_eq!(heard(&news, "任务 export"), 1, "{news:?}");
+    let lines = news.iter().flat_map(|n| n.1.lines());
+    let of_it: Vec<&str> = lines
+        .filter(|l| l.contains("任务 export") && !l.contains("汇总"))
+        .collect();
+    assert!(
+        !of_it.join("").contains("次提醒"),
+        "nobody heard of it before: {of_it:?}"
+    );
+
+    // Nobody hears of the cause: it is silenced.
+    service.sql(
+        "INSERT INTO oa.silences (rule, by, until) VALUES ('schema_unfit', 'me', now() + interval '1 hour')",
+    );
+    let host = "crawler1";
+    incidents::resolve_machine(&mut service.db(), Fault::DatabaseUnreachable, host, None).unwrap();
+    service.pass(11);
+    service.news(&mut seen);
+    service.raise(Event::Machine {
+        fault: Fault::SchemaUnfit,
+        host: host.to_owned(),
+        task: None,
+        reason: String::new(),
+        schema: None,
+        at: Utc::now(),
+    });
+    service.raise(failed("dump", Work::Backup, ErrorKind::Network, ""));
+    let news = service.news(&mut seen);
+    assert_eq!((news.len(), heard(&news, "任务 dump")), (1, 1), "{news:?}");
+
+    // A digest says that something follows from one of its lines.
+    service.sql("UPDATE oa.silences SET until = now()");
+    for task in ["l1", "l2", "l3", "l4", "l5", "l6"] {
+        service.raise(failed(task, Work::Program, ErrorKind::Auth, ""));
+    }
+    service.raise(unreachable());
+    service.raise(failed("late", Work::Program, ErrorKind::Db, ""));
+    let news = service.news(&mut seen);
+    assert!(
+        news.len() == 1 && news[0].1.contains("（由此引起"),
+        "{news:?}"
+    );
+}
+
+#[test]
+fn a_network_that_is_down_for_a_day_has_not_recovered() {
+    let service = Service::start(DINGTALK);
+    let mut seen = 0;
+    for (task, provider) in [("a", "zhihui"), ("b", "fangqi"), ("c", "openvlab")] {
+        service.raise(failed(task, Work::Source, ErrorKind::Dns, provider));
+    }
+    let news = service.news(&mut seen);
+    assert!(
+        news.len() == 1 && news[0].0.contains("网络中断"),
+        "{news:?}"
+    );
+    service.pass(13 * 60);
+    let (_, found) = service.check();
+    assert!(common::rules(&found).contains(&"network_down"), "{found:?}");
+    assert_eq!(
+        service.one(
+            "SELECT (resolved_at IS NULL)::text FROM oa.incidents WHERE rule = 'network_down'"
+        ),
+        "true"
+    );
+}
+
+#[test]
 fn while_postgresql_is_down_one_message_names_what_fails_because_of_that() {
     let mut service = Service::start(DINGTALK);
     service.server.stop();

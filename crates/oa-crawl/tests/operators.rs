@@ -311,11 +311,20 @@ fn the_raw_archive_is_pruned_by_age_and_reports_when_it_is_too_large() {
             "INSERT INTO oa.slots (task, due_at, day, state, reason, closed_at)
              SELECT 't', now() - make_interval(days => d, hours => length(s)), '2025-01-01', s, CASE WHEN s <> 'open' THEN 'x' END, CASE WHEN s <> 'open' THEN now() END
              FROM unnest(ARRAY[10, 390, 410]) d, unnest(ARRAY['open', 'missed']) s;
-             INSERT INTO oa.days (task, day, expected, state) VALUES ('t', '2025-01-01', true, 'missing')",
+             INSERT INTO oa.days (task, day, expected, state) VALUES ('t', '2025-01-01', true, 'missing');
+             INSERT INTO oa.requests (kind, subject, requested_by, requested_at, state, ended_at)
+             SELECT 'run', 't', 'wang', now() - make_interval(days => d), 'done', now() - make_interval(days => d) FROM unnest(ARRAY[10, 410]) d;
+             INSERT INTO oa.requests (kind, subject, requested_by, requested_at) VALUES ('run', 't', 'wang', now() - interval '410 days');
+             INSERT INTO oa.used_links (link, action, alert, channel, used_at)
+             SELECT decode(d::text, 'escape'), 'silence', gen_random_uuid(), 'ops', now() - make_interval(days => d) FROM unnest(ARRAY[10, 410]) d",
         )
         .unwrap();
-    assert_eq!(prune(&["--dry-run"]).row()["slots"], 1);
-    assert_eq!(prune(&[]).row()["slots"], 1);
+    let row = prune(&["--dry-run"]).row();
+    assert_eq!((&row["slots"], &row["requests"]), (&json!(1), &json!(2)));
+    let row = prune(&[]).row();
+    assert_eq!((&row["slots"], &row["requests"]), (&json!(1), &json!(2)));
+    assert_eq!(service.count("oa.requests"), 2);
+    assert_eq!(service.count("oa.used_links"), 1);
     assert_eq!(service.count("oa.slots WHERE task = 't'"), 5);
     assert_eq!(service.count("oa.days WHERE task = 't'"), 1);
     assert_eq!(service.count("oa.raw"), 2);

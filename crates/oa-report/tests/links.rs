@@ -164,6 +164,11 @@ fn a_link_of_a_message_acts_once_when_its_button_is_pressed_and_not_when_it_is_o
     // What it was about is over: there is nothing to acknowledge; a program of the operator's own cannot be started from here.
     let ended = incidents::resolve_retired(&mut phone.site.server.connect(), "positions", "");
     assert!(ended.unwrap());
+    let late = signed(LinkAction::Run, alert, "ops2", TimeDelta::hours(1));
+    assert_eq!(phone.ask("POST", &late).0, 410, "no channel of this name");
+    phone.site.sql("DELETE FROM oa.used_links");
+    let (status, page) = phone.ask("POST", &phone.link(LinkAction::Run, alert));
+    assert_eq!(status, 409, "it has recovered: {page}");
     let again = phone.raise(failed("positions", Work::Source));
     for stale in [
         signed(LinkAction::Acknowledge, alert, "ops2", TimeDelta::hours(1)),

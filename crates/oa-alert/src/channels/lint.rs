@@ -98,7 +98,8 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
     }
 }
 
-fn is_mobile(text: &str) -> bool {
+/// Whether robots take it for the number of somebody to mention.
+pub(crate) fn is_mobile(text: &str) -> bool {
     let digits = |t: &str, least, most| {
         (least..=most).contains(&t.len()) && t.chars().all(|c| c.is_ascii_digit())
     };

@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::pace::Pace;
 use crate::render::{Form, Message};
+pub(crate) use lint::is_mobile;
 
 /// A channel with its secrets resolved.
 #[derive(Debug, Clone)]

@@ -74,6 +74,8 @@ pub(crate) fn known_rules(config: &Config) -> Result<(), ConfigError> {
 pub(crate) struct Found {
     /// All that is wrong now.
     pub(crate) findings: Vec<Finding>,
+    /// When it was asked, by the server's clock.
+    asked_at: DateTime<Utc>,
     host: String,
     repositories: Vec<String>,
     certificate: Option<String>,
@@ -134,6 +136,7 @@ pub(crate) fn find(
     found.retain(|f| !config.alert.is_off(f.rule()));
     Ok(Found {
         findings: found,
+        asked_at: now,
         host: host.to_owned(),
         repositories: backups::configured(state).into_keys().collect(),
         certificate: seen.map(|s| s.server),
@@ -189,8 +192,9 @@ pub(crate) fn record(
     pg::alone(&mut tx, "check")?;
     // All of them, before any is raised, in the order in which whoever acknowledges takes them, or each would wait for the other.
     let rows = tx.query(
-        "SELECT fingerprint, rule, task, opened_at FROM oa.incidents WHERE resolved_at IS NULL AND rule = ANY($1) ORDER BY fingerprint FOR UPDATE",
-        &[&Finding::RULES.as_slice()],
+        "SELECT fingerprint, rule, task, opened_at, opened_at > $2 AND opened_at <= clock_timestamp() FROM oa.incidents
+         WHERE resolved_at IS NULL AND rule = ANY($1) ORDER BY fingerprint FOR UPDATE",
+        &[&Finding::RULES.as_slice(), &found.asked_at],
     )?;
     let mut open = HashSet::new();
     for finding in &found.findings {
@@ -202,7 +206,9 @@ pub(crate) fn record(
     for row in rows {
         let (fingerprint, rule): (String, &str) = (row.get(0), row.get(1));
         let subject = fingerprint.split_once(':').map_or("", |(_, s)| s);
-        if !open.contains(&fingerprint) && found.could_see(rule, subject) {
+        // What was raised meanwhile, by whoever sends (the network) or by another machine, the next check looks at.
+        let is_newer: bool = row.get(4);
+        if !is_newer && !open.contains(&fingerprint) && found.could_see(rule, subject) {
             let ended = missed::ended(&mut tx, rule, row.get(2), row.get(3), &found.findings)?;
             incidents::resolve_finding(&mut tx, &fingerprint, ended)?;
         }

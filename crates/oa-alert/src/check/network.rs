@@ -10,16 +10,19 @@ use postgres::Client;
 /// So many sites at once are not ill by themselves.
 const SITES: usize = 3;
 
-/// The machines that reach nothing, by the runs whose incidents are open. What follows from an incident that is open keeps it open.
+/// The machines that reach nothing, by the runs whose incidents are open. What follows from an incident that is open keeps it open, however long
+/// ago it began.
 pub(crate) fn find(client: &mut Client) -> Result<Vec<Finding>, postgres::Error> {
     let rows = client.query(
-        "SELECT a.event, a.rule, a.fingerprint, EXISTS (SELECT FROM oa.incidents n WHERE n.fingerprint = 'network_down:' || (a.event->>'host') AND n.resolved_at IS NULL)
+        "SELECT a.event, a.rule, a.fingerprint, n.opened_at
          FROM oa.incidents i JOIN oa.alerts a ON a.id = i.last_alert
+         LEFT JOIN oa.incidents n ON n.fingerprint = 'network_down:' || (a.event->>'host') AND n.resolved_at IS NULL
          WHERE i.resolved_at IS NULL AND i.rule IN ('run_failed', 'run_partial') AND a.event->'error'->>'kind' IN ('network', 'dns', 'timeout')
-           AND i.opened_at > now() - interval '12 hours' ORDER BY a.seq",
+           AND i.opened_at > coalesce(n.opened_at, now()) - interval '12 hours' ORDER BY a.seq",
         &[],
     )?;
-    let mut by_host: BTreeMap<String, (Vec<Box<RunFailed>>, bool)> = BTreeMap::new();
+    let mut by_host: BTreeMap<String, (Vec<Box<RunFailed>>, Option<DateTime<Utc>>)> =
+        BTreeMap::new();
     for row in &rows {
         if let Event::RunFailed(run) = event::from_json(row.get(0), row.get(1), row.get(2))
             && !run.provider.is_empty()
@@ -27,19 +30,23 @@ pub(crate) fn find(client: &mut Client) -> Result<Vec<Finding>, postgres::Error>
         {
             let of = by_host.entry(run.host.clone()).or_default();
             of.0.push(run);
-            of.1 |= row.get::<_, bool>(3);
+            of.1 = row.get(3);
         }
     }
     let mut found = Vec::new();
-    for (host, (runs, open)) in by_host {
+    for (host, (runs, open_since)) in by_host {
         let sites: BTreeSet<&str> = runs.iter().map(|r| r.provider.as_str()).collect();
-        let Some(since) = runs.iter().map(|r| r.started_at).min() else {
+        let Some(first) = runs.iter().map(|r| r.started_at).min() else {
             continue;
         };
         // What failed long before the others has a cause of its own; and where one site answers, the network is there.
-        let last = runs.iter().map(|r| r.started_at).max().unwrap_or(since);
-        let at_once = (last - since).num_minutes() < 60;
-        if (open || (sites.len() >= SITES && at_once)) && !has_reached(client, &host, since)? {
+        let last = runs.iter().map(|r| r.started_at).max().unwrap_or(first);
+        let at_once = (last - first).num_minutes() < 60;
+        // The runs that are known are the last ones: reminded of, they are younger than the incident.
+        let since = open_since.map_or(first, |opened| first.min(opened));
+        if (open_since.is_some() || (sites.len() >= SITES && at_once))
+            && !has_reached(client, &host, since)?
+        {
             let name = |r: &RunFailed| match r.title.is_empty() {
                 true => r.task.clone(),
                 false => r.title.clone(),

@@ -11,7 +11,7 @@ use oa_core::model::Severity;
 use serde_json::json;
 
 use super::heartbeat::Heartbeat;
-use crate::channels::Channel;
+use crate::channels::{Channel, is_mobile};
 use crate::check;
 
 const WRONG: &str = "wrong";
@@ -95,9 +95,24 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             Some(format!("{from} {}", person.name))
         };
         let detail = (0..4).filter_map(named).collect::<Vec<_>>().join(", ");
-        line("rotation", "ok", &detail);
+        // Now, and not in the week in which a robot refuses it.
+        match rotation.people.iter().find(|p| !is_mobile(&p.mobile)) {
+            None => line("rotation", "ok", &detail),
+            Some(wrong) => {
+                let detail = format!(
+                    "the mobile of {} is \"{}\", which is no mobile number: digits only, another country's as +852-…",
+                    wrong.name, wrong.mobile
+                );
+                line("rotation", WRONG, &detail);
+            }
+        }
     }
     match config.link_key() {
+        Ok(Some(_)) if config.report.url.is_none() => line(
+            "link_key",
+            "warning",
+            "there is no url in [report], so messages carry no links",
+        ),
         Ok(Some(_)) => line("link_key", "ok", "messages carry links that act"),
         Ok(None) => {}
         Err(e) => line("link_key", WRONG, &e.to_string()),

@@ -48,7 +48,7 @@ fn alerts(client: &mut Client, config: &Config, args: &Args) -> Result<Listing, 
     let rows = client.query(
         "SELECT a.id, a.created_at, a.severity, a.kind, a.task, a.rule, a.fingerprint, a.settled_at IS NOT NULL,
                 coalesce(jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', d.last_error)
-                                   ORDER BY d.channel) FILTER (WHERE d.channel IS NOT NULL), '[]'), a.event, a.title, a.body, a.follows
+                                   ORDER BY d.channel) FILTER (WHERE d.channel IS NOT NULL), '[]'), a.event, a.title, a.body, a.follows, a.silenced_by
          FROM oa.alerts a LEFT JOIN oa.deliveries d ON d.alert_id = a.id
          WHERE $1 OR a.settled_at IS NULL GROUP BY a.id ORDER BY a.seq DESC LIMIT $2",
         &[&args.all, &args.limit],
@@ -72,9 +72,12 @@ fn alerts(client: &mut Client, config: &Config, args: &Args) -> Result<Listing, 
             .collect();
         let alert = wording.text(&incidents::event_of(&row, 9, row.get(5), row.get(6)));
         let follows: Option<String> = row.get(12);
-        let nobody = match &follows {
-            Some(cause) => format!("nobody, it follows from {cause}"),
-            None => "nobody yet".to_owned(),
+        let settled: bool = row.get(7);
+        let nobody = match (row.get::<_, Option<i64>>(13), &follows) {
+            (Some(silence), _) => format!("nobody, silence {silence}"),
+            (None, Some(cause)) => format!("nobody, it follows from {cause}"),
+            (None, None) if settled => "nobody, it was for no channel".to_owned(),
+            (None, None) => "nobody yet".to_owned(),
         };
         listing.push(json!({
             "id": row.get::<_, uuid::Uuid>(0),
@@ -86,7 +89,7 @@ fn alerts(client: &mut Client, config: &Config, args: &Args) -> Result<Listing, 
             "fingerprint": row.get::<_, String>(6),
             "title": alert.title,
             "body": alert.body,
-            "settled": row.get::<_, bool>(7),
+            "settled": settled,
             "delivered": if shown.is_empty() { nobody } else { shown.join(", ") },
             "follows": follows,
             "deliveries": deliveries,

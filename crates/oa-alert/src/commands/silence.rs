@@ -76,8 +76,16 @@ fn parse_span(text: &str) -> Result<Span, String> {
 #[derive(Debug, Clone)]
 struct Weekdays(Vec<i32>);
 
+const NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+/// As they are given.
+fn named_days(days: &[i32]) -> String {
+    let name = |day: &i32| NAMES.get(usize::try_from(*day - 1).ok()?).copied();
+    let names: Vec<&str> = days.iter().filter_map(name).collect();
+    names.join(",")
+}
+
 fn parse_weekdays(text: &str) -> Result<Weekdays, String> {
-    const NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
     let wrong = || "give days of the week: mon-fri, or sat,sun".to_owned();
     let day = |name: &str| {
         let name = name.trim().to_lowercase();
@@ -278,6 +286,7 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
         ("from", "FROM"),
         ("until", "UNTIL"),
         ("daily", "DAILY"),
+        ("days", "ON"),
         ("hidden", "HIDDEN"),
         ("hides", "HIDES NOW"),
         ("by", "BY"),
@@ -285,6 +294,8 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
     ]);
     let text = |row: &postgres::Row, i: usize| row.get::<_, Option<String>>(i);
     for row in rows {
+        let weekdays: Option<Vec<i32>> = row.get(10);
+        let days = weekdays.as_deref().map(named_days);
         let at = |i: usize| {
             let at = row.get::<_, DateTime<Utc>>(i);
             at.with_timezone(&config.timezone)
@@ -294,7 +305,7 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
         listing.push(json!({
             "id": row.get::<_, i64>(0), "task": text(&row, 1), "rule": text(&row, 2), "host": text(&row, 3),
             "from": at(4), "until": at(5), "daily": text(&row, 6), "by": row.get::<_, String>(7), "reason": row.get::<_, String>(8),
-            "hidden": row.get::<_, i64>(9), "weekdays": row.get::<_, Option<Vec<i32>>>(10), "holds": row.get::<_, bool>(11),
+            "hidden": row.get::<_, i64>(9), "weekdays": weekdays, "days": days, "holds": row.get::<_, bool>(11),
             "hides": hides(row.get(11), &row.get::<_, Vec<String>>(12)),
         }));
     }
@@ -311,6 +322,7 @@ mod tests {
         let days = |text: &str| parse_weekdays(text).map(|w| w.0);
         assert_eq!(days("mon-fri"), Ok(vec![1, 2, 3, 4, 5]));
         assert_eq!(days("Sun, sat"), Ok(vec![6, 7]));
+        assert_eq!(named_days(&[1, 5, 7]), "mon,fri,sun");
         for wrong in ["", "fri-mon", "monday", "1-5"] {
             assert!(days(wrong).is_err(), "{wrong}");
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use oa_core::app::config::{Config, Takes};
+use oa_core::base::secrets::redact;
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Spool;
@@ -69,11 +70,20 @@ pub(crate) struct Database<'a> {
 }
 
 /// Whether a channel `c` gets an alert `a`. The end of the only channel's own incident is news for it: it says what it has not got, and nobody else does.
-/// A success names the channels that asked for it, whatever else they get.
+/// A success names the channels that asked for it, whatever else they get. What followed from a cause and is over, or came again, before the channel
+/// was to hear of it is no news there. That an incident is over is for whoever gets what was wrong, which may have had another rule.
 const DUE: &str =
     "CASE WHEN a.rule = 'backup_made' THEN CASE WHEN a.event->'channels' ? c.name THEN 'now' ELSE 'never' END
                          WHEN a.kind = 'recovery' AND a.fingerprint = 'channel:' || c.name AND cardinality($1::text[]) = 1 THEN 'now'
-                         WHEN NOT oa.route_takes(a, c.takes) THEN 'never' ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
+                         WHEN a.kind = 'problem' AND a.follows IS NOT NULL AND EXISTS (SELECT FROM oa.alerts n WHERE n.fingerprint = a.fingerprint AND n.seq > a.seq)
+                              AND NOT EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = a.id AND g.channel = c.name) THEN 'never'
+                         WHEN a.kind = 'recovery' AND (
+                              SELECT bool_and(NOT oa.route_takes(p, c.takes)
+                                              OR (p.follows IS NOT NULL AND NOT EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = p.id AND g.channel = c.name)))
+                              FROM oa.alerts p WHERE p.fingerprint = a.fingerprint AND p.kind = 'problem' AND p.seq < a.seq
+                                AND p.seq > coalesce((SELECT b.seq FROM oa.alerts b WHERE b.fingerprint = a.fingerprint AND b.kind = 'recovery' AND b.seq < a.seq
+                                                      ORDER BY b.seq DESC LIMIT 1), 0)) THEN 'never'
+                         WHEN a.kind <> 'recovery' AND NOT oa.route_takes(a, c.takes) THEN 'never' ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
 /// The routes `c` of this machine, of the parameter `$2`.
 pub(super) const ROUTES: &str = "jsonb_to_recordset($2::jsonb) AS c (name text, after float8, min_rank integer, takes jsonb, quiet boolean)";
 /// What is sent at quiet hours too: what is critical, and that it is over.
@@ -178,9 +188,9 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
-    /// An alert is settled when every channel of any machine that it is for has it or was given up.
+    /// An alert is settled when every channel of any machine that it is for has it or was given up. One that is for none is said here, once.
     pub(crate) fn settle(&mut self) -> Result<(), postgres::Error> {
-        self.client.execute(
+        let rows = self.client.query(
             &format!(
                 "WITH routes AS (
                    SELECT c.name, c.after, c.min_rank, c.takes FROM {ROUTES}
@@ -190,7 +200,11 @@ impl<'a> Database<'a> {
                  UPDATE oa.alerts a SET settled_at = now()
                  WHERE settled_at IS NULL AND cardinality($1::text[]) > 0 AND NOT EXISTS (
                    SELECT 1 FROM routes c LEFT JOIN oa.deliveries d ON d.alert_id = a.id AND d.channel = c.name
-                   WHERE d.state IN ('pending', 'sending') OR (d.state IS NULL AND {DUE} <> 'never'))"
+                   WHERE d.state IN ('pending', 'sending') OR (d.state IS NULL AND {DUE} <> 'never'))
+                 RETURNING a.rule, a.fingerprint, a.event, a.title, a.body,
+                   a.kind <> 'recovery' AND a.rule <> 'backup_made' AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)
+                   AND NOT EXISTS (SELECT FROM routes c WHERE oa.route_takes(a, c.takes)
+                                   AND CASE a.severity WHEN 'critical' THEN 2 WHEN 'warning' THEN 1 ELSE 0 END >= c.min_rank)"
             ),
             &[
                 &self.names,
@@ -199,6 +213,14 @@ impl<'a> Database<'a> {
                 &WAIT_FOR_OTHERS.as_secs_f64(),
             ],
         )?;
+        for row in rows.iter().filter(|row| row.get::<_, bool>(5)) {
+            let event = incidents::event_of(row, 2, row.get(0), row.get(1));
+            let title = self.wording.text(&event).title;
+            let text = format!(
+                "nobody is notified of \"{title}\": by tasks, rules, providers and min_severity it is for no channel; see oa-alert check-config"
+            );
+            tracing::warn!("{}", redact(&text));
+        }
         Ok(())
     }
 
@@ -280,7 +302,10 @@ impl Outbox for Database<'_> {
              LEFT JOIN oa.alerts f ON f.id = i.first_alert AND f.seq <= a.seq
              LEFT JOIN LATERAL (
                SELECT count(*) AS count, (array_agg(b.event ORDER BY b.seq DESC))[1] AS event, (array_agg(b.severity ORDER BY b.seq DESC))[1] AS severity
-               FROM oa.alerts b WHERE b.fingerprint = a.fingerprint AND b.kind = 'problem' AND b.seq >= f.seq AND b.seq < a.seq) p ON a.kind = 'problem'
+               FROM oa.alerts b WHERE b.fingerprint = a.fingerprint AND b.kind = 'problem' AND b.seq >= f.seq AND b.seq < a.seq
+                 -- Nobody was notified of what was held back.
+                 AND (b.follows IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = b.id))) p ON a.kind = 'problem'
+             LEFT JOIN (SELECT c.name, c.takes FROM jsonb_to_recordset($4::jsonb) AS c (name text, takes jsonb)) c ON c.name = d.channel
              WHERE d.channel = $1 AND d.next_try_at <= now()
                AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))
                AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
@@ -290,7 +315,7 @@ impl Outbox for Database<'_> {
                  WHERE e.channel = d.channel AND b.fingerprint = a.fingerprint AND b.seq < a.seq AND e.state IN ('pending', 'sending')
                    AND NOT (e.next_try_at <= now() AND (e.state = 'pending' OR e.leased_until <= now())))
              ORDER BY a.seq LIMIT $2 FOR UPDATE OF d"),
-            &[&channel, &most, &self.quiet.contains(channel)],
+            &[&channel, &most, &self.quiet.contains(channel), &self.routes],
         )?;
         let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(14)).collect();
         let Some(first) = limits.first() else {

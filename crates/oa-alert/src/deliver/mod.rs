@@ -487,6 +487,12 @@ fn combine(claimed: &[Claimed], channel: &str, rendering: &Rendering<'_>) -> Mes
         .iter()
         .map(|one| {
             let mut message = message_of(one, channel, rendering);
+            if claimed.len() > 1 {
+                // A digest may have no room for the text that names them.
+                message
+                    .title
+                    .push_str(&one.relations.count(one.alert.kind, locale));
+            }
             if one.limit == Some(BARE) {
                 message = without_text(message, locale);
             }

@@ -25,9 +25,15 @@ const NAMED_AGAIN: Duration = Duration::from_secs(600);
 /// So many followers are named.
 const NAMED: usize = 12;
 
-/// Whether an alert `a` is held back now, in SQL. One that is over goes before the news of that.
+/// Whether an alert `a` is held back from a channel `c` now, in SQL: not from one that does not get the message about the cause, or where nobody
+/// got that. One that is over goes before the news of that. Each repetition is an alert of its own: the time counts from the first of them.
 pub(super) const HELD: &str = "(a.follows IS NOT NULL AND a.kind = 'problem' AND a.created_at > now() - interval '12 hours'
-    AND EXISTS (SELECT FROM oa.incidents r WHERE r.fingerprint = a.follows AND (r.resolved_at IS NULL OR r.resolved_at > now() - interval '10 minutes'))
+    AND EXISTS (SELECT FROM oa.incidents r JOIN oa.alerts h ON h.fingerprint = r.fingerprint AND h.kind = 'problem'
+                WHERE r.fingerprint = a.follows AND (r.resolved_at IS NULL OR r.resolved_at > now() - interval '10 minutes')
+                  AND h.seq >= coalesce((SELECT b.seq FROM oa.alerts b WHERE b.id = r.first_alert), 0) AND oa.route_takes(h, c.takes)
+                  AND (h.settled_at IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = h.id)))
+    AND NOT EXISTS (SELECT FROM oa.alerts e WHERE e.fingerprint = a.fingerprint AND e.follows IS NOT NULL AND e.created_at <= now() - interval '12 hours'
+                    AND e.seq >= (SELECT b.seq FROM oa.incidents o JOIN oa.alerts b ON b.id = o.first_alert WHERE o.fingerprint = a.fingerprint))
     AND NOT EXISTS (SELECT FROM oa.alerts n WHERE n.fingerprint = a.fingerprint AND n.kind = 'recovery' AND n.seq > a.seq))";
 
 /// What an alert has to do with others.
@@ -35,11 +41,20 @@ pub(super) const HELD: &str = "(a.follows IS NOT NULL AND a.kind = 'problem' AND
 pub(crate) struct Relations {
     /// What follows from it, as people know it.
     pub(crate) followers: Vec<String>,
-    /// It was held back because of this, which is over.
-    pub(crate) was_held_for: Option<Event>,
+    /// It was held back because of this, and whether that is over.
+    pub(crate) was_held_for: Option<(Event, bool)>,
 }
 
 impl Relations {
+    /// What a line says of it.
+    pub(super) fn count(&self, kind: Kind, locale: Locale) -> String {
+        match (self.followers.len(), kind, locale) {
+            (0, ..) | (_, Kind::Recovery | Kind::Message, _) => String::new(),
+            (count, Kind::Problem, Locale::Zh) => format!("（由此引起 {count} 项）"),
+            (count, Kind::Problem, Locale::En) => format!(" ({count} follow from it)"),
+        }
+    }
+
     /// What a message says of it, in lines.
     pub(super) fn lines(&self, kind: Kind, wording: &Wording) -> String {
         let zh = wording.locale == Locale::Zh;
@@ -67,12 +82,19 @@ impl Relations {
                 ),
             });
         }
-        if let Some(cause) = &self.was_held_for {
+        if let Some((cause, over)) = &self.was_held_for {
             let title = wording.text(cause).title;
-            lines.push_str(&if zh {
-                format!("- 此前归因于「{title}」，该原因已消除，本项仍未恢复\n")
-            } else {
-                format!("- It was taken for a consequence of \"{title}\"; that is over, and this is not\n")
+            lines.push_str(&match (over, zh) {
+                (true, true) => {
+                    format!("- 此前归因于「{title}」，该原因已消除，本项仍未恢复\n")
+                }
+                (true, false) => format!(
+                    "- It was taken for a consequence of \"{title}\"; that is over, and this is not\n"
+                ),
+                (false, true) => format!("- 可能由「{title}」引起，该故障尚未恢复\n"),
+                (false, false) => {
+                    format!("- It may follow from \"{title}\", which is not over\n")
+                }
             });
         }
         lines
@@ -94,7 +116,10 @@ pub(super) fn mark(client: &mut Client) -> Result<(), postgres::Error> {
     let rows = client.query(
         &format!(
             "SELECT i.fingerprint, i.rule, i.opened_at, i.resolved_at, a.event FROM oa.incidents i JOIN oa.alerts a ON a.id = i.last_alert
-             WHERE i.rule = ANY($1) AND (i.resolved_at IS NULL OR i.resolved_at > now() - interval '{GRACE_MINUTES} minutes') AND a.event IS NOT NULL"
+             WHERE i.rule = ANY($1) AND (i.resolved_at IS NULL OR i.resolved_at > now() - interval '{GRACE_MINUTES} minutes') AND a.event IS NOT NULL
+             -- One that people hear of before one that nobody does.
+             ORDER BY EXISTS (SELECT FROM oa.alerts h WHERE h.fingerprint = i.fingerprint AND h.kind = 'problem' AND h.created_at >= i.opened_at
+                              AND (h.settled_at IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = h.id))) DESC, i.opened_at"
         ),
         &[&ROOT_RULES.as_slice()],
     )?;
@@ -183,13 +208,13 @@ pub(super) fn relations(
     }
     let ids: Vec<Uuid> = alerts.iter().map(|a| a.id).collect();
     let rows = client.query(
-        "SELECT a.id, c.event, c.rule, c.fingerprint FROM oa.alerts a JOIN oa.incidents i ON i.fingerprint = a.follows
+        "SELECT a.id, c.event, c.rule, c.fingerprint, i.resolved_at IS NOT NULL FROM oa.alerts a JOIN oa.incidents i ON i.fingerprint = a.follows
          JOIN oa.alerts c ON c.id = i.first_alert WHERE a.id = ANY($1) AND a.kind = 'problem' AND c.event IS NOT NULL",
         &[&ids],
     )?;
     for row in &rows {
         let cause = event::from_json(row.get(1), row.get(2), row.get(3));
-        found.entry(row.get(0)).or_default().was_held_for = Some(cause);
+        found.entry(row.get(0)).or_default().was_held_for = Some((cause, row.get(4)));
     }
     Ok(found)
 }

@@ -114,6 +114,12 @@ impl Outbox for Spooled<'_> {
         let waiting = self.spool.waiting(channel)?;
         let all = self.spool.alerts()?;
         let held = roots::held_in_spool(&all, now);
+        // Who does not get the message about the cause gets what follows from it.
+        let is_held = |alert: &Alert| {
+            let cause = held.get(&alert.id);
+            let cause = cause.and_then(|cause| all.iter().find(|a| a.id == *cause));
+            cause.is_some_and(|cause| cause.severity >= least && is_for(cause))
+        };
         let due: Vec<Claimed> = due(waiting, now)
             .into_iter()
             .filter(|w| {
@@ -121,7 +127,7 @@ impl Outbox for Spooled<'_> {
                     && w.alert.severity >= least
                     && is_open_long(&w.alert)
                     && is_for(&w.alert)
-                    && !held.contains_key(&w.alert.id)
+                    && !is_held(&w.alert)
             })
             .map(|w| Claimed {
                 limit: self.limits.get(&(channel.to_owned(), w.alert.id)).copied(),

@@ -122,7 +122,9 @@ pub fn act(client: &mut Client, link: &Link, by: &str) -> Result<Acted, postgres
     match link.action {
         // To look is no use.
         LinkAction::Log => return Ok(Acted::Done),
-        LinkAction::Acknowledge | LinkAction::Silence if !subject.open => return Ok(Acted::Over),
+        LinkAction::Acknowledge | LinkAction::Silence | LinkAction::Run if !subject.open => {
+            return Ok(Acted::Over);
+        }
         LinkAction::Acknowledge => {
             if incidents::acknowledge(&mut tx, &alert.fingerprint, &by, "")?.is_empty() {
                 return Ok(Acted::Over);

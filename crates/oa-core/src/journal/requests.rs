@@ -195,6 +195,8 @@ pub fn take(
     }))
 }
 
+/// One that a program took and lost expires as well when no other has taken it for as long: its source may be gone since, and whoever asks
+/// anew must not wait for it.
 fn expire(client: &mut impl GenericClient) -> Result<(), postgres::Error> {
     client.execute(
         &format!(

@@ -24,6 +24,8 @@ pub(crate) struct Pruned {
     pub(crate) revisions: Vec<String>,
     /// Closed slots.
     pub(crate) slots: u64,
+    /// Requests that have ended, and links of messages that were used.
+    pub(crate) requests: u64,
 }
 
 pub(crate) struct Rules {
@@ -64,6 +66,8 @@ pub(crate) fn prune(
     pruned.answers = forget(&mut tx, rules)?;
     let slots = tx.query_one("SELECT oa.prune_slots($1)", &[&rules.default])?;
     pruned.slots = slots.get::<_, i64>(0).unsigned_abs();
+    let requests = tx.query_one("SELECT oa.prune_answers($1)", &[&rules.default])?;
+    pruned.requests = requests.get::<_, i64>(0).unsigned_abs();
     let mut unused = Vec::new();
     let mut candidates = Vec::new();
     for file in archive.files()? {

@@ -27,7 +27,8 @@ const TASK: &str = "raw-prune";
 /// Remove old answers from the raw archive, old slots and revisions, and report an archive that is too large
 ///
 /// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl]. Slots that were
-/// due before that are removed once they are closed, and none of the last 90 days; what became of each day stays known.
+/// due before that are removed once they are closed, and none of the last 90 days; what became of each day stays known. So are
+/// requests of the page that have ended, and the record of links in messages that were used.
 /// How long revisions are kept is keep_revisions in [store].
 #[allow(
     rustdoc::broken_intra_doc_links,
@@ -153,7 +154,7 @@ fn json(pruned: &Pruned) -> Value {
     json!({
         "answers": pruned.answers, "files": pruned.files, "bytes": pruned.bytes,
         "left_files": pruned.left_files, "left_bytes": pruned.left_bytes,
-        "slots": pruned.slots, "revisions": pruned.revisions, "months": pruned.revisions.len(),
+        "slots": pruned.slots, "requests": pruned.requests, "revisions": pruned.revisions, "months": pruned.revisions.len(),
     })
 }
 
@@ -165,6 +166,7 @@ fn print(pruned: &Pruned, format: Format) -> Result<u8, Failure> {
         ("left_files", "FILES LEFT"),
         ("left_bytes", "BYTES LEFT"),
         ("slots", "SLOTS REMOVED"),
+        ("requests", "REQUESTS AND LINKS REMOVED"),
         ("months", "MONTHS OF REVISIONS REMOVED"),
     ]);
     listing.push(json(pruned));

@@ -13,6 +13,7 @@ use postgres::Client;
 use serde::Serialize;
 
 use crate::queries::days::Hole;
+use crate::shell::quoted;
 use crate::when::local_time;
 use backups::Repository;
 pub(crate) use text::{title, to_markdown};
@@ -234,7 +235,7 @@ fn to_do(daily: &Daily) -> Vec<ToDo> {
     open.sort_by_key(|o| (std::cmp::Reverse(o.severity), o.since));
     let open = open.into_iter().map(|o| ToDo {
         about: o.title.clone(),
-        command: Some(format!("oa-alert show {}", o.fingerprint)),
+        command: Some(format!("oa-alert show {}", quoted(&o.fingerprint))),
     });
     let lacking = daily.verdict.lacking.iter();
     let lacking = lacking.filter(|l| l.filled_at.is_none()).filter_map(|l| {

@@ -177,8 +177,8 @@ fn outcome(app: &App, lang: Lang, link: &Link, acted: &Acted) -> (StatusCode, (S
         Acted::Unknown => (
             StatusCode::GONE,
             text(
-                "这条告警的记录已不在了",
-                "There is no record of this alert any more",
+                "没有这条告警的记录：它还在那台机器的暂存中（恢复连接后再点），或已被清理",
+                "There is no record of this alert: it waits in the spool of its machine (open the link again when that is connected), or is gone",
             ),
         ),
     }
@@ -198,7 +198,8 @@ async fn show(app: &Arc<App>, request: &Request, link: Link) -> Result<Answer, A
     }
     let passed = match (subject.used_at, link.action) {
         (Some(at), _) => Some(Acted::Used(at)),
-        (None, LinkAction::Acknowledge | LinkAction::Silence) if !subject.open => Some(Acted::Over),
+        // A link to the run is shown above.
+        (None, _) if !subject.open => Some(Acted::Over),
         _ => None,
     };
     let status = match passed {

@@ -268,6 +268,8 @@ pub(crate) struct HeldSilence {
     pub(crate) until: DateTime<Utc>,
     /// The hours of each day at which it holds; null for all.
     pub(crate) daily: Option<String>,
+    /// Only on these days of the week, 1 for Monday; null for each.
+    pub(crate) weekdays: Option<Vec<i32>>,
     /// Alerts that it has kept from people so far.
     pub(crate) hidden: i64,
 }
@@ -277,7 +279,7 @@ pub(crate) fn silences(client: &mut impl GenericClient) -> Result<Vec<HeldSilenc
     let rows = client.query(
         "SELECT s.id, s.task, s.rule, s.host, s.by, left(s.reason, 8000), s.starts_at, s.until,
                 to_char(s.daily_from, 'HH24:MI') || '-' || to_char(s.daily_until, 'HH24:MI'),
-                (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem')
+                (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem'), s.weekdays
          FROM oa.silences s WHERE s.until > now() ORDER BY s.id LIMIT 200",
         &[],
     )?;
@@ -292,6 +294,7 @@ pub(crate) fn silences(client: &mut impl GenericClient) -> Result<Vec<HeldSilenc
         until: row.get(7),
         daily: row.get(8),
         hidden: row.get(9),
+        weekdays: row.get(10),
     };
     Ok(rows.iter().map(silence).collect())
 }

@@ -58,7 +58,10 @@ SELECT (NOT takes ? 'tasks' OR EXISTS (SELECT FROM jsonb_array_elements_text(tak
    AND (NOT takes ? 'rules' OR EXISTS (SELECT FROM jsonb_array_elements_text(takes->'rules') p WHERE oa.fits(alert.rule, p)))
    AND (NOT takes ? 'providers'
         OR EXISTS (SELECT FROM jsonb_array_elements_text(takes->'providers') p
-                   WHERE oa.fits(coalesce(alert.event->>'provider', (SELECT t.provider FROM oa.tasks t WHERE t.name = alert.task)), p)))
+                   WHERE oa.fits(coalesce(nullif(alert.event->>'provider', ''), (SELECT t.provider FROM oa.tasks t WHERE t.name = alert.task)), p))
+        -- A source that has never ended a run: what is not known of it keeps its alerts from nobody.
+        OR (coalesce(alert.event->>'provider', '') = ''
+            AND EXISTS (SELECT FROM oa.tasks t WHERE t.name = alert.task AND t.collects AND t.provider IS NULL)))
 $$;
 COMMENT ON FUNCTION oa.route_takes(oa.alerts, jsonb) IS 'Whether an alert is for a channel with these patterns.';
 
@@ -71,6 +74,28 @@ CREATE TABLE oa.used_links (
     used_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE oa.used_links IS 'Links of messages that were used, by their hash: each works once.';
+
+-- What has ended and what was used leaves with the answers of runs. A role that may write the log does this without the right to delete
+-- anything else. No link works for longer than some days, so that none works once more.
+CREATE FUNCTION oa.prune_answers(before timestamptz) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    latest timestamptz := least(before, now() - interval '90 days');
+    gone   bigint;
+    more   bigint;
+BEGIN
+    IF NOT has_table_privilege(session_user, 'oa.requests', 'UPDATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'permission denied for table requests';
+    END IF;
+    DELETE FROM oa.requests r WHERE r.ended_at < latest;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    DELETE FROM oa.used_links l WHERE l.used_at < latest;
+    GET DIAGNOSTICS more = ROW_COUNT;
+    RETURN gone + more;
+END
+$$;
+COMMENT ON FUNCTION oa.prune_answers IS 'Removes requests that ended and links that were used before that time, and none of the last 90 days.';
 
 -- Whoever may acknowledge may ask; whoever may write the run log carries out; whoever reads alerts reads these.
 DO $$
