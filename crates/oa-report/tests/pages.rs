@@ -190,6 +190,14 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     );
     let answer = serving.get("/api/v1/requests?subject=ops").json();
     assert_eq!(answer["requests"][0]["state"], "open");
+    // Where nothing is started any more, that is said.
+    site.sql(
+        "UPDATE oa.requests SET requested_at = now() - interval '61 minutes' WHERE subject = 'ops'",
+    );
+    let answer = serving.get("/api/v1/requests?subject=ops").json();
+    let given_up = &answer["requests"][0];
+    assert_eq!(given_up["state"], "expired");
+    assert!(given_up["ended_at"].is_string() && given_up["result"].is_string());
     // What it cannot be.
     for (fields, status) in [
         ("do=run&subject=backup-full", 404),
@@ -204,7 +212,11 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     ] {
         assert_eq!(act(&serving, &form, fields).status, status, "{fields}");
     }
-    assert_eq!(act(&serving, "guess", "do=test&subject=ops").status, 403);
+    // Whoever pressed a button reads the answer.
+    let refused = act(&serving, "guess", "do=test&subject=ops");
+    let kind = refused.header("content-type").unwrap_or_default();
+    assert_eq!((refused.status, kind), (403, "text/html; charset=utf-8"));
+    assert!(refused.text().contains("this form is not from this page"));
     // Silenced from here, seen here, and ended here.
     let rule = "do=silence&task=rdqh-indicators&rule=run_missed&hours=8";
     assert_eq!(act(&serving, &form, rule).status, 303);
