@@ -68,7 +68,7 @@ fn one(frame: &Frame, problem: &Problem<'_>, snapshot: &Snapshot) -> Markup {
                 (icon(problem.severity.as_str()))
                 div.what {
                     h3 { (frame.link("/admin/backups", &html! { (frame.lang.say("备份", "Backups")) })) }
-                    (with_command(frame, &snapshot.backups.message))
+                    (with_command(frame, frame.lang.say(snapshot.backups.messages.0.as_str(), snapshot.backups.messages.1.as_str())))
                 }
             }
         },
