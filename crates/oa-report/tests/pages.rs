@@ -232,12 +232,27 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
             .text()
             .contains("do\" value=\"unsilence")
     );
+    // The incident says so at once, and not with its next message.
+    let silent = || {
+        let alerts = serving.get("/api/v1/alerts").json();
+        let open = alerts["open"].as_array().unwrap().clone();
+        let of = |i: &serde_json::Value| i["fingerprint"] == "run_missed:rdqh-indicators";
+        open.into_iter().find(of).unwrap()["silenced"].clone()
+    };
+    assert_eq!(silent(), json!(true));
+    // Weekends are not every day.
+    site.sql(
+        "UPDATE oa.silences SET daily_from = '09:00', daily_until = '18:00', weekdays = '{6,7}'",
+    );
+    let page = serving.get("/admin/alerts").text();
+    assert!(page.contains("周六、周日 09:00-18:00"), "{page}");
     let end = format!("do=unsilence&subject={}", silence["id"]);
     assert_eq!(act(&serving, &form, &end).status, 303);
     assert_eq!(
         serving.get("/api/v1/silences").json(),
         json!({"silences": []})
     );
+    assert_eq!(silent(), json!(false));
     // Taken on, and given back.
     let of = "subject=run_failed%3Ajiaoyikecha-positions";
     let by = |client: &mut postgres::Client| -> Option<String> {

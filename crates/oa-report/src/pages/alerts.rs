@@ -10,6 +10,7 @@ use super::layout::{self, Frame, icon};
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::params::Params;
+use crate::lang::Lang;
 use crate::queries::alerts::{self, AlertEntry, HeldSilence};
 
 pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Result<Markup, Answer> {
@@ -81,7 +82,7 @@ fn of_silences(frame: &Frame, silences: &[HeldSilence]) -> Markup {
                             td {
                                 @if s.starts_at > frame.clock.now { (lang.say("从 ", "from ")) (frame.clock.time(s.starts_at)) " " }
                                 (lang.say("至 ", "until ")) (frame.clock.time(s.until))
-                                @if let Some(daily) = &s.daily { (lang.say("，每天 ", ", daily ")) (daily) }
+                                @if let Some(daily) = &s.daily { (lang.say("，", ", ")) (weekdays(lang, s.weekdays.as_deref())) " " (daily) }
                             }
                             td.num data-label=(lang.say("已隐藏", "Hidden")) { (s.hidden) }
                             td.message { (s.by) @if !s.reason.is_empty() { " · " (s.reason) } }
@@ -92,6 +93,21 @@ fn of_silences(frame: &Frame, silences: &[HeldSilence]) -> Markup {
             }
         }
     }
+}
+
+/// On which days of the week.
+fn weekdays(lang: Lang, days: Option<&[i32]>) -> String {
+    let Some(days) = days else {
+        return lang.say("每天", "daily").to_owned();
+    };
+    let names = lang.say(
+        ["周一", "周二", "周三", "周四", "周五", "周六", "周日"],
+        ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"],
+    );
+    let named = days
+        .iter()
+        .filter_map(|day| names.get(usize::try_from(day - 1).ok()?).copied());
+    named.collect::<Vec<&str>>().join(lang.say("、", ", "))
 }
 
 fn of_channels(frame: &Frame, channels: &[Channel]) -> Markup {
