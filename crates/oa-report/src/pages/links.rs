@@ -283,6 +283,7 @@ async fn show_run(app: &Arc<App>, request: &Request, subject: &Subject) -> Resul
     let body = html! {
         (about(app, lang, subject))
         @if let Some(error) = &detail.run.error { section.card.message { pre { (error) } } }
+        (run::output(&frame, &detail))
         @if !detail.attempts.is_empty() { (run::attempts(&frame, &detail)) }
     };
     Ok(shell(request, StatusCode::OK, &body))

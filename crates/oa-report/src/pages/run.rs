@@ -230,7 +230,7 @@ fn printed(frame: &Frame, id: &str, text: &str) -> Markup {
     }
 }
 
-fn output(frame: &Frame, run: &RunDetail) -> Markup {
+pub(super) fn output(frame: &Frame, run: &RunDetail) -> Markup {
     let lang = frame.lang;
     let Some(output) = run.details["output"].as_str() else {
         return html! {};
