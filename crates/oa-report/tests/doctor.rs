@@ -391,7 +391,7 @@ fn broken_database(here: &Installation) {
         "ALTER ROLE oa RESET",
     );
     found.warned("database", "synchronous_commit is off", "ALTER SYSTEM SET");
-    found.warned("roles", "oa is a superuser", "createuser");
+    found.warned("roles", "oa is a superuser", "oa-migrate init --roles");
     found.broken("reader", "page may not read", "GRANT SELECT");
     here.superuser(
         "ALTER DATABASE oa RESET synchronous_commit; ALTER ROLE oa RESET default_transaction_read_only; ALTER ROLE oa NOSUPERUSER;

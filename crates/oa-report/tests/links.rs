@@ -224,4 +224,15 @@ fn a_link_of_a_message_acts_once_when_its_button_is_pressed_and_not_when_it_is_o
         401,
         "a link opens nothing else"
     );
+
+    // What cannot be done is said in a sentence, without what the database says.
+    phone
+        .site
+        .sql("ALTER TABLE oa.used_links RENAME TO elsewhere");
+    let (status, page) = phone.ask("POST", &phone.link(LinkAction::Run, again));
+    assert_eq!(status, 503, "{page}");
+    assert!(
+        page.starts_with("<!DOCTYPE html>") && !page.contains("used_links"),
+        "{page}"
+    );
 }

@@ -190,6 +190,14 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     );
     let answer = serving.get("/api/v1/requests?subject=ops").json();
     assert_eq!(answer["requests"][0]["state"], "open");
+    // Where nothing is started any more, that is said.
+    site.sql(
+        "UPDATE oa.requests SET requested_at = now() - interval '61 minutes' WHERE subject = 'ops'",
+    );
+    let answer = serving.get("/api/v1/requests?subject=ops").json();
+    let given_up = &answer["requests"][0];
+    assert_eq!(given_up["state"], "expired");
+    assert!(given_up["ended_at"].is_string() && given_up["result"].is_string());
     // What it cannot be.
     for (fields, status) in [
         ("do=run&subject=backup-full", 404),
@@ -204,7 +212,11 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     ] {
         assert_eq!(act(&serving, &form, fields).status, status, "{fields}");
     }
-    assert_eq!(act(&serving, "guess", "do=test&subject=ops").status, 403);
+    // Whoever pressed a button reads the answer.
+    let refused = act(&serving, "guess", "do=test&subject=ops");
+    let kind = refused.header("content-type").unwrap_or_default();
+    assert_eq!((refused.status, kind), (403, "text/html; charset=utf-8"));
+    assert!(refused.text().contains("this form is not from this page"));
     // Silenced from here, seen here, and ended here.
     let rule = "do=silence&task=rdqh-indicators&rule=run_missed&hours=8";
     assert_eq!(act(&serving, &form, rule).status, 303);
@@ -220,12 +232,27 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
             .text()
             .contains("do\" value=\"unsilence")
     );
+    // The incident says so at once, and not with its next message.
+    let silent = || {
+        let alerts = serving.get("/api/v1/alerts").json();
+        let open = alerts["open"].as_array().unwrap().clone();
+        let of = |i: &serde_json::Value| i["fingerprint"] == "run_missed:rdqh-indicators";
+        open.into_iter().find(of).unwrap()["silenced"].clone()
+    };
+    assert_eq!(silent(), json!(true));
+    // Weekends are not every day.
+    site.sql(
+        "UPDATE oa.silences SET daily_from = '09:00', daily_until = '18:00', weekdays = '{6,7}'",
+    );
+    let page = serving.get("/admin/alerts").text();
+    assert!(page.contains("周六、周日 09:00-18:00"), "{page}");
     let end = format!("do=unsilence&subject={}", silence["id"]);
     assert_eq!(act(&serving, &form, &end).status, 303);
     assert_eq!(
         serving.get("/api/v1/silences").json(),
         json!({"silences": []})
     );
+    assert_eq!(silent(), json!(false));
     // Taken on, and given back.
     let of = "subject=run_failed%3Ajiaoyikecha-positions";
     let by = |client: &mut postgres::Client| -> Option<String> {

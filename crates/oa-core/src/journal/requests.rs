@@ -19,6 +19,8 @@ use crate::base::text::error_text;
 
 /// Longer ones are not carried out.
 const EXPIRES: &str = "1 hour";
+const NOBODY: &str =
+    "no program took it within 1 hour; does cron start oa-crawl run --due and oa-alert check?";
 /// So many programs may be killed at one.
 const TRIES: i32 = 3;
 /// A run of it goes on, which has a lease of its own.
@@ -200,7 +202,7 @@ pub fn take(
 fn expire(client: &mut impl GenericClient) -> Result<(), postgres::Error> {
     client.execute(
         &format!(
-            "UPDATE oa.requests r SET state = 'expired', ended_at = now(), result = 'no program took it within {EXPIRES}; does cron start oa-crawl run --due and oa-alert check?'
+            "UPDATE oa.requests r SET state = 'expired', ended_at = now(), result = '{NOBODY}'
              WHERE state = 'open' AND requested_at < now() - interval '{EXPIRES}' OR state = 'taken' AND leased_until < now() - interval '{EXPIRES}' AND NOT {RUNS}"
         ),
         &[],
@@ -279,9 +281,15 @@ pub fn recent(
     subject: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Request>, postgres::Error> {
+    // Where no program is started any more, none marks it as given up.
     let rows = client.query(
-        "SELECT id, kind, subject, params, requested_by, requested_at, state, ended_at, run_id, result FROM oa.requests
-         WHERE $1::text IS NULL OR subject = $1 ORDER BY id DESC LIMIT $2",
+        &format!(
+            "SELECT id, kind, subject, params, requested_by, requested_at, CASE WHEN is_over THEN 'expired' ELSE state END,
+                    CASE WHEN is_over THEN requested_at + interval '{EXPIRES}' ELSE ended_at END, run_id,
+                    CASE WHEN is_over THEN '{NOBODY}' ELSE result END
+             FROM oa.requests, LATERAL (SELECT state = 'open' AND requested_at < now() - interval '{EXPIRES}' AS is_over) o
+             WHERE $1::text IS NULL OR subject = $1 ORDER BY id DESC LIMIT $2"
+        ),
         &[&subject, &limit],
     )?;
     let request = |row: &postgres::Row| Request {

@@ -260,9 +260,15 @@ fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
     if tasks.is_empty() {
         return;
     }
+    let found = browser::find_program();
+    let mended_by = match found {
+        // It makes the account.
+        Some(_) => "sudo oa-setup",
+        None => "sudo apt-get install chromium",
+    };
     report.add_with(
         "browser",
-        match browser::find_program() {
+        match found {
             Some(program) if browser::without_sandbox() => Err((
                 exit::OK,
                 format!(
@@ -279,7 +285,7 @@ fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
                 ),
             )),
         },
-        Some("sudo apt-get install chromium"),
+        Some(mended_by),
     );
 }
 

@@ -52,7 +52,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let every = args.every.0.max(Duration::from_millis(500));
     let (mut last, mut outage) = (first, None::<QueryError>);
     let shown = loop {
-        let text = fitted(&screen(config, &last, outage.as_ref()));
+        let text = fitted(
+            &screen(config, &last, outage.as_ref()),
+            Lang::from(config.locale),
+        );
         if let Err(e) = show(&format!("{HOME}{text}{REST}")) {
             break Err(e);
         }
@@ -69,18 +72,31 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// As many lines as the terminal has; what stood on each before is cleared.
-fn fitted(text: &str) -> String {
+/// As many lines as the terminal has, and how many there are besides; what stood on each before is cleared.
+fn fitted(text: &str, lang: Lang) -> String {
     let height = rustix::termios::tcgetwinsize(std::io::stdout())
         .ok()
         .map(|size| usize::from(size.ws_row))
         .filter(|rows| *rows > 0)
         .unwrap_or(24);
-    let lines: Vec<String> = text
-        .lines()
-        .take(height.saturating_sub(1))
+    let all: Vec<&str> = text.lines().collect();
+    let fits = height.saturating_sub(1);
+    let shown = match all.len() > fits {
+        true => fits.saturating_sub(1),
+        false => all.len(),
+    };
+    let mut lines: Vec<String> = all[..shown]
+        .iter()
         .map(|line| format!("{line}\u{1b}[K\r\n"))
         .collect();
+    if shown < all.len() {
+        let n = all.len() - shown;
+        let more = lang.say(
+            format!("… 还有 {n} 行：oa-report top | less"),
+            format!("… {n} more lines: oa-report top | less"),
+        );
+        lines.push(format!("{more}\u{1b}[K\r\n"));
+    }
     lines.concat()
 }
 

@@ -140,7 +140,7 @@ fn settled(client: &mut Client, config: &Config, findings: &mut Findings) -> Res
         findings.warn(
             "roles",
             format!("{role} is a superuser; the programs need none"),
-            "sudo -u postgres createuser --pwprompt oa   # and docs/configuration.md, Database roles",
+            "oa-migrate init --roles   # then the roles' addresses into the configuration: docs/configuration.md, Database roles",
         );
     }
     if findings.lines.len() == before {
@@ -170,7 +170,7 @@ fn rights(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
     let row = client.query_one(
         "SELECT quote_ident(current_user),
                 (SELECT string_agg(t, ', ') FROM unnest(ARRAY['oa.runs', 'oa.attempts', 'oa.tasks', 'oa.slots', 'oa.days', 'oa.incidents',
-                   'oa.alerts', 'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups']) t
+                   'oa.alerts', 'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups', 'oa.silences', 'oa.requests', 'oa.used_links']) t
                  WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))),
                 has_schema_privilege('oa', 'USAGE'), has_schema_privilege('public', 'USAGE')",
         &[],

@@ -10,7 +10,7 @@ use crate::app::answer::Answer;
 use crate::app::guard::{Caller, Refusal};
 use crate::app::params::Params;
 use crate::app::request::Request;
-use crate::app::routes::{self, Found, Operation};
+use crate::app::routes::{self, Found, Operation, Page};
 use crate::{api, metrics, pages};
 
 /// The answer, and the caller's name for the access log.
@@ -113,15 +113,16 @@ async fn operate(
 /// Somebody with a browser and no token yet, who can type one in. Programs are answered in JSON, and asked for basic authentication.
 fn asks_for_a_page(request: &Request, found: Option<&Found>) -> bool {
     let page = found.is_some_and(|(route, _)| matches!(route.operation, Operation::Page(_)));
-    let get = request.is_head || request.method() == Method::GET;
-    page && get && request.header(header::AUTHORIZATION).is_none()
+    let read = request.is_head || request.method() == Method::GET;
+    let button = found.is_some_and(|(route, _)| route.operation == Operation::Page(Page::Act));
+    page && (read || button) && request.header(header::AUTHORIZATION).is_none()
 }
 
 fn refused(refusal: Refusal) -> Answer {
     match refusal {
         Refusal::Unauthorized => Answer::problem(
             StatusCode::UNAUTHORIZED,
-            "a token is needed: as \"Authorization: Bearer TOKEN\", or as the password of basic authentication; oa-report token makes one",
+            "a token is needed: as Bearer TOKEN in the header Authorization, or as the password of basic authentication; oa-report token makes one",
         )
         .with(header::WWW_AUTHENTICATE, "Basic realm=\"oa\", charset=\"UTF-8\""),
         Refusal::TooMany(seconds) => Answer::problem(

@@ -53,40 +53,6 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
 }
 
 /// What people are not notified of, and how much that was.
-/// On which days the hours of a silence are.
-fn on_days(lang: Lang, weekdays: Option<&[i32]>) -> String {
-    let Some(days) = weekdays else {
-        return lang.say("，每天 ", ", daily ").to_owned();
-    };
-    let name = |day: &i32| {
-        lang.say(
-            match day {
-                1 => "周一",
-                2 => "周二",
-                3 => "周三",
-                4 => "周四",
-                5 => "周五",
-                6 => "周六",
-                _ => "周日",
-            },
-            match day {
-                1 => "Mon",
-                2 => "Tue",
-                3 => "Wed",
-                4 => "Thu",
-                5 => "Fri",
-                6 => "Sat",
-                _ => "Sun",
-            },
-        )
-    };
-    let names: Vec<&str> = days.iter().map(name).collect();
-    lang.say(
-        format!("，{} ", names.join("、")),
-        format!(", {} ", names.join(", ")),
-    )
-}
-
 fn of_silences(frame: &Frame, silences: &[HeldSilence]) -> Markup {
     let lang = frame.lang;
     let of = |s: &HeldSilence| {
@@ -116,7 +82,7 @@ fn of_silences(frame: &Frame, silences: &[HeldSilence]) -> Markup {
                             td {
                                 @if s.starts_at > frame.clock.now { (lang.say("从 ", "from ")) (frame.clock.time(s.starts_at)) " " }
                                 (lang.say("至 ", "until ")) (frame.clock.time(s.until))
-                                @if let Some(daily) = &s.daily { (on_days(lang, s.weekdays.as_deref())) (daily) }
+                                @if let Some(daily) = &s.daily { (lang.say("，", ", ")) (weekdays(lang, s.weekdays.as_deref())) " " (daily) }
                             }
                             td.num data-label=(lang.say("已隐藏", "Hidden")) { (s.hidden) }
                             td.message { (s.by) @if !s.reason.is_empty() { " · " (s.reason) } }
@@ -127,6 +93,21 @@ fn of_silences(frame: &Frame, silences: &[HeldSilence]) -> Markup {
             }
         }
     }
+}
+
+/// On which days of the week.
+fn weekdays(lang: Lang, days: Option<&[i32]>) -> String {
+    let Some(days) = days else {
+        return lang.say("每天", "daily").to_owned();
+    };
+    let names = lang.say(
+        ["周一", "周二", "周三", "周四", "周五", "周六", "周日"],
+        ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"],
+    );
+    let named = days
+        .iter()
+        .filter_map(|day| names.get(usize::try_from(day - 1).ok()?).copied());
+    named.collect::<Vec<&str>>().join(lang.say("、", ", "))
 }
 
 fn of_channels(frame: &Frame, channels: &[Channel]) -> Markup {

@@ -23,10 +23,16 @@ pub(super) fn plain(output: &str) -> String {
     pieces(output).into_iter().map(|p| p.text).collect()
 }
 
+/// What overwrites its line, as progress does, begins a new one.
+pub(super) fn in_lines(output: &str) -> String {
+    output.replace("\r\n", "\n").replace('\r', "\n")
+}
+
 fn pieces(output: &str) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     let (mut bold, mut colour) = (false, None);
-    let mut rest = output;
+    let output = in_lines(output);
+    let mut rest = output.as_str();
     while !rest.is_empty() {
         let (text, sequence) = rest
             .split_once('\u{1b}')
@@ -102,6 +108,7 @@ mod tests {
             render("<b>\u{1b}[31m<i>").into_string(),
             "&lt;b&gt;<span class=\"c1\">&lt;i&gt;</span>"
         );
+        assert_eq!(plain("10%\r20%\r\n"), "10%\n20%\n");
         assert_eq!(plain("\u{1b}]8;;http://x\u{1b}\\text\u{1b}(Bz"), "textBz");
     }
 }

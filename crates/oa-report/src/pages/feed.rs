@@ -39,12 +39,12 @@ pub(crate) async fn answer(app: &Arc<App>, request: &Request) -> Result<Answer, 
                 description { (lang.say("故障与恢复", "incidents and recoveries")) }
                 @for a in &alerts {
                     item {
-                        title { (a.title) }
+                        title { (xml_text(&a.title)) }
                         link { (link(a.run_id)) }
                         guid isPermaLink="false" { (a.id) }
                         pubDate { (a.created_at.to_rfc2822()) }
                         category { (a.severity) }
-                        description { (a.body.replace("**", "")) }
+                        description { (xml_text(&a.body.replace("**", ""))) }
                     }
                 }
             }
@@ -53,4 +53,23 @@ pub(crate) async fn answer(app: &Arc<App>, request: &Request) -> Result<Answer, 
     let mut answer = Answer::text("application/rss+xml", feed.into_string());
     answer.cache = crate::app::answer::CachePolicy::Revalidate;
     Ok(answer)
+}
+
+/// Without the characters that XML cannot hold: for one of them a reader refuses all of it.
+pub(super) fn xml_text(text: &str) -> String {
+    let holds = |c: &char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);
+    text.chars().filter(holds).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::xml_text;
+
+    #[test]
+    fn a_control_character_does_not_break_the_feed() {
+        assert_eq!(
+            xml_text("a\u{0}\u{1}\u{b}\u{1b}[31mb\n\u{ffff}\u{fffe}螺纹钢 \u{1f600}"),
+            "a[31mb\n螺纹钢 \u{1f600}"
+        );
+    }
 }

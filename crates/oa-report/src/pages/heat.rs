@@ -17,6 +17,8 @@ const LISTED: usize = 30;
 const OPEN: usize = 3;
 const STEP: usize = 12;
 const TALL: usize = 14;
+/// A row is no narrower: the name of a month has room in it.
+const NARROWEST: usize = 60;
 
 /// `is_part`: there are tasks besides those of these days.
 pub(crate) fn section(frame: &Frame, days: &[SourceDay], is_part: bool) -> Markup {
@@ -139,13 +141,18 @@ fn shape(kind: &str, x: usize) -> String {
     format!("M{} 14{rest}", x + 1)
 }
 
+/// How wide a row is. It is drawn in this size, and smaller where there is no room: a few days do not fill the page.
+fn wide(columns: &HashMap<NaiveDate, usize>) -> usize {
+    (columns.len() * STEP).max(NARROWEST)
+}
+
 fn months(columns: &HashMap<NaiveDate, usize>) -> Markup {
     let mut firsts: BTreeMap<String, usize> = BTreeMap::new();
     for (day, x) in columns {
         let at = firsts.entry(day.format("%Y-%m").to_string()).or_insert(*x);
         *at = (*at).min(*x);
     }
-    let width = columns.len() * STEP;
+    let width = wide(columns);
     // One that is cut off at the left has no room for its name.
     let fits = |x: usize| x == 0 || x * STEP + 40 <= width;
     let shown: Vec<(&String, &usize)> = firsts.iter().filter(|(_, x)| fits(**x)).collect();
@@ -155,7 +162,7 @@ fn months(columns: &HashMap<NaiveDate, usize>) -> Markup {
             .is_some_and(|(_, next)| **next - *shown[i].1 < 4)
     };
     html! {
-        svg.row viewBox={ "0 0 " (width) " 14" } aria-hidden="true" {
+        svg.row viewBox={ "0 0 " (width) " 14" } width=(width) aria-hidden="true" {
             @for (i, (month, x)) in shown.iter().enumerate() {
                 @if !crowded(i) { text x=(*x * STEP) y="11" { (month) } }
             }
@@ -177,7 +184,7 @@ fn row(
     listed: &[&Hole],
 ) -> Markup {
     let lang = frame.lang;
-    let width = columns.len() * STEP;
+    let width = wide(columns);
     let x = |day: &SourceDay| columns.get(&day.day).copied().unwrap_or(0) * STEP;
     let mut calm: BTreeMap<&str, String> = BTreeMap::new();
     for day in days.iter().filter(|d| !d.hole) {
@@ -197,7 +204,7 @@ fn row(
             .find(|h| h.task == day.task && h.from <= day.day && day.day <= h.to)
     };
     html! {
-        svg.row viewBox={ "0 0 " (width) " " (TALL) } role="group" aria-label=(label) {
+        svg.row viewBox={ "0 0 " (width) " " (TALL) } width=(width) role="group" aria-label=(label) {
             rect.ground x="0" y=(TALL) width=(width) height="1" {}
             @for (kind, shapes) in &calm { path class=(class(kind)) d=(shapes) {} }
             @for day in days.iter().filter(|d| d.hole) {

@@ -72,15 +72,19 @@ impl Frame {
             form: caller.may_act().then(|| app.guard.form_token(caller)),
             logged_in: request.cookie(SESSION).is_some(),
             page,
-            path: format!(
-                "/{}",
-                request
-                    .path
-                    .iter()
-                    .map(|p| escape(p))
-                    .collect::<Vec<_>>()
-                    .join("/")
-            ),
+            path: match page {
+                // It cannot be asked for again.
+                Page::Act => "/admin/".to_owned(),
+                _ => format!(
+                    "/{}",
+                    request
+                        .path
+                        .iter()
+                        .map(|p| escape(p))
+                        .collect::<Vec<_>>()
+                        .join("/")
+                ),
+            },
             query: request.query.clone(),
             standalone: false,
         }
@@ -185,7 +189,7 @@ pub(crate) fn page_with(frame: &Frame, title: &str, body: &Markup, live: bool) -
                     link rel="manifest" href=(frame.url(&format!("/assets/{}", assets::MANIFEST.name)));
                     meta name="theme-color" content="#0f5c6e";
                     @if !frame.is_bare() { link rel="alternate" type="application/rss+xml" title="oa" href=(frame.url("/api/v1/incidents.rss")); }
-                    script src=(frame.url(&format!("/assets/{}", assets::SCRIPT.name))) defer {}
+                    @if frame.page != Page::Act { script src=(frame.url(&format!("/assets/{}", assets::SCRIPT.name))) defer {} }
                 }
             }
             body class=[frame.latest.is_stale().then_some("old")] {
@@ -307,6 +311,7 @@ pub(crate) fn problem(frame: &Frame, problem: &Answer) -> Markup {
         .and_then(|v| v["detail"].as_str().map(str::to_owned));
     let title = match status {
         404 => lang.say("没有找到", "Not found"),
+        401 | 403 => lang.say("没有权限", "Not allowed"),
         400 | 409 => lang.say("请求有误", "Not understood"),
         _ => lang.say("暂时无法显示", "Not available now"),
     };

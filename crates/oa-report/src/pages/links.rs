@@ -35,6 +35,34 @@ pub(crate) async fn answer(
     acts: bool,
     body: Incoming,
 ) -> Result<Answer, Answer> {
+    let problem = match open(app, request, text, acts, body).await {
+        Ok(answer) => return Ok(answer),
+        Err(problem) => problem,
+    };
+    // Whoever has only the link reads a sentence on a phone, and nothing of the database's address.
+    tracing::warn!("{}", String::from_utf8_lossy(&problem.body));
+    let why = match problem.status {
+        StatusCode::SERVICE_UNAVAILABLE => (
+            "数据库暂时无法访问；链接仍然有效，请稍后再试",
+            "The database does not answer; the link still works: try again later",
+        ),
+        _ => (
+            "没有成功，链接仍然有效，请再试一次；oa-report serve 的日志中有原因",
+            "It could not be done, and the link still works: try again; the log of oa-report serve has the reason",
+        ),
+    };
+    let mut page = shell(request, problem.status, &said(request.lang, why));
+    page.headers = problem.headers;
+    Ok(page)
+}
+
+async fn open(
+    app: &Arc<App>,
+    request: &Request,
+    text: &str,
+    acts: bool,
+    body: Incoming,
+) -> Result<Answer, Answer> {
     let lang = request.lang;
     let link = match verify(app, text) {
         Ok(link) => link,
@@ -256,6 +284,7 @@ async fn show_run(app: &Arc<App>, request: &Request, subject: &Subject) -> Resul
     let body = html! {
         (about(app, lang, subject))
         @if let Some(error) = &detail.run.error { section.card.message { pre { (error) } } }
+        (run::output(&frame, &detail))
         @if !detail.attempts.is_empty() { (run::attempts(&frame, &detail)) }
     };
     Ok(shell(request, StatusCode::OK, &body))

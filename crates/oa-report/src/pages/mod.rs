@@ -26,7 +26,7 @@ pub(crate) mod words;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::{StatusCode, header};
+use hyper::{Method, StatusCode, header};
 
 use self::layout::Frame;
 use crate::app::App;
@@ -47,7 +47,13 @@ pub(crate) async fn answer(
 ) -> Result<Answer, Answer> {
     match page {
         Page::Front => return Ok(Answer::redirect(StatusCode::FOUND, &request.url("/admin/"))),
-        Page::Act => return act::answer(app, request, caller, body).await,
+        Page::Act => {
+            // Who pressed a button reads the answer.
+            return Ok(match act::answer(app, request, caller, body).await {
+                Ok(answer) => answer,
+                Err(refused) => problem(app, request, page, caller, refused).await,
+            });
+        }
         Page::LogIn => return login::answer(app, request, body).await,
         Page::LogOut => return Ok(login::log_out(request)),
         Page::RawAnswer => return files::raw(app, params).await,
@@ -87,7 +93,12 @@ pub(crate) async fn answer(
 
 /// The login page in the place of one that needs a token.
 pub(crate) async fn log_in(app: &Arc<App>, request: &Request) -> Answer {
-    login::page(app, request, &request.local_target(), None)
+    // What a button sent is not sent again.
+    let next = match request.method() == Method::POST {
+        true => "/admin/".to_owned(),
+        false => request.local_target(),
+    };
+    login::page(app, request, &next, None)
         .await
         .with_status(StatusCode::UNAUTHORIZED)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::header::HeaderName;
 use maud::{Markup, html};
 
+use super::feed::xml_text;
 use super::layout::{self, Frame, icon, status_of};
 use super::overview::{by_site, site};
 use super::problems;
@@ -50,7 +51,7 @@ pub(crate) async fn badge(app: &Arc<App>, request: &Request, file: &str) -> Resu
 
 /// As wide as its words: a Chinese character is twice as wide as a letter.
 fn picture(lang: Lang, label: &str, known: Option<(Health, &'static str)>) -> Markup {
-    let label: String = label.chars().take(40).collect();
+    let label: String = xml_text(label).chars().take(40).collect();
     let (words, colour) = match known {
         Some((Health::Healthy, words)) => (words, "#0a7d6c"),
         Some((Health::Warning, words)) => (words, "#9a5b00"),

@@ -101,7 +101,7 @@ fn command(frame: &Frame, recovery: &Recovery) -> Markup {
     let line = if recovery.physical {
         "oa-restore cluster --to latest --target-dir /var/lib/postgresql/restored --dry-run"
     } else {
-        "oa-restore database restored --to latest --dry-run"
+        "oa-restore database --to latest --into restored --dry-run"
     };
     html! {
         p.command.to-time {

@@ -114,7 +114,7 @@ fn body(frame: &Frame, run: &RunDetail, kept: &Kept) -> Markup {
             section.card aria-labelledby="source" {
                 details {
                     summary { h2 #source { (lang.say("当时的来源文件", "The source file as it was")) } }
-                    (copyable(frame, "source-text", &html! { (text) }))
+                    (copyable(frame, "source-text", "text", &html! { (text) }))
                 }
             }
         }
@@ -152,7 +152,7 @@ fn cause(frame: &Frame, run: &RunDetail) -> Markup {
                     None => { (lang.say("原因", "Cause")) }
                 }
             }
-            @if let Some(error) = &entry.error { (copyable(frame, "error-text", &html! { (error) })) }
+            @if let Some(error) = &entry.error { (copyable(frame, "error-text", "text", &html! { (error) })) }
             @if let Some((_, remedy)) = &words { p.remedy { (remedy) } }
             @if let Some(command) = command.filter(|_| words.is_some()) {
                 div.command {
@@ -199,12 +199,12 @@ fn facts(frame: &Frame, run: &RunDetail) -> Markup {
     }
 }
 
-/// A text that stays as it is, and can be copied.
-fn copyable(frame: &Frame, id: &str, text: &Markup) -> Markup {
+/// A text that stays as it is, and can be copied. `class` is `text`, or `text end` for what is seen to its end without scrolling.
+fn copyable(frame: &Frame, id: &str, class: &str, text: &Markup) -> Markup {
     html! {
         div.copyable {
             button.copy type="button" data-copy-of=(id) { (frame.lang.say("复制", "Copy")) }
-            pre.text id=(id) tabindex="0" { (text) }
+            pre class=(class) id=(id) tabindex="0" { (text) }
         }
     }
 }
@@ -212,6 +212,7 @@ fn copyable(frame: &Frame, id: &str, text: &Markup) -> Markup {
 /// What a program printed: its end is seen, what is before it is folded away.
 fn printed(frame: &Frame, id: &str, text: &str) -> Markup {
     let lang = frame.lang;
+    let text = ansi::in_lines(text);
     let lines = text.lines().count();
     let cut = text
         .match_indices('\n')
@@ -222,14 +223,14 @@ fn printed(frame: &Frame, id: &str, text: &str) -> Markup {
         @if let Some(cut) = cut {
             details {
                 summary { (lang.say(format!("前面的 {} 行", lines - SEEN), format!("{} lines before", lines - SEEN))) }
-                (copyable(frame, &format!("{id}-all"), &ansi::render(&text[..cut])))
+                (copyable(frame, &format!("{id}-all"), "text", &ansi::render(&text[..cut])))
             }
         }
-        (copyable(frame, id, &ansi::render(&text[cut.unwrap_or(0)..])))
+        (copyable(frame, id, "text end", &ansi::render(&text[cut.unwrap_or(0)..])))
     }
 }
 
-fn output(frame: &Frame, run: &RunDetail) -> Markup {
+pub(super) fn output(frame: &Frame, run: &RunDetail) -> Markup {
     let lang = frame.lang;
     let Some(output) = run.details["output"].as_str() else {
         return html! {};

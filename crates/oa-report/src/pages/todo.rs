@@ -68,7 +68,7 @@ fn one(frame: &Frame, problem: &Problem<'_>, snapshot: &Snapshot) -> Markup {
                 (icon(problem.severity.as_str()))
                 div.what {
                     h3 { (frame.link("/admin/backups", &html! { (frame.lang.say("备份", "Backups")) })) }
-                    (with_command(frame, &snapshot.backups.message))
+                    (with_command(frame, frame.lang.say(snapshot.backups.messages.0.as_str(), snapshot.backups.messages.1.as_str())))
                 }
             }
         },
@@ -167,8 +167,9 @@ fn command_in(text: &str) -> Option<String> {
             .split_whitespace()
             .skip_while(|w| !w.starts_with("oa-"));
         let command: Vec<&str> = words.take_while(|w| !words_after.contains(w)).collect();
-        // "oa-crawl run" alone is a way of speaking.
+        // "oa-crawl run" alone is a way of speaking; to give a task up is nothing that a button offers as the remedy.
         let whole = match command.as_slice() {
+            [_, "disable" | "forget", ..] => false,
             [_, "run" | "backfill" | "ack" | "silence"] => false,
             all => all.len() > 1,
         };
@@ -284,6 +285,14 @@ mod tests {
             (
                 "检查 crontab 中是否有 oa-crawl run --due；等待",
                 Some("oa-crawl run --due"),
+            ),
+            (
+                "crontab 中是否有 oa-crawl run --due；不再需要则执行 oa-crawl disable x（已删除：oa-crawl forget x）",
+                Some("oa-crawl run --due"),
+            ),
+            (
+                "check it on the site; if you do not need it any more: oa-crawl disable x",
+                None,
             ),
         ] {
             assert_eq!(command_in(text).as_deref(), command, "{text}");

@@ -40,7 +40,7 @@ pub(crate) struct Incident {
     pub(crate) notified_at: DateTime<Utc>,
     /// The run that caused it.
     pub(crate) run_id: Option<Uuid>,
-    /// It is recorded and sent to nobody.
+    /// A silence holds: what is to be said of it is recorded and sent to nobody.
     pub(crate) silenced: bool,
     /// Who acknowledged it.
     pub(crate) acknowledged_by: Option<String>,
@@ -120,7 +120,9 @@ pub(crate) fn words(event: &Event, wording: &Wording) -> Text {
 /// Open incidents: the worst first, those longest open first, acknowledged ones last.
 pub(crate) fn open(client: &mut impl GenericClient, wording: &Wording) -> Result<Vec<Incident>> {
     let rows = client.query(
-        "SELECT i.fingerprint, i.rule, i.task, i.severity, i.opened_at, i.notified_at, a.run_id, a.silenced_by IS NOT NULL, i.acknowledged_by, i.note,
+        "SELECT i.fingerprint, i.rule, i.task, i.severity, i.opened_at, i.notified_at, a.run_id,
+                EXISTS (SELECT FROM oa.silences s WHERE oa.silence_holds(s, now()) AND (s.id = a.silenced_by
+                        OR oa.fits(i.task, s.task) AND oa.fits(i.rule, s.rule) AND oa.fits(a.event->>'host', s.host))), i.acknowledged_by, i.note,
                 a.event, left(a.title, 8000), left(a.body, 8000)
          FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.resolved_at IS NULL
          ORDER BY i.acknowledged_at IS NOT NULL, i.severity <> 'critical', i.opened_at, i.fingerprint",

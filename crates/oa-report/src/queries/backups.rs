@@ -149,6 +149,9 @@ pub(crate) struct Status {
     pub(crate) status: State,
     /// What is wrong, or that nothing is, in a sentence.
     pub(crate) message: String,
+    /// The same in Chinese and in English: what is known is for everybody, and each page says it in its own language.
+    #[serde(skip)]
+    pub(crate) messages: (String, String),
     /// The newest backup of any kind.
     pub(crate) latest_backup: Option<Latest>,
     /// The newest full one of the kind that can restore the newest point in time: a weekly dump does not stand in for the copy beside it.
@@ -316,7 +319,15 @@ pub(crate) fn status(
          WHERE repository = $1 ORDER BY measured_at DESC LIMIT 1",
         &[&of],
     )?;
+    let say = |locale| {
+        message(
+            &found,
+            facts.drill.is_some(),
+            &Wording { locale, ..*wording },
+        )
+    };
     Ok(Status {
+        messages: (say(Locale::Zh), say(Locale::En)),
         status: found.iter().map(State::of).max().unwrap_or(State::Ok),
         message: message(&found, facts.drill.is_some(), wording),
         latest_backup: newest(client, "ORDER BY finished_at DESC", of)?,
@@ -356,13 +367,14 @@ fn message(found: &[Finding], drilled: bool, wording: &Wording) -> String {
 
 impl Status {
     fn not_configured(locale: Locale, recovery: Recovery) -> Self {
-        let message = Lang(locale).say(
+        let (zh, en) = (
             "没有配置备份：在 [backup] 中配置仓库，然后执行 oa-backup init",
             "no backup is configured: set up [backup], then run oa-backup init",
         );
         Self {
             status: State::Error,
-            message: message.to_owned(),
+            message: Lang(locale).say(zh, en).to_owned(),
+            messages: (zh.to_owned(), en.to_owned()),
             latest_backup: None,
             latest_full: None,
             total_backups: 0,

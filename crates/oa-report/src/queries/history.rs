@@ -205,7 +205,8 @@ pub(crate) fn schedule_of(
     Some(Schedule::parse(cron, zone).ok()?.on(days).within(&sessions))
 }
 
-/// When each of these tasks was and is due within a span, of those whose schedule is known in full; at most 2,000 times per task.
+/// When each of these tasks was and is due within a span, of those whose schedule is known in full, since its runs are expected; at most
+/// 2,000 times per task.
 pub(crate) fn due(
     client: &mut impl GenericClient,
     tasks: &[&str],
@@ -215,17 +216,19 @@ pub(crate) fn due(
     calendar: &Calendar,
 ) -> Result<HashMap<String, Vec<DateTime<Utc>>>> {
     let rows = client.query(
-        "SELECT name, schedule, days, sessions FROM oa.tasks WHERE name = ANY($1) AND schedule IS NOT NULL AND days IS NOT NULL",
+        "SELECT name, schedule, days, sessions, expected_since FROM oa.tasks WHERE name = ANY($1) AND schedule IS NOT NULL AND days IS NOT NULL",
         &[&tasks],
     )?;
     let due = |row: &postgres::Row| {
         let schedule = schedule_of(row.get(1), row.get(2), row.get(3), zone)?;
         let first = schedule.next_after(from - chrono::TimeDelta::seconds(1), calendar);
         let all = std::iter::successors(first, |at| schedule.next_after(*at, calendar));
-        Some((
-            row.get(0),
-            all.take_while(|at| *at < until).take(2000).collect(),
-        ))
+        // Before it was added or had this schedule it owed nothing.
+        let since: Option<DateTime<Utc>> = row.get(4);
+        let owed = all
+            .take_while(|at| *at < until)
+            .filter(|at| since.is_none_or(|since| *at >= since));
+        Some((row.get(0), owed.take(2000).collect()))
     };
     Ok(rows.iter().filter_map(due).collect())
 }

@@ -118,11 +118,14 @@ pub(crate) fn failures(
     names
 }
 
-/// One of [`failures`].
+/// One of [`failures`]; a page without what is secret in it.
 pub(crate) fn failure(state_dir: &Path, name: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(state_dir.join("failures").join(name))?;
     file.take(LARGEST).read_to_end(&mut bytes)?;
+    if name.ends_with(".html") {
+        return Ok(redact(&String::from_utf8_lossy(&bytes)).into_bytes());
+    }
     Ok(bytes)
 }
 
@@ -180,6 +183,13 @@ mod tests {
                 "20251201T080000.000Z-a-b.html",
                 "20251201T080000.000Z-a-b.png"
             ]
+        );
+        let page = dir.path().join("failures/20251201T080000.000Z-a-b.html");
+        fs::write(page, "<p>螺纹钢 token=abcdef123456</p>").unwrap();
+        let shown = failure(dir.path(), "20251201T080000.000Z-a-b.html").unwrap();
+        assert_eq!(
+            String::from_utf8(shown).unwrap(),
+            "<p>螺纹钢 token=[redacted]</p>"
         );
         assert!(source(dir.path(), "../../etc/passwd").is_none());
         assert!(!has_answer(dir.path(), "../x"));

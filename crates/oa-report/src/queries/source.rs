@@ -14,6 +14,8 @@ const ROWS: i64 = 10;
 const VARIETIES: i64 = 60;
 /// So many columns; a row in full is `why`'s.
 const COLUMNS: usize = 10;
+/// So many characters of a value.
+const CUT: usize = 200;
 
 /// What is known of a source besides its runs.
 #[derive(Debug, Clone, Default)]
@@ -144,7 +146,7 @@ fn newest(
 ) -> Result<Vec<Row>> {
     let texts: Vec<String> = columns
         .iter()
-        .map(|c| format!("left({}::text, 200)", quote_ident(c)))
+        .map(|c| format!("left({}::text, {CUT})", quote_ident(c)))
         .collect();
     let mut order: Vec<String> = day
         .map(|d| format!("{} DESC NULLS LAST", quote_ident(d)))
@@ -170,7 +172,9 @@ fn newest(
         let values: Vec<Option<String>> = row.get(0);
         let part = |name: &&str| {
             let at = columns.iter().position(|c| c == *name)?;
-            Some(format!("{name}={}", values[at].as_ref()?))
+            // One that is cut names another row, or none.
+            let value = values[at].as_ref().filter(|v| v.chars().count() < CUT)?;
+            Some(format!("{name}={value}"))
         };
         let parts: Option<Vec<String>> = key.iter().map(part).collect();
         let why = parts.filter(|p| !p.is_empty()).map(|parts| {

@@ -184,6 +184,22 @@ async function newsAppearByThemselves() {
   await page.clock.runFor(32000);
   assert.equal(await page.locator("#verdict").innerText(), "old");
   assert.equal(await page.getByLabel("备注").first().inputValue(), "half a sen");
+  // What comes meanwhile is not lost, although the server does not send it again.
+  await page.locator("header.top").evaluate((e) => e.setAttribute("data-before", ""));
+  const asked = { action: "run", task: "zhihui-reports" };
+  await page.request.post(`${url}api/v1/requests`, { headers: { Authorization: `Bearer ${token}` }, data: asked });
+  const goesOn = async (enough) => {
+    for (let tries = 0; tries < 40 && !(await enough()); tries += 1) {
+      await page.clock.runFor(16000);
+      await page.waitForTimeout(200);
+    }
+    assert.ok(await enough());
+  };
+  // The head is of now, the middle stands still.
+  await goesOn(async () => (await page.locator("header.top[data-before]").count()) === 0);
+  assert.equal(await page.locator("section.asked").count(), 0);
+  await page.evaluate(() => document.activeElement.blur());
+  await goesOn(async () => (await page.locator("section.asked").count()) === 1);
   await page.context().close();
 }
 

@@ -25,6 +25,8 @@
   let why = null;
   let asked = 0;
   let asking = false;
+  // News that came while somebody was reading or writing: the server does not send them again.
+  let waiting = null;
   // How far this machine's clock is from the server's.
   let drift = made - Date.now();
   // It could not be loaded once the server is gone.
@@ -129,6 +131,7 @@
     const news = page.querySelector("main");
     if (!news) return;
     const focused = main.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    waiting = null;
     main.replaceChildren(...news.childNodes);
     if (focused) main.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     shown = Date.now();
@@ -155,7 +158,9 @@
     const page = text && (got.headers.get("content-type") || "").startsWith("text/html") ? parser.parseFromString(text, "text/html") : null;
     const now = Number(page?.querySelector("main[data-made]")?.dataset.made);
     if (got.status === 304) {
-      heard = shown = Date.now();
+      heard = Date.now();
+      if (waiting && !busy()) put(waiting);
+      if (!waiting) shown = heard;
       const updated = document.querySelector("time.made");
       if (updated) updated.textContent = clock(heard + drift);
       return null;
@@ -171,6 +176,7 @@
     title = page.title;
     own = page.querySelector("link[rel=icon]")?.getAttribute("href") ?? own;
     putAround(page);
+    if (live) waiting = page;
     if (live && !busy()) put(page);
     return null;
   };
