@@ -18,10 +18,13 @@ const PROGRAMS: [&str; 6] = [
 
 fn pages() -> Vec<PathBuf> {
     let root = oa_testkit::workspace_root();
-    let mut pages: Vec<PathBuf> = ["README.md", "README.zh-CN.md", "CHANGELOG.md"]
-        .iter()
-        .map(|p| root.join(p))
-        .collect();
+    let top = [
+        "README.md",
+        "README.zh-CN.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    ];
+    let mut pages: Vec<PathBuf> = top.iter().map(|p| root.join(p)).collect();
     for folder in ["docs", "docs/adr", "docs/zh"] {
         let found = fs::read_dir(root.join(folder)).unwrap();
         pages.extend(
@@ -193,6 +196,27 @@ fn every_link_in_the_pages_leads_somewhere() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_contents_and_no_two_names_differ_by_case_only() {
+    let docs = oa_testkit::workspace_root().join("docs");
+    let contents = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    let mut names = Vec::new();
+    for page in pages() {
+        let Ok(name) = page.strip_prefix(&docs) else {
+            continue;
+        };
+        let name = name.to_string_lossy().into_owned();
+        if name != "SUMMARY.md" {
+            assert!(contents.contains(&format!("]({name})")), "{name}");
+        }
+        names.push(name.to_lowercase());
+    }
+    let all = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all, "{names:?}");
 }
 
 /// The texts of errors in a source file, as `#[error("…")]` gives them, with `…` for what is filled in.
