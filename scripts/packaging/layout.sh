@@ -41,7 +41,7 @@ units() { # units FOLDER BIN USER GROUP
     local folder=$1 bin=$2 user=$3 group=$4 name calendar command sandbox
     mkdir -p "$folder"
     while IFS='|' read -r name calendar command; do
-        name=${name// /} calendar=$(xargs <<<"$calendar") command=$(xargs <<<"$command")
+        name=${name//[][ ]/} calendar=$(xargs <<<"$calendar") command=$(xargs <<<"$command")
         [[ -n $name && $name != \#* ]] || continue
         # Chromium locks its pages into namespaces of their own.
         sandbox=$'RestrictNamespaces=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged'

@@ -395,23 +395,37 @@ fn every_page_that_a_man_page_names_is_there() {
 fn timers_start_what_the_crontab_starts() {
     let root = oa_testkit::workspace_root();
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
-    let timers: Vec<String> = read("scripts/packaging/timers")
+    let (timers, crontab) = (read("scripts/packaging/timers"), read("crontab.example"));
+    let command = |line: &str| {
+        let command = line[line.find("oa-").unwrap()..].split(" >>").next();
+        command.unwrap().to_owned()
+    };
+    let starts = |optional: bool| -> Vec<String> {
+        let lines = timers.lines().filter(|l| !l.starts_with('#'));
+        lines
+            .filter(|l| l.starts_with('[') == optional)
+            .map(|l| l.rsplit('|').next().unwrap().trim().to_owned())
+            .collect()
+    };
+    let on = crontab
         .lines()
-        .filter(|l| !l.starts_with('#'))
-        .map(|l| l.rsplit('|').next().unwrap().trim().to_owned())
-        .collect();
-    let crontab: Vec<String> = read("crontab.example")
+        .filter(|l| l.contains(" oa-") && !l.starts_with(['#', '@']));
+    assert_eq!(starts(false), on.map(command).collect::<Vec<_>>());
+    // The secondary repository's are there, and off.
+    let off = crontab
         .lines()
-        .filter(|l| l.contains(" oa-") && !l.starts_with(['#', '@']))
-        .map(|l| {
-            l[l.find("oa-").unwrap()..]
-                .split(" >>")
-                .next()
-                .unwrap()
-                .to_owned()
-        })
-        .collect();
-    assert_eq!(timers, crontab);
+        .filter_map(|l| l.strip_prefix("# "))
+        .filter(|l| l.starts_with(|c: char| c.is_ascii_digit()) && l.contains(" oa-backup "));
+    assert_eq!(starts(true), off.map(command).collect::<Vec<_>>());
+    // What starts with the machine is a service.
+    let layout = read("scripts/packaging/layout.sh");
+    for line in crontab.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if line.starts_with("@reboot") {
+            let start = format!("ExecStart=%s/{}\\n", command(line));
+            assert!(layout.contains(&start), "{start}");
+        }
+    }
 }
 
 #[test]
