@@ -3,6 +3,7 @@
 
 PROGRAMS=(oa-migrate oa-crawl oa-alert oa-backup oa-restore oa-report)
 PACKAGING=$ROOT/scripts/packaging
+MONITORING=$ROOT/scripts/monitoring
 
 # What every unit may do, and nothing else. Programs of your own (oa-crawl exec) that need more get a drop-in: docs/install.md.
 hardening() { # hardening USER GROUP
@@ -35,12 +36,12 @@ SystemCallErrorNumber=EPERM
 END
 }
 
-# Writes the units into a folder: a service and a timer for each line of `timers`, and the page.
+# Writes the units into a folder: a service and a timer for each line of `timers`, the page, and the stream of WAL, which nothing switches on by itself.
 units() { # units FOLDER BIN USER GROUP
     local folder=$1 bin=$2 user=$3 group=$4 name calendar command sandbox
     mkdir -p "$folder"
     while IFS='|' read -r name calendar command; do
-        name=${name// /} calendar=$(xargs <<<"$calendar") command=$(xargs <<<"$command")
+        name=${name//[][ ]/} calendar=$(xargs <<<"$calendar") command=$(xargs <<<"$command")
         [[ -n $name && $name != \#* ]] || continue
         # Chromium locks its pages into namespaces of their own.
         sandbox=$'RestrictNamespaces=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged'
@@ -66,6 +67,14 @@ units() { # units FOLDER BIN USER GROUP
         printf 'RestrictNamespaces=yes\nMemoryDenyWriteExecute=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged\n'
         printf '\n[Install]\nWantedBy=multi-user.target\n'
     } >"$folder/oa-report.service"
+    {
+        printf '[Unit]\nDescription=Receives the WAL of PostgreSQL all the time and stores it each minute\nDocumentation=man:oa-backup-stream(1)\nAfter=network-online.target postgresql.service\nWants=network-online.target\n\n'
+        # What it was storing when it is stopped is stored by the next one.
+        printf '[Service]\nExecStart=%s/oa-backup stream\nRestart=always\nRestartSec=10s\nKillMode=mixed\nTimeoutStopSec=30s\n' "$bin"
+        hardening "$user" "$group"
+        printf 'RestrictNamespaces=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged\n'
+        printf '\n[Install]\nWantedBy=multi-user.target\n'
+    } >"$folder/oa-backup-stream.service"
     chmod 0644 "$folder"/oa-*
 }
 
@@ -73,7 +82,7 @@ units() { # units FOLDER BIN USER GROUP
 cron_d() { # cron_d BIN USER
     sed -E -e "s|^PATH=.*|PATH=$1:/usr/bin:/bin|" \
         -e "1s|^.*|# Installed by oa-setup --timers cron. Take the # away to switch a line on.|" \
-        -e "s|^(@reboot)[[:space:]]+|\\1 $2 |" \
+        -e "s|^(#? ?@reboot)[[:space:]]+|\\1 $2 |" \
         -e "s|^(#? ?[0-9*][^[:space:]]*([[:space:]]+[0-9*/,-]+){4})[[:space:]]+|\\1 $2 |" \
         "$ROOT/crontab.example"
 }
@@ -103,7 +112,7 @@ put() { # put MODE SOURCE PLACE
 
 # Programs, their pages and completions, units and examples, below DESTINATION/PREFIX.
 lay_out() { # lay_out PROGRAMS_FOLDER DESTINATION PREFIX USER GROUP
-    local from=$1 to=$2 prefix=$3 user=$4 group=$5 program share=$2$3/share zsh
+    local from=$1 to=$2 prefix=$3 user=$4 group=$5 program name share=$2$3/share zsh
     # Where zsh looks, for packages and for what an administrator installs.
     zsh=$share/zsh/vendor-completions
     [[ $prefix == /usr ]] || zsh=$share/zsh/site-functions
@@ -120,7 +129,9 @@ lay_out() { # lay_out PROGRAMS_FOLDER DESTINATION PREFIX USER GROUP
     put 0644 "$ROOT/oa.example.toml" "$share/oa/oa.example.toml"
     put 0644 "$ROOT/crontab.example" "$share/oa/crontab.example"
     put 0644 "$PACKAGING/env.example" "$share/oa/env.example"
-    put 0644 "$PACKAGING/prometheus-rules.yml" "$share/oa/prometheus-rules.yml"
+    for name in prometheus-rules.yml prometheus-rules-test.yml grafana-dashboard.json; do
+        put 0644 "$MONITORING/$name" "$share/oa/$name"
+    done
     cron_d "$prefix/bin" "$user" >"$share/oa/cron.d"
     # Not switched on: that is oa-setup's work.
     units "$to$prefix/lib/systemd/system" "$prefix/bin" "$user" "$group"

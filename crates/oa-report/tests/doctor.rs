@@ -393,6 +393,9 @@ fn broken_database(here: &Installation) {
     found.warned("database", "synchronous_commit is off", "ALTER SYSTEM SET");
     found.warned("roles", "oa is a superuser", "oa-migrate init --roles");
     found.broken("reader", "page may not read", "GRANT SELECT");
+    here.superuser("GRANT SELECT ON ALL TABLES IN SCHEMA oa TO page");
+    let found = here.doctor(1);
+    found.warned("reader", "oa-report as-of", "IN SCHEMA public TO page");
     here.superuser(
         "ALTER DATABASE oa RESET synchronous_commit; ALTER ROLE oa RESET default_transaction_read_only; ALTER ROLE oa NOSUPERUSER;
          CREATE ROLE crawler LOGIN PASSWORD 'page'; GRANT USAGE ON SCHEMA oa, public TO crawler; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO crawler",

@@ -18,10 +18,13 @@ const PROGRAMS: [&str; 6] = [
 
 fn pages() -> Vec<PathBuf> {
     let root = oa_testkit::workspace_root();
-    let mut pages: Vec<PathBuf> = ["README.md", "README.zh-CN.md", "CHANGELOG.md"]
-        .iter()
-        .map(|p| root.join(p))
-        .collect();
+    let top = [
+        "README.md",
+        "README.zh-CN.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    ];
+    let mut pages: Vec<PathBuf> = top.iter().map(|p| root.join(p)).collect();
     for folder in ["docs", "docs/adr", "docs/zh"] {
         let found = fs::read_dir(root.join(folder)).unwrap();
         pages.extend(
@@ -92,6 +95,17 @@ impl Helps {
         let Some(help) = self.of(program, subcommand) else {
             return Some(format!("{program} has no command {subcommand}"));
         };
+        // `Usage: oa-restore table [OPTIONS] --to <TARGET> <NAME>...`; a line of shell that goes on is not seen as a whole.
+        let usage = help.lines().find_map(|l| l.strip_prefix("Usage: "));
+        let required = usage
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter(|w| w.len() > 2 && w.starts_with("--"));
+        let given = |flag: &str| arguments.iter().any(|a| a.split('=').next() == Some(flag));
+        let goes_on = arguments.last().is_none_or(|a| a == "\\");
+        if let Some(flag) = required.filter(|_| !goes_on).find(|flag| !given(flag)) {
+            return Some(format!("{program} {subcommand} needs {flag}"));
+        }
         arguments
             .iter()
             .filter_map(|a| a.strip_prefix("--"))
@@ -123,17 +137,21 @@ fn every_command_in_the_pages_is_one_that_the_programs_take() {
     }
     let crontab = root.join("crontab.example");
     for line in fs::read_to_string(&crontab).unwrap().lines() {
-        if !line.starts_with('#') {
+        // A line that is switched off is one that somebody will switch on.
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if line.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '*' | '@')) {
             look(&crontab, line, &mut wrong);
         }
     }
-    for more in [
-        "scripts/monitoring/prometheus-rules.yml",
-        "scripts/packaging/timers",
-    ] {
-        let more = root.join(more);
-        for line in fs::read_to_string(&more).unwrap().lines() {
-            look(&more, line.trim_end_matches('"'), &mut wrong);
+    let timers = root.join("scripts/packaging/timers");
+    for line in fs::read_to_string(&timers).unwrap().lines() {
+        look(&timers, line, &mut wrong);
+    }
+    // What is said around them is no command.
+    let rules = root.join("scripts/monitoring/prometheus-rules.yml");
+    for line in fs::read_to_string(&rules).unwrap().lines() {
+        if let Some((_, remedy)) = line.split_once("remedy: ") {
+            look(&rules, remedy.trim_matches('"'), &mut wrong);
         }
     }
     for program in PROGRAMS {
@@ -178,6 +196,27 @@ fn every_link_in_the_pages_leads_somewhere() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_contents_and_no_two_names_differ_by_case_only() {
+    let docs = oa_testkit::workspace_root().join("docs");
+    let contents = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    let mut names = Vec::new();
+    for page in pages() {
+        let Ok(name) = page.strip_prefix(&docs) else {
+            continue;
+        };
+        let name = name.to_string_lossy().into_owned();
+        if name != "SUMMARY.md" {
+            assert!(contents.contains(&format!("]({name})")), "{name}");
+        }
+        names.push(name.to_lowercase());
+    }
+    let all = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all, "{names:?}");
 }
 
 /// The texts of errors in a source file, as `#[error("…")]` gives them, with `…` for what is filled in.
@@ -356,23 +395,37 @@ fn every_page_that_a_man_page_names_is_there() {
 fn timers_start_what_the_crontab_starts() {
     let root = oa_testkit::workspace_root();
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
-    let timers: Vec<String> = read("scripts/packaging/timers")
+    let (timers, crontab) = (read("scripts/packaging/timers"), read("crontab.example"));
+    let command = |line: &str| {
+        let command = line[line.find("oa-").unwrap()..].split(" >>").next();
+        command.unwrap().to_owned()
+    };
+    let starts = |optional: bool| -> Vec<String> {
+        let lines = timers.lines().filter(|l| !l.starts_with('#'));
+        lines
+            .filter(|l| l.starts_with('[') == optional)
+            .map(|l| l.rsplit('|').next().unwrap().trim().to_owned())
+            .collect()
+    };
+    let on = crontab
         .lines()
-        .filter(|l| !l.starts_with('#'))
-        .map(|l| l.rsplit('|').next().unwrap().trim().to_owned())
-        .collect();
-    let crontab: Vec<String> = read("crontab.example")
+        .filter(|l| l.contains(" oa-") && !l.starts_with(['#', '@']));
+    assert_eq!(starts(false), on.map(command).collect::<Vec<_>>());
+    // The secondary repository's are there, and off.
+    let off = crontab
         .lines()
-        .filter(|l| l.contains(" oa-") && !l.starts_with(['#', '@']))
-        .map(|l| {
-            l[l.find("oa-").unwrap()..]
-                .split(" >>")
-                .next()
-                .unwrap()
-                .to_owned()
-        })
-        .collect();
-    assert_eq!(timers, crontab);
+        .filter_map(|l| l.strip_prefix("# "))
+        .filter(|l| l.starts_with(|c: char| c.is_ascii_digit()) && l.contains(" oa-backup "));
+    assert_eq!(starts(true), off.map(command).collect::<Vec<_>>());
+    // What starts with the machine is a service.
+    let layout = read("scripts/packaging/layout.sh");
+    for line in crontab.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if line.starts_with("@reboot") {
+            let start = format!("ExecStart=%s/{}\\n", command(line));
+            assert!(layout.contains(&start), "{start}");
+        }
+    }
 }
 
 #[test]

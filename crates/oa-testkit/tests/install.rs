@@ -244,9 +244,19 @@ fn downgrade_and_uninstall(machine: &Machine) {
         "/usr/local/share/man/man1/oa-crawl-run.1.gz",
         "/usr/local/share/bash-completion/completions/oa-crawl",
         "/usr/local/lib/systemd/system/oa-crawl.timer",
+        "/usr/local/lib/systemd/system/oa-backup-stream.service",
         "/usr/local/share/oa/cron.d",
+        "/usr/local/share/oa/prometheus-rules.yml",
+        "/usr/local/share/oa/grafana-dashboard.json",
     ] {
         assert!(machine.at(place).is_file(), "{place}");
+    }
+    // Every line of it names the account, also those that somebody will switch on.
+    let cron = fs::read_to_string(machine.at("/usr/local/share/oa/cron.d")).unwrap();
+    for line in cron.lines().map(|l| l.strip_prefix("# ").unwrap_or(l)) {
+        if line.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '*' | '@')) {
+            assert!(line.contains(&format!(" {USER} oa-")), "{line}");
+        }
     }
     let program = machine.at("/usr/local/bin/oa-crawl");
     fs::remove_file(&program).unwrap();

@@ -217,7 +217,7 @@ fn check_end(source: &Source, report: &mut CheckReport) {
         }
         _ => return,
     };
-    let mended_by = format!("oa-crawl try {}", source.name);
+    let mended_by = format!("oa-crawl run {} --dry-run", source.name);
     report.add_with(
         &source.name,
         Err((exit::OK, what.to_owned())),

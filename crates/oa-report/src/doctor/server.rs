@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use oa_core::app::config::Config;
 use oa_core::pg::schema::SchemaError;
 use oa_core::pg::{self, ConnectError, Settings, describe, schema};
+use oa_core::service::NATURAL_KEYS;
 use postgres::{Client, Error};
 
 use super::{Findings, State, edit};
@@ -308,11 +309,15 @@ fn reader(config: &Config, findings: &mut Findings) {
         Ok(client) => client,
         Err(e) => return findings.error(check, e.to_string(), edit_secrets(config)),
     };
+    let tables: Vec<&str> = NATURAL_KEYS.iter().map(|key| key.table).collect();
     let row = client.query_one(
         "SELECT quote_ident(current_user), string_agg(c.oid::regclass::text, ', ') FILTER (WHERE NOT has_table_privilege(c.oid, 'SELECT')),
-                bool_or(has_table_privilege(c.oid, 'INSERT') OR has_table_privilege(c.oid, 'UPDATE'))
+                bool_or(has_table_privilege(c.oid, 'INSERT') OR has_table_privilege(c.oid, 'UPDATE')),
+                (SELECT string_agg(t.relname::text, ', ' ORDER BY t.relname) FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
+                 WHERE n.nspname = 'public' AND t.relname = ANY($1::text[])
+                   AND NOT (has_table_privilege(t.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')))
          FROM pg_class c WHERE c.relnamespace = 'oa'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition",
-        &[],
+        &[&tables],
     );
     let row = match row {
         Ok(row) => row,
@@ -331,6 +336,14 @@ fn reader(config: &Config, findings: &mut Findings) {
         );
         let detail = format!("{role}, the page's role, may write; it should only read");
         findings.warn(check, detail, revoke);
+    } else if let Some(tables) = row.get::<_, Option<String>>(3) {
+        let grant = format!(
+            "psql \"OWNER'S ADDRESS\" -c 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}'"
+        );
+        let detail = format!(
+            "{role} may not read {tables}, which oa-report as-of and oa-report why are asked about"
+        );
+        findings.warn(check, detail, grant);
     } else {
         findings.ok(check, format!("{role} may read, and nothing else"));
     }
