@@ -197,6 +197,17 @@ pub(crate) fn note_new_key(tx: &mut Transaction<'_>, before: &str, table: &str) 
     note_undo(tx, before, row.get(0), false)
 }
 
+/// Notes a column that was added to a table.
+pub(crate) fn note_new_column(
+    tx: &mut Transaction<'_>,
+    before: &str,
+    table: &str,
+    column: &str,
+) -> Result<()> {
+    let drop = format!("ALTER TABLE {table} DROP COLUMN {}", quote_ident(column));
+    note_undo(tx, before, &drop, false)
+}
+
 /// Takes back what a run added to the tables.
 pub(crate) fn undo(tx: &mut Transaction<'_>, before: &str, late: bool) -> Result<()> {
     let sql = format!(
@@ -274,12 +285,7 @@ pub(crate) fn fill(
                 tx,
                 &format!("ALTER TABLE {} ADD COLUMN {definition}", table.qualified),
             )?;
-            let drop = format!(
-                "ALTER TABLE {} DROP COLUMN {}",
-                table.qualified,
-                quote_ident(&column.target)
-            );
-            note_undo(tx, before, &drop, false)?;
+            note_new_column(tx, before, &table.qualified, &column.target)?;
         }
     }
     let from = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
