@@ -113,11 +113,10 @@ fn roll_back(
         move_statistics(&mut tx, &before, &table.target, schema, schema).map_err(explain)?;
     }
     put_rows_back(&mut tx, record, &in_place)?;
-    if keeps_revisions {
-        for table in record.tables.iter().filter(|t| t.replaced) {
-            let name = quote_ident(&table.target);
-            let [was, is_now] =
-                [&after, &record.schema].map(|s| format!("{}.{name}", quote_ident(s)));
+    for table in record.tables.iter().filter(|t| t.replaced) {
+        let name = quote_ident(&table.target);
+        let [was, is_now] = [&after, &record.schema].map(|s| format!("{}.{name}", quote_ident(s)));
+        if keeps_revisions || revisions::is_audited(&mut tx, &is_now).map_err(explain)? {
             revisions::table_replaced(&mut tx, Some(&was), &is_now, run).map_err(explain)?;
         }
     }

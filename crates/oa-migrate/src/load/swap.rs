@@ -181,7 +181,9 @@ fn attempt(
     for table in &there {
         tx.batch_execute(&format!("ANALYZE {}", table.qualified))
             .map_err(explain)?;
-        if params.keeps_revisions {
+        // Its triggers were silenced.
+        let audited = revisions::is_audited(&mut tx, &table.qualified).map_err(explain)?;
+        if params.keeps_revisions || audited {
             let was = format!("{}.{}", quote_ident(&before), quote_ident(&table.target));
             revisions::table_replaced(&mut tx, Some(&was), &table.qualified, run)
                 .map_err(explain)?;
