@@ -310,8 +310,24 @@ pub(crate) fn natural_key(table: &PlannedTable, schema: &str) -> Option<String> 
         .map(|key| format!("public.{}", key.index))
 }
 
-/// Copies the rows of a table into another one with the same columns, and compares what PostgreSQL writes for both.
+/// Copies the rows of a table into another one that has its columns, and compares what PostgreSQL writes for both.
 pub(crate) fn copy_rows(tx: &mut Transaction<'_>, from: &str, into: &str) -> Result<()> {
+    let gone = tx
+        .query_opt(
+            "SELECT f.attname::text FROM pg_attribute f
+             WHERE f.attrelid = $1::text::regclass AND f.attnum > 0 AND NOT f.attisdropped
+               AND NOT EXISTS (SELECT FROM pg_attribute i WHERE i.attrelid = $2::text::regclass AND i.attname = f.attname AND i.attnum > 0 AND NOT i.attisdropped)
+             ORDER BY f.attnum LIMIT 1",
+            &[&from, &into],
+        )
+        .map_err(|e| explain(&e))?;
+    if let Some(row) = gone {
+        return Err(Refused(format!(
+            "table {into} has lost its column {} meanwhile, so the values that {from} has for it would be gone; nothing was changed. Add the column again or give it its name back, and repeat this",
+            row.get::<_, String>(0)
+        ))
+        .into());
+    }
     let rows = tx
         .query(
             "SELECT quote_ident(f.attname), i.attgenerated <> '',
