@@ -166,7 +166,9 @@ fn put_rows_back(
     let before = before_schema(record.run_id);
     let here = qualified(&record.schema, tables);
     let names: Vec<&str> = here.iter().map(String::as_str).collect();
+    let targets: Vec<&str> = tables.iter().map(|t| t.target.as_str()).collect();
     let opened = in_place::open(tx, &names, &names)?;
+    let keys = in_place::drop_natural_keys(tx, &record.schema, &targets)?;
     for table in &here {
         in_place::empty(tx, table)?;
     }
@@ -176,6 +178,8 @@ fn put_rows_back(
             .map_err(|e| anyhow!("could not drop {kept}: {}", describe(&e)))?;
     }
     in_place::undo(tx, &before, true)?;
+    in_place::make_natural_keys(tx, &keys)?;
     in_place::drop_undo(tx, &before)?;
-    in_place::close(tx, opened, &[])
+    let dropped: Vec<String> = keys.iter().map(|(_, key)| key.item.clone()).collect();
+    in_place::close(tx, opened, &dropped)
 }

@@ -11,7 +11,7 @@ use postgres::error::SqlState;
 
 use super::belongings::{self, Belonging};
 use super::staging::column_definition;
-use super::swap::Busy;
+use super::swap::{Busy, try_statement};
 use crate::errors::Refused;
 use crate::plan::PlannedTable;
 
@@ -308,6 +308,53 @@ pub(crate) fn natural_key(table: &PlannedTable, schema: &str) -> Option<String> 
     oa_core::service::natural_key(&table.target)
         .filter(|_| schema == "public" && table.natural_key_refused)
         .map(|key| format!("public.{}", key.index))
+}
+
+/// Drops the natural keys of the service's tables, which are open: `dedupe` may have made them since, and rows from before need not
+/// fit them. Returns each table with what it had.
+pub(crate) fn drop_natural_keys(
+    tx: &mut Transaction<'_>,
+    schema: &str,
+    targets: &[&str],
+) -> Result<Vec<(String, Belonging)>> {
+    let mut dropped = Vec::new();
+    for target in targets.iter().filter(|_| schema == "public") {
+        let Some(key) = oa_core::service::natural_key(target) else {
+            continue;
+        };
+        let table = format!("public.{}", quote_ident(target));
+        let item = format!("index public.{}", key.index);
+        let comment = format!("comment on {item}");
+        let had = belongings::of(tx, &table)?.into_iter();
+        let had: Vec<Belonging> = had
+            .filter(|b| b.item == item || b.item == comment)
+            .collect();
+        if !had.is_empty() {
+            run(tx, &format!("DROP INDEX public.{}", quote_ident(key.index)))?;
+            dropped.extend(had.into_iter().map(|b| (table.clone(), b)));
+        }
+    }
+    Ok(dropped)
+}
+
+/// Makes them again where the rows allow it.
+pub(crate) fn make_natural_keys(
+    tx: &mut Transaction<'_>,
+    dropped: &[(String, Belonging)],
+) -> Result<()> {
+    for (table, key) in dropped {
+        let now = belongings::of(tx, table)?;
+        if now.iter().any(|b| b.item == key.item) {
+            continue;
+        }
+        if let Some(why) = try_statement(tx, &key.statement)? {
+            tracing::warn!(
+                "{} of {table} is not there any more: the rows from before the run do not fit it ({why}); oa-migrate dedupe makes it again",
+                key.item
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Copies the rows of a table into another one that has its columns, and compares what PostgreSQL writes for both.
