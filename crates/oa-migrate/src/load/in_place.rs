@@ -189,7 +189,7 @@ pub(crate) fn note_undo(
 pub(crate) fn note_new_key(tx: &mut Transaction<'_>, before: &str, table: &str) -> Result<()> {
     let row = tx
         .query_one(
-            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) FROM pg_constraint
+            "SELECT format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', conrelid::regclass, conname) FROM pg_constraint
              WHERE conrelid = $1::text::regclass AND contype = 'f' ORDER BY oid DESC LIMIT 1",
             &[&table],
         )
@@ -204,7 +204,11 @@ pub(crate) fn note_new_column(
     table: &str,
     column: &str,
 ) -> Result<()> {
-    let drop = format!("ALTER TABLE {table} DROP COLUMN {}", quote_ident(column));
+    // Whoever has dropped it since has done the same.
+    let drop = format!(
+        "ALTER TABLE {table} DROP COLUMN IF EXISTS {}",
+        quote_ident(column)
+    );
     note_undo(tx, before, &drop, false)
 }
 

@@ -266,9 +266,9 @@ pub(crate) fn add_indexes(
         let sql = ddl::index(of, index);
         let name = quote_ident(&index.name);
         let drop = if index.constraint {
-            format!("ALTER TABLE {of} DROP CONSTRAINT {name}")
+            format!("ALTER TABLE {of} DROP CONSTRAINT IF EXISTS {name}")
         } else {
-            format!("DROP INDEX {}.{name}", quote_ident(schema))
+            format!("DROP INDEX IF EXISTS {}.{name}", quote_ident(schema))
         };
         match try_statement(tx, &sql)? {
             None => {
