@@ -133,10 +133,12 @@ fn owner(
     let (present, is_superuser): (String, bool) = (found.get(0), found.get(1));
     let name = format!("{prefix}_owner");
     let is_it = present == name;
-    if is_it || is_superuser && me.superuser {
+    let becomes_it = is_superuser && me.superuser;
+    if is_it || becomes_it {
         made.push(make_one(tx, &name, "owner", me)?);
     }
-    if !me.superuser || !is_it && !is_superuser {
+    let gives = becomes_it || is_it && me.superuser;
+    if !gives {
         return Ok(present);
     }
     let from: String = if is_it { found.get(2) } else { present };
