@@ -59,8 +59,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         &recorder,
         &Job::by_hand(PROGRAM, "rollback", "迁移回退"),
         |start| {
-            roll_back(&mut client, &record, start.id, config.keeps_revisions())
-                .map_err(failure)?;
+            roll_back(&mut client, &record, start.id, config.keeps_revisions()).map_err(failure)?;
             failpoint::hit("rollback.done");
             record.stage = Stage::RolledBack;
             folder.write(&record)?;
