@@ -447,10 +447,18 @@ fn numbers(tx: &mut Transaction<'_>, table: &PlannedTable) -> Result<Vec<(String
         );
         let state = tx.query_one(&sql, &[]).map_err(|e| explain(&e))?;
         let (now, highest): (i64, Option<i64>) = (state.get(0), state.get(1));
+        // What SQLite has given beyond the last number is in no row here, and must not use up all numbers before it.
+        let given = planned.map_or(1, |(_, next)| *next);
         let needed = highest
             .map_or(1, |h| h.saturating_add(1))
-            .max(planned.map_or(1, |(_, next)| *next))
+            .max(if given <= last { given } else { 1 })
             .min(last);
+        if highest.is_some_and(|h| h >= last) {
+            tracing::warn!(
+                "{}: column {column} has used its last number, so rows without one are refused",
+                table.qualified
+            );
+        }
         if now < needed {
             let restart = format!("ALTER SEQUENCE {sequence} RESTART WITH {needed}");
             found.push((sequence, restart));
