@@ -512,14 +512,15 @@ pub(crate) fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> 
     let Some(column) = sync.key.first().filter(numbers) else {
         return Ok(());
     };
-    let table = Sql::of(sync).table;
+    let table = sync.qualified();
     let assigned = sync.table.autoincrement.unwrap_or(0);
     tx.execute(
         &format!(
             "SELECT setval(s.name, s.next, true) FROM (
-               SELECT q.name, greatest($3::int8, (SELECT max(t.{0})::int8 FROM {table} AS t)) AS next,
-                      (SELECT coalesce(last_value, 0) FROM pg_sequences WHERE format('%I.%I', schemaname, sequencename)::regclass = q.name) AS last
-               FROM (SELECT pg_get_serial_sequence($1::text, $2::text)::regclass AS name) AS q WHERE q.name IS NOT NULL) AS s
+               SELECT q.name, coalesce(p.last_value, 0) AS last,
+                      greatest(CASE WHEN $3::int8 <= p.max_value THEN $3::int8 END, (SELECT max(t.{0})::int8 FROM ONLY {table} AS t)) AS next
+               FROM (SELECT pg_get_serial_sequence($1::text, $2::text)::regclass AS name) AS q
+               JOIN pg_sequences AS p ON format('%I.%I', p.schemaname, p.sequencename)::regclass = q.name) AS s
              WHERE s.next > s.last",
             quote_ident(column)
         ),
