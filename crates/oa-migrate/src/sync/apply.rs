@@ -202,7 +202,7 @@ pub(crate) fn all(
             return Ok((changes, suspended));
         };
         attempt.rollback().map_err(explain)?;
-        let table = Sql::of(sync).table;
+        let table = sync.qualified();
         if suspended.iter().any(|l| l.table == table) {
             return Err(error);
         }
