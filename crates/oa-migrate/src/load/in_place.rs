@@ -168,6 +168,15 @@ pub(crate) fn create_undo(tx: &mut Transaction<'_>, before: &str) -> Result<()> 
     )
 }
 
+/// Whether a rollback is possible still: whoever needs none may have dropped the schema.
+pub(crate) fn has_undo(tx: &mut Transaction<'_>, before: &str) -> Result<bool> {
+    let name = format!("{}.{}", quote_ident(before), quote_ident(UNDO));
+    let row = tx
+        .query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name])
+        .map_err(|e| explain(&e))?;
+    Ok(row.get(0))
+}
+
 /// Notes a statement for a rollback: `late` ones are run when the older rows are back.
 pub(crate) fn note_undo(
     tx: &mut Transaction<'_>,

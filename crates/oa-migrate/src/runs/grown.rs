@@ -189,6 +189,7 @@ impl Growth {
     /// Creates the tables and columns, empty: a new column has no default yet, so that older rows have none of it, as in the base.
     pub(crate) fn create(&self, tx: &mut Transaction<'_>) -> Result<()> {
         let before = swap::before_schema(self.record.run_id);
+        let notes = in_place::has_undo(tx, &before)?;
         for (table, new) in self.tables() {
             let mut statements = Vec::new();
             if new {
@@ -215,7 +216,7 @@ impl Growth {
                     )
                 })?;
             }
-            if self.stays(&table.target) {
+            if notes && self.stays(&table.target) {
                 for column in Self::added(table) {
                     in_place::note_new_column(tx, &before, &table.qualified, &column.target)?;
                 }
@@ -228,6 +229,7 @@ impl Growth {
     pub(crate) fn complete(&self, tx: &mut Transaction<'_>) -> Result<Vec<String>> {
         let mut missing: Vec<Missing> = self.plan.missing();
         let before = swap::before_schema(self.record.run_id);
+        let notes = in_place::has_undo(tx, &before)?;
         for (table, new) in self.tables() {
             let of = &table.qualified;
             let mut statements = Vec::new();
@@ -259,7 +261,8 @@ impl Growth {
             for (item, sql) in statements {
                 missing.extend(attempt(tx, table, item, sql)?);
             }
-            let noted = self.stays(&table.target).then_some(before.as_str());
+            let noted = notes && self.stays(&table.target);
+            let noted = noted.then_some(before.as_str());
             missing.extend(swap::add_indexes(tx, &self.plan.schema, table, noted)?);
         }
         for (table, _) in self.tables() {
@@ -270,7 +273,7 @@ impl Growth {
                 // Otherwise a table that a rollback sets aside would go on forbidding rows of the one that stays.
                 let of_one_that_stays =
                     self.stays(&table.target) || key.parent_moves && self.stays(&key.parent);
-                if refused.is_none() && of_one_that_stays {
+                if notes && refused.is_none() && of_one_that_stays {
                     in_place::note_new_key(tx, &before, &table.qualified)?;
                 }
                 missing.extend(refused);
