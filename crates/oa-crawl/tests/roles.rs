@@ -93,7 +93,20 @@ fn each_program_works_under_a_role_of_its_own_that_can_do_no_more() {
         let sql = format!("ALTER ROLE oa_{role} PASSWORD 'of-{role}-only'");
         client.batch_execute(&sql).unwrap();
     }
+    // What a superuser's upgrade makes is given to the owner too.
+    client
+        .batch_execute("ALTER TABLE oa.requests OWNER TO CURRENT_USER; ALTER FUNCTION oa.prune_slots(timestamptz) OWNER TO CURRENT_USER")
+        .unwrap();
     let again = init(&superuser);
+    let strays: i64 = client
+        .query_one(
+            "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'oa'::regnamespace AND relowner <> 'oa_owner'::regrole)
+                  + (SELECT count(*) FROM pg_proc WHERE pronamespace = 'oa'::regnamespace AND proowner <> 'oa_owner'::regrole)",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(strays, 0);
     assert_eq!(again.code, 0, "{again:?}");
     assert_eq!(again.stdout.matches("was there").count(), 5, "{again:?}");
     assert!(!again.stdout.contains("more than it needs"), "{again:?}");

@@ -118,7 +118,8 @@ impl Names {
 }
 
 /// Who owns schema `oa`. Where that is a superuser, a role of its own owns it from now on, with the tables that this superuser has in
-/// `public`: superusers still may everything, and functions that act as their owner no longer act as a superuser.
+/// `public`: superusers still may everything, and functions that act as their owner no longer act as a superuser. The same becomes of
+/// what a superuser's upgrade has made since.
 fn owner(
     tx: &mut Transaction<'_>,
     prefix: &str,
@@ -126,18 +127,21 @@ fn owner(
     made: &mut Vec<Made>,
 ) -> Result<String, Error> {
     let found = tx.query_one(
-        "SELECT r.rolname::text, r.rolsuper FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE n.nspname = 'oa'",
+        "SELECT r.rolname::text, r.rolsuper, current_user::text FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE n.nspname = 'oa'",
         &[],
     )?;
     let (present, is_superuser): (String, bool) = (found.get(0), found.get(1));
     let name = format!("{prefix}_owner");
     let is_it = present == name;
-    if is_it || is_superuser && me.superuser {
+    let becomes_it = is_superuser && me.superuser;
+    if is_it || becomes_it {
         made.push(make_one(tx, &name, "owner", me)?);
     }
-    if is_it || !is_superuser || !me.superuser {
+    let gives = becomes_it || is_it && me.superuser;
+    if !gives {
         return Ok(present);
     }
+    let from: String = if is_it { found.get(2) } else { present };
     let owner = quote_ident(&name);
     let database: String = tx.query_one("SELECT current_database()::text", &[])?.get(0);
     tx.batch_execute(&format!(
@@ -149,16 +153,17 @@ fn owner(
         "SELECT format('ALTER %s %s OWNER TO %s', CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
                        c.oid::regclass, $2::text)
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
-         WHERE (n.nspname = 'oa' OR n.nspname = 'public' AND r.rolname = $1) AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+         WHERE (n.nspname = 'oa' OR n.nspname = 'public' AND r.rolname = $1) AND r.rolname <> $3 AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                            AND (d.deptype = 'e' OR c.relkind = 'S' AND d.deptype IN ('a', 'i')))
          UNION ALL
-         SELECT format('ALTER ROUTINE %s OWNER TO %s', p.oid::regprocedure, $2::text) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'oa'
+         SELECT format('ALTER ROUTINE %s OWNER TO %s', p.oid::regprocedure, $2::text) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE n.nspname = 'oa' AND pg_get_userbyid(p.proowner) <> $3
          UNION ALL
          SELECT format('ALTER TYPE %s OWNER TO %s', t.oid::regtype, $2::text) FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-         WHERE n.nspname = 'oa' AND t.typtype IN ('e', 'd')
+         WHERE n.nspname = 'oa' AND t.typtype IN ('e', 'd') AND pg_get_userbyid(t.typowner) <> $3
          UNION ALL SELECT format('ALTER SCHEMA oa OWNER TO %s', $2::text)",
-        &[&present, &owner],
+        &[&from, &owner, &name],
     )?;
     for row in &statements {
         tx.batch_execute(row.get::<_, &str>(0))?;

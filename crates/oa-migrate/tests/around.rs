@@ -156,6 +156,36 @@ fn rollback_puts_back_what_was_there_to_the_last_index() {
 }
 
 #[test]
+fn a_rollback_goes_back_behind_a_natural_key_that_dedupe_made() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    let rows = "INSERT INTO institutional_positions (comm_code, broker_name, net_position, record_date) VALUES ('RB', 'a', 1, '2025-11-26'), ('RB', 'a', 2, '2025-11-26')";
+    sandbox
+        .client()
+        .batch_execute(&format!("DROP INDEX institutional_positions_key; {rows}"))
+        .unwrap();
+    let file = sandbox.sqlite(
+        "a.db",
+        &format!("CREATE TABLE institutional_positions (id INTEGER PRIMARY KEY, comm_code TEXT, broker_name TEXT, net_position INTEGER, record_date DATE); {rows}"),
+    );
+    sandbox
+        .migrate(&file, &["--replace", "--allow-missing"])
+        .expect(0);
+    sandbox
+        .run(&["dedupe", "institutional_positions", "--yes"])
+        .expect(0);
+    let keys = "SELECT count(*) FROM pg_indexes WHERE indexname = 'institutional_positions_key'";
+    assert_eq!(sandbox.number(keys), 1);
+    let done = sandbox.run(&["rollback", "--yes"]).expect(0);
+    assert!(done.stderr.contains("dedupe"), "{}", done.stderr);
+    assert_eq!(sandbox.number(keys), 0);
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM institutional_positions"),
+        2
+    );
+}
+
+#[test]
 fn dedupe_keeps_the_newest_row_and_moves_the_others() {
     let sandbox = Sandbox::new();
     sandbox.run(&["init"]).expect(0);

@@ -132,4 +132,7 @@ fn the_plan_says_what_the_application_will_notice() {
             "{topic}: {shown}"
         );
     }
+    // C.UTF-8 is by bytes as SQLite is, whatever its name.
+    let by_rules = sandbox.texts("SELECT ('a'::text < 'Z'::text)::text") == ["true"];
+    assert_eq!(shown.contains("\"order of texts\""), by_rules, "{shown}");
 }

@@ -470,3 +470,28 @@ fn a_default_from_a_sequence_that_is_nobodys_gives_no_number_twice() {
         21
     );
 }
+
+#[test]
+fn new_tables_get_the_default_privileges_of_their_schema() {
+    let sandbox = Sandbox::new();
+    sandbox.superuser("CREATE ROLE looker; CREATE ROLE taker");
+    sandbox
+        .client()
+        .batch_execute(
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT ON TABLES TO looker WITH GRANT OPTION;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO taker",
+        )
+        .unwrap();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (a INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    assert_eq!(
+        sandbox.texts(
+            "SELECT concat_ws(' ', has_table_privilege('looker', 'public.t', 'SELECT WITH GRANT OPTION'), has_table_privilege('looker', 'public.t', 'UPDATE'),
+                              has_sequence_privilege('taker', pg_get_serial_sequence('public.t', 'a'), 'USAGE'))"
+        ),
+        ["t f t"]
+    );
+}

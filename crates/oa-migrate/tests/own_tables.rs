@@ -285,3 +285,26 @@ fn numbers_that_mean_times_become_times_and_come_back_as_numbers() {
         "1704164645.5|real|1704164646123|integer|2460312.0|638397614451234560|2024-01-02 03:04:05.1234567|86402000"
     );
 }
+
+#[test]
+fn a_number_that_does_not_fit_does_not_use_up_all_others() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    sandbox
+        .client()
+        .batch_execute("CREATE TABLE s (id serial PRIMARY KEY, t text)")
+        .unwrap();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE s (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO s VALUES (5, 'a'), (9223372036854775807, 'b')",
+    );
+    sandbox.migrate(&file, &[]).expect(1);
+    sandbox
+        .client()
+        .batch_execute("INSERT INTO s (t) VALUES ('c'); INSERT INTO s (t) VALUES ('d')")
+        .unwrap();
+    assert_eq!(
+        sandbox.texts("SELECT id || t FROM s ORDER BY id"),
+        ["5a", "6c", "7d"]
+    );
+}

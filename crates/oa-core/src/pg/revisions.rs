@@ -138,7 +138,17 @@ pub fn rows_changed(
     .map(|_| ())
 }
 
-/// One table has taken another's place, or has come back: what differs goes into `oa.revisions`, if there are any of the table.
+/// Whether triggers of its own keep revisions of a table, whatever `[store] revisions` says.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn is_audited(tx: &mut impl GenericClient, table: &str) -> Result<bool, postgres::Error> {
+    let row = tx.query_one("SELECT oa.is_audited($1::text::regclass)", &[&table])?;
+    Ok(row.get(0))
+}
+
+/// One table has taken another's place, or has come back: what differs goes into `oa.revisions`, if there are any of the table, or it is
+/// audited.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -148,6 +158,12 @@ pub fn table_replaced(
     is_now: &str,
     run: Uuid,
 ) -> Result<(), postgres::Error> {
+    tx.execute(
+        "SELECT oa.begin_revisions(c.oid, oa.revised_index(c.oid)) FROM pg_class c
+         WHERE c.oid = $2::text::regclass AND oa.is_audited(c.oid) AND oa.revised_index(c.oid) IS NOT NULL
+           AND (oa.revised_table(c.oid)).relation IS NULL AND (oa.revised_table($1::text::regclass)).relation IS NULL",
+        &[&was, &is_now],
+    )?;
     tx.execute(
         "SELECT oa.replace_table($1::text::regclass, $2::text::regclass, $3)",
         &[&was, &is_now, &run],

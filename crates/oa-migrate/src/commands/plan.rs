@@ -86,9 +86,12 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
 }
 
 fn print_app_notes(client: &mut Client, plan: &Plan, format: Format) -> Result<()> {
-    let order: String = client
+    // Asked by an example: C.UTF-8 is by bytes too, and a locale of ICU stands in another column in each version.
+    let order: Option<String> = client
         .query_one(
-            "SELECT datcollate::text FROM pg_database WHERE datname = current_database()",
+            "SELECT CASE WHEN 'a'::text < 'Z'::text
+                         THEN coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate::text) END
+             FROM pg_database d WHERE d.datname = current_database()",
             &[],
         )
         .map_err(|e| anyhow!("could not read the database's collation: {}", describe(&e)))?
@@ -100,7 +103,7 @@ fn print_app_notes(client: &mut Client, plan: &Plan, format: Format) -> Result<(
         ("remedy", "INSTEAD"),
         ("concerns", "COLUMNS"),
     ]);
-    for note in app_notes::of(plan, &order) {
+    for note in app_notes::of(plan, order.as_deref()) {
         listing.push(json!({
             "topic": note.topic,
             "sqlite": note.sqlite,

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         &recorder,
         &Job::by_hand(PROGRAM, "rollback", "迁移回退"),
         |start| {
-            roll_back(&mut client, &record, start.id, config.keeps_revisions())?;
+            roll_back(&mut client, &record, start.id, config.keeps_revisions()).map_err(failure)?;
             failpoint::hit("rollback.done");
             record.stage = Stage::RolledBack;
             folder.write(&record)?;
@@ -113,11 +113,10 @@ fn roll_back(
         move_statistics(&mut tx, &before, &table.target, schema, schema).map_err(explain)?;
     }
     put_rows_back(&mut tx, record, &in_place)?;
-    if keeps_revisions {
-        for table in record.tables.iter().filter(|t| t.replaced) {
-            let name = quote_ident(&table.target);
-            let [was, is_now] =
-                [&after, &record.schema].map(|s| format!("{}.{name}", quote_ident(s)));
+    for table in record.tables.iter().filter(|t| t.replaced) {
+        let name = quote_ident(&table.target);
+        let [was, is_now] = [&after, &record.schema].map(|s| format!("{}.{name}", quote_ident(s)));
+        if keeps_revisions || revisions::is_audited(&mut tx, &is_now).map_err(explain)? {
             revisions::table_replaced(&mut tx, Some(&was), &is_now, run).map_err(explain)?;
         }
     }
@@ -166,7 +165,9 @@ fn put_rows_back(
     let before = before_schema(record.run_id);
     let here = qualified(&record.schema, tables);
     let names: Vec<&str> = here.iter().map(String::as_str).collect();
+    let targets: Vec<&str> = tables.iter().map(|t| t.target.as_str()).collect();
     let opened = in_place::open(tx, &names, &names)?;
+    let keys = in_place::drop_natural_keys(tx, &record.schema, &targets)?;
     for table in &here {
         in_place::empty(tx, table)?;
     }
@@ -176,6 +177,8 @@ fn put_rows_back(
             .map_err(|e| anyhow!("could not drop {kept}: {}", describe(&e)))?;
     }
     in_place::undo(tx, &before, true)?;
+    in_place::make_natural_keys(tx, &keys)?;
     in_place::drop_undo(tx, &before)?;
-    in_place::close(tx, opened, &[])
+    let dropped: Vec<String> = keys.iter().map(|(_, key)| key.item.clone()).collect();
+    in_place::close(tx, opened, &dropped)
 }

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -234,7 +234,7 @@ pub(crate) fn snapshot(source: &Connection, path: &Path, to: &Path) -> Result<()
 /// The same, of which nobody knows yet whether it would survive a power cut.
 pub(crate) fn copy(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
     room_for_copy(source, to)?;
-    let result = match copy_file(source, path, to) {
+    let result = match copy_file(path, to) {
         Ok(true) => Ok(()),
         Ok(false) => back_up(source, path, to),
         Err(e) => Err(cannot_write(to, &e)),
@@ -278,19 +278,28 @@ fn cannot_write(to: &Path, error: &dyn std::fmt::Display) -> SourceError {
 
 /// Outside WAL mode, a file does not change while a reader holds its lock, so the kernel can copy it, or share its blocks where the
 /// file system does that. False where SQLite has to make the copy.
-fn copy_file(source: &Connection, path: &Path, to: &Path) -> io::Result<bool> {
-    let mode = source.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
-    if !mode.is_ok_and(|m| ["delete", "truncate", "persist"].contains(&m.as_str())) {
+fn copy_file(path: &Path, to: &Path) -> io::Result<bool> {
+    // A connection of its own: the source was perhaps opened long ago, and another file may have its name by now.
+    let (Ok(named), Ok(source)) = (fs::metadata(path), connect(path, "")) else {
         return Ok(false);
-    }
+    };
     let Ok(reading) = source.unchecked_transaction() else {
         return Ok(false);
     };
     let locked = reading.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()));
+    if locked.is_err() {
+        return Ok(false);
+    }
+    // Asked under the lock, because the application may change the mode until then.
+    let mode = reading.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
+    if !mode.is_ok_and(|m| ["delete", "truncate", "persist"].contains(&m.as_str())) {
+        return Ok(false);
+    }
     let Ok(mut from) = File::open(path) else {
         return Ok(false);
     };
-    if locked.is_err() {
+    let same = |m: fs::Metadata| m.dev() == named.dev() && m.ino() == named.ino();
+    if !from.metadata().is_ok_and(same) {
         return Ok(false);
     }
     let mut into = OpenOptions::new()

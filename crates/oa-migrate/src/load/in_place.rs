@@ -11,7 +11,7 @@ use postgres::error::SqlState;
 
 use super::belongings::{self, Belonging};
 use super::staging::column_definition;
-use super::swap::Busy;
+use super::swap::{Busy, try_statement};
 use crate::errors::Refused;
 use crate::plan::PlannedTable;
 
@@ -168,6 +168,15 @@ pub(crate) fn create_undo(tx: &mut Transaction<'_>, before: &str) -> Result<()> 
     )
 }
 
+/// Whether a rollback is possible still: whoever needs none may have dropped the schema.
+pub(crate) fn has_undo(tx: &mut Transaction<'_>, before: &str) -> Result<bool> {
+    let name = format!("{}.{}", quote_ident(before), quote_ident(UNDO));
+    let row = tx
+        .query_one("SELECT to_regclass($1::text) IS NOT NULL", &[&name])
+        .map_err(|e| explain(&e))?;
+    Ok(row.get(0))
+}
+
 /// Notes a statement for a rollback: `late` ones are run when the older rows are back.
 pub(crate) fn note_undo(
     tx: &mut Transaction<'_>,
@@ -189,12 +198,27 @@ pub(crate) fn note_undo(
 pub(crate) fn note_new_key(tx: &mut Transaction<'_>, before: &str, table: &str) -> Result<()> {
     let row = tx
         .query_one(
-            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) FROM pg_constraint
+            "SELECT format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', conrelid::regclass, conname) FROM pg_constraint
              WHERE conrelid = $1::text::regclass AND contype = 'f' ORDER BY oid DESC LIMIT 1",
             &[&table],
         )
         .map_err(|e| explain(&e))?;
     note_undo(tx, before, row.get(0), false)
+}
+
+/// Notes a column that was added to a table.
+pub(crate) fn note_new_column(
+    tx: &mut Transaction<'_>,
+    before: &str,
+    table: &str,
+    column: &str,
+) -> Result<()> {
+    // Whoever has dropped it since has done the same.
+    let drop = format!(
+        "ALTER TABLE {table} DROP COLUMN IF EXISTS {}",
+        quote_ident(column)
+    );
+    note_undo(tx, before, &drop, false)
 }
 
 /// Takes back what a run added to the tables.
@@ -274,12 +298,7 @@ pub(crate) fn fill(
                 tx,
                 &format!("ALTER TABLE {} ADD COLUMN {definition}", table.qualified),
             )?;
-            let drop = format!(
-                "ALTER TABLE {} DROP COLUMN {}",
-                table.qualified,
-                quote_ident(&column.target)
-            );
-            note_undo(tx, before, &drop, false)?;
+            note_new_column(tx, before, &table.qualified, &column.target)?;
         }
     }
     let from = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
@@ -304,8 +323,71 @@ pub(crate) fn natural_key(table: &PlannedTable, schema: &str) -> Option<String> 
         .map(|key| format!("public.{}", key.index))
 }
 
-/// Copies the rows of a table into another one with the same columns, and compares what PostgreSQL writes for both.
+/// Drops the natural keys of the service's tables, which are open: `dedupe` may have made them since, and rows from before need not
+/// fit them. Returns each table with what it had.
+pub(crate) fn drop_natural_keys(
+    tx: &mut Transaction<'_>,
+    schema: &str,
+    targets: &[&str],
+) -> Result<Vec<(String, Belonging)>> {
+    let mut dropped = Vec::new();
+    for target in targets.iter().filter(|_| schema == "public") {
+        let Some(key) = oa_core::service::natural_key(target) else {
+            continue;
+        };
+        let table = format!("public.{}", quote_ident(target));
+        let item = format!("index public.{}", key.index);
+        let comment = format!("comment on {item}");
+        let had = belongings::of(tx, &table)?.into_iter();
+        let had: Vec<Belonging> = had
+            .filter(|b| b.item == item || b.item == comment)
+            .collect();
+        if !had.is_empty() {
+            run(tx, &format!("DROP INDEX public.{}", quote_ident(key.index)))?;
+            dropped.extend(had.into_iter().map(|b| (table.clone(), b)));
+        }
+    }
+    Ok(dropped)
+}
+
+/// Makes them again where the rows allow it.
+pub(crate) fn make_natural_keys(
+    tx: &mut Transaction<'_>,
+    dropped: &[(String, Belonging)],
+) -> Result<()> {
+    for (table, key) in dropped {
+        let now = belongings::of(tx, table)?;
+        if now.iter().any(|b| b.item == key.item) {
+            continue;
+        }
+        if let Some(why) = try_statement(tx, &key.statement)? {
+            tracing::warn!(
+                "{} of {table} is not there any more: the rows from before the run do not fit it ({why}); oa-migrate dedupe makes it again",
+                key.item
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Copies the rows of a table into another one that has its columns, and compares what PostgreSQL writes for both.
 pub(crate) fn copy_rows(tx: &mut Transaction<'_>, from: &str, into: &str) -> Result<()> {
+    let gone = tx
+        .query_opt(
+            "SELECT f.attname::text FROM pg_attribute f
+             WHERE f.attrelid = $1::text::regclass AND f.attnum > 0 AND NOT f.attisdropped
+               AND NOT EXISTS (SELECT FROM pg_attribute i WHERE i.attrelid = $2::text::regclass AND i.attname = f.attname AND i.attnum > 0 AND NOT i.attisdropped)
+             ORDER BY f.attnum LIMIT 1",
+            &[&from, &into],
+        )
+        .map_err(|e| explain(&e))?;
+    if let Some(row) = gone {
+        return Err(Refused(format!(
+            "table {into} has lost its column {} meanwhile, so the values that {from} has for it would be gone; nothing was changed. Add the column again or give it its name back, and repeat this",
+            row.get::<_, String>(0)
+        ))
+        .into());
+    }
     let rows = tx
         .query(
             "SELECT quote_ident(f.attname), i.attgenerated <> '',
@@ -374,10 +456,18 @@ fn numbers(tx: &mut Transaction<'_>, table: &PlannedTable) -> Result<Vec<(String
         );
         let state = tx.query_one(&sql, &[]).map_err(|e| explain(&e))?;
         let (now, highest): (i64, Option<i64>) = (state.get(0), state.get(1));
+        // What SQLite has given beyond the last number is in no row here, and must not use up all numbers before it.
+        let given = planned.map_or(1, |(_, next)| *next);
         let needed = highest
             .map_or(1, |h| h.saturating_add(1))
-            .max(planned.map_or(1, |(_, next)| *next))
+            .max(if given <= last { given } else { 1 })
             .min(last);
+        if highest.is_some_and(|h| h >= last) {
+            tracing::warn!(
+                "{}: column {column} has used its last number, so rows without one are refused",
+                table.qualified
+            );
+        }
         if now < needed {
             let restart = format!("ALTER SEQUENCE {sequence} RESTART WITH {needed}");
             found.push((sequence, restart));

@@ -29,7 +29,7 @@ impl Target {
         })
     }
 
-    /// A connection for long work: no statement timeout, and no waiting for the disk at each commit, because what is committed
+    /// A connection for long work: no timeouts, while others load too, and no waiting for the disk at each commit, because what is committed
     /// before the last transaction may be lost without harm.
     pub(crate) fn connect(&self) -> Result<Client, pg::ConnectError> {
         let mut client = pg::connect(&self.settings)?;
@@ -38,7 +38,8 @@ impl Target {
                 "SET statement_timeout = 0; SET synchronous_commit = off; SET maintenance_work_mem = '128MB';
                  SET idle_in_transaction_session_timeout = 0; SET client_encoding = 'UTF8'; SET search_path = pg_catalog;
                  SET row_security = off; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1;
-                 SET bytea_output = 'hex'; SET timezone = 'UTC'; SET standard_conforming_strings = on",
+                 SET bytea_output = 'hex'; SET timezone = 'UTC'; SET standard_conforming_strings = on;
+                 SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
             )
             .map_err(|e| pg::ConnectError::Unreachable {
                 hosts: "the database".to_owned(),

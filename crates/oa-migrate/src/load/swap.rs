@@ -181,7 +181,9 @@ fn attempt(
     for table in &there {
         tx.batch_execute(&format!("ANALYZE {}", table.qualified))
             .map_err(explain)?;
-        if params.keeps_revisions {
+        // Its triggers were silenced.
+        let audited = revisions::is_audited(&mut tx, &table.qualified).map_err(explain)?;
+        if params.keeps_revisions || audited {
             let was = format!("{}.{}", quote_ident(&before), quote_ident(&table.target));
             revisions::table_replaced(&mut tx, Some(&was), &table.qualified, run)
                 .map_err(explain)?;
@@ -222,7 +224,28 @@ fn move_in(
         quote_ident(&table.target),
         quote_ident(&plan.schema)
     ))
-    .map_err(explain)
+    .map_err(explain)?;
+    grant_defaults(tx, &table.qualified).map_err(explain)
+}
+
+/// A table that is made in a schema gets that schema's default privileges; one that moves there does not.
+fn grant_defaults(tx: &mut Transaction<'_>, table: &str) -> Result<(), postgres::Error> {
+    let rows = tx.query(
+        "SELECT format('GRANT %s ON %s %s TO %s%s', e.privilege_type, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass,
+                       CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END,
+                       CASE WHEN e.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+         FROM pg_class c JOIN pg_default_acl d ON d.defaclnamespace = c.relnamespace AND d.defaclrole = c.relowner
+              AND d.defaclobjtype::text = CASE c.relkind WHEN 'S' THEN 'S' ELSE 'r' END, aclexplode(d.defaclacl) AS e
+         WHERE e.grantee <> c.relowner
+           AND (c.oid = $1::text::regclass
+                OR c.relkind = 'S' AND EXISTS (SELECT FROM pg_depend p WHERE p.classid = 'pg_class'::regclass AND p.objid = c.oid
+                                               AND p.refclassid = 'pg_class'::regclass AND p.refobjid = $1::text::regclass AND p.deptype IN ('a', 'i')))",
+        &[&table],
+    )?;
+    for row in &rows {
+        tx.batch_execute(row.get::<_, &str>(0))?;
+    }
+    Ok(())
 }
 
 /// Creates the indexes of a table that it has not yet, and notes in the schema `before` how to drop them. Returns what PostgreSQL
@@ -243,9 +266,9 @@ pub(crate) fn add_indexes(
         let sql = ddl::index(of, index);
         let name = quote_ident(&index.name);
         let drop = if index.constraint {
-            format!("ALTER TABLE {of} DROP CONSTRAINT {name}")
+            format!("ALTER TABLE {of} DROP CONSTRAINT IF EXISTS {name}")
         } else {
-            format!("DROP INDEX {}.{name}", quote_ident(schema))
+            format!("DROP INDEX IF EXISTS {}.{name}", quote_ident(schema))
         };
         match try_statement(tx, &sql)? {
             None => {

@@ -52,8 +52,8 @@ fn about(
     }
 }
 
-/// `order` is how the database compares texts.
-pub(crate) fn of(plan: &Plan, order: &str) -> Vec<AppNote> {
+/// `order` is how the database compares texts, where that is not by bytes.
+pub(crate) fn of(plan: &Plan, order: Option<&str>) -> Vec<AppNote> {
     let mut notes = Vec::new();
     of_texts(plan, order, &mut notes);
     of_values(plan, &mut notes);
@@ -61,7 +61,7 @@ pub(crate) fn of(plan: &Plan, order: &str) -> Vec<AppNote> {
     notes
 }
 
-fn of_texts(plan: &Plan, order: &str, notes: &mut Vec<AppNote>) {
+fn of_texts(plan: &Plan, order: Option<&str>, notes: &mut Vec<AppNote>) {
     let texts = columns(plan, |_, _, c| is_text(c));
     about(
         notes,
@@ -86,7 +86,7 @@ fn of_texts(plan: &Plan, order: &str, notes: &mut Vec<AppNote>) {
         ),
         "compare lower(column) with lower(value), or let the mapping say type = \"public.citext\"",
     );
-    if order != "C" && order != "POSIX" {
+    if let Some(order) = order {
         about(
             notes,
             "order of texts",

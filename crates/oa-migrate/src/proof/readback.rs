@@ -25,7 +25,7 @@ pub(crate) fn read(
         .map(|c| forms::as_text(&quote_ident(&c.target), c.pg))
         .collect();
     let sql = format!(
-        "COPY (SELECT {} FROM {}.{}) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT {} FROM ONLY {}.{}) TO STDOUT (FORMAT binary)",
         columns.join(", "),
         quote_ident(&comparison.schema),
         quote_ident(&comparison.target)

@@ -12,7 +12,7 @@ use postgres::{Client, Transaction};
 use super::folder::{self, RunRecord};
 use crate::inspect::{Database, Table};
 use crate::load::staging::{self, column_definition, create_table};
-use crate::load::{ddl, swap};
+use crate::load::{ddl, in_place, swap};
 use crate::plan::make::make_plan;
 use crate::plan::mapping::Mapping;
 use crate::plan::names::Identifiers;
@@ -180,8 +180,16 @@ impl Growth {
             .filter(move |c| there.is_some_and(|e| !e.columns.iter().any(|e| e.name == c.target)))
     }
 
+    /// Whether a table was there before the run, so that a rollback leaves it where it is and takes back what was added to it.
+    fn stays(&self, target: &str) -> bool {
+        let mut tables = self.record.tables.iter();
+        tables.any(|t| t.in_place && t.target == target)
+    }
+
     /// Creates the tables and columns, empty: a new column has no default yet, so that older rows have none of it, as in the base.
     pub(crate) fn create(&self, tx: &mut Transaction<'_>) -> Result<()> {
+        let before = swap::before_schema(self.record.run_id);
+        let notes = in_place::has_undo(tx, &before)?;
         for (table, new) in self.tables() {
             let mut statements = Vec::new();
             if new {
@@ -208,6 +216,11 @@ impl Growth {
                     )
                 })?;
             }
+            if notes && self.stays(&table.target) {
+                for column in Self::added(table) {
+                    in_place::note_new_column(tx, &before, &table.qualified, &column.target)?;
+                }
+            }
         }
         Ok(())
     }
@@ -215,6 +228,8 @@ impl Growth {
     /// Creates keys, indexes, defaults and constraints, when the rows are there. Returns what PostgreSQL refuses.
     pub(crate) fn complete(&self, tx: &mut Transaction<'_>) -> Result<Vec<String>> {
         let mut missing: Vec<Missing> = self.plan.missing();
+        let before = swap::before_schema(self.record.run_id);
+        let notes = in_place::has_undo(tx, &before)?;
         for (table, new) in self.tables() {
             let of = &table.qualified;
             let mut statements = Vec::new();
@@ -246,13 +261,22 @@ impl Growth {
             for (item, sql) in statements {
                 missing.extend(attempt(tx, table, item, sql)?);
             }
-            missing.extend(swap::add_indexes(tx, &self.plan.schema, table, None)?);
+            let noted = notes && self.stays(&table.target);
+            let noted = noted.then_some(before.as_str());
+            missing.extend(swap::add_indexes(tx, &self.plan.schema, table, noted)?);
         }
         for (table, _) in self.tables() {
             for key in table.foreign_keys.iter().filter(|k| !k.of_target) {
                 let sql = ddl::foreign_key(&table.qualified, key, &self.plan.schema);
                 let item = format!("foreign key ({})", key.columns.join(", "));
-                missing.extend(attempt(tx, table, item, sql)?);
+                let refused = attempt(tx, table, item, sql)?;
+                // Otherwise a table that a rollback sets aside would go on forbidding rows of the one that stays.
+                let of_one_that_stays =
+                    self.stays(&table.target) || key.parent_moves && self.stays(&key.parent);
+                if notes && refused.is_none() && of_one_that_stays {
+                    in_place::note_new_key(tx, &before, &table.qualified)?;
+                }
+                missing.extend(refused);
             }
         }
         Ok(missing.iter().map(Missing::sentence).collect())

@@ -18,7 +18,7 @@ const NAMED: i64 = 10;
 pub(crate) struct LockUndo(Vec<String>);
 
 /// Locks the tables against writers until the end of the transaction, lets foreign keys be checked at its end, because rows come
-/// table by table, and silences the target's own triggers: what SQLite's rows are to cause has happened there. With `keeps_revisions`, what changes
+/// table by table, and silences the target's own triggers and rules: what SQLite's rows are to cause has happened there. With `keeps_revisions`, what changes
 /// goes into `oa.revisions`.
 pub(crate) fn lock(
     tx: &mut Transaction<'_>,
@@ -59,21 +59,23 @@ pub(crate) fn lock(
     }
     tx.batch_execute("SET CONSTRAINTS ALL DEFERRED")
         .map_err(explain)?;
-    let triggers = tx
+    let silenced = tx
         .query(
-            "SELECT format('ALTER TABLE %s', t.tgrelid::regclass), quote_ident(t.tgname),
-                    CASE t.tgenabled WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END
+            "SELECT format('ALTER TABLE %s DISABLE TRIGGER %I', t.tgrelid::regclass, t.tgname),
+                    format('ALTER TABLE %s %s TRIGGER %I', t.tgrelid::regclass, CASE t.tgenabled WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END, t.tgname)
              FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgfoid <> 'oa.audit()'::regprocedure AND n.nspname = $1 AND c.relname = ANY ($2)",
+             WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgfoid <> 'oa.audit()'::regprocedure AND n.nspname = $1 AND c.relname = ANY ($2)
+             UNION ALL
+             SELECT format('ALTER TABLE %s DISABLE RULE %I', r.ev_class::regclass, r.rulename),
+                    format('ALTER TABLE %s %s RULE %I', r.ev_class::regclass, CASE r.ev_enabled WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END, r.rulename)
+             FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'r' AND r.ev_enabled <> 'D' AND n.nspname = $1 AND c.relname = ANY ($2)",
             &[&schema, &targets],
         )
         .map_err(explain)?;
-    for row in &triggers {
-        let (table, trigger, enable): (String, String, String) =
-            (row.get(0), row.get(1), row.get(2));
-        tx.batch_execute(&format!("{table} DISABLE TRIGGER {trigger}"))
-            .map_err(explain)?;
-        undo.push(format!("{table} {enable} TRIGGER {trigger}"));
+    for row in &silenced {
+        tx.batch_execute(row.get::<_, &str>(0)).map_err(explain)?;
+        undo.push(row.get(1));
     }
     if keeps_revisions {
         undo.extend(audit(tx, schema, targets).map_err(explain)?);
@@ -200,7 +202,7 @@ pub(crate) fn all(
             return Ok((changes, suspended));
         };
         attempt.rollback().map_err(explain)?;
-        let table = Sql::of(sync).table;
+        let table = sync.qualified();
         if suspended.iter().any(|l| l.table == table) {
             return Err(error);
         }
@@ -323,10 +325,11 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {2} FROM {added} AS c WHERE NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {1})",
+                "INSERT INTO {3} ({0}) OVERRIDING SYSTEM VALUE SELECT {2} FROM {added} AS c WHERE NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {1})",
                 sql.list,
                 sql.key("g", "c"),
-                sql.values
+                sql.values,
+                sync.qualified()
             ),
             &[],
         )
@@ -351,7 +354,9 @@ fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
         .execute(
             &format!(
                 "INSERT INTO {} ({}) SELECT {} FROM {added}",
-                sql.table, sql.list, sql.values
+                sync.qualified(),
+                sql.list,
+                sql.values
             ),
             &[],
         )
@@ -507,14 +512,15 @@ pub(crate) fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> 
     let Some(column) = sync.key.first().filter(numbers) else {
         return Ok(());
     };
-    let table = Sql::of(sync).table;
+    let table = sync.qualified();
     let assigned = sync.table.autoincrement.unwrap_or(0);
     tx.execute(
         &format!(
             "SELECT setval(s.name, s.next, true) FROM (
-               SELECT q.name, greatest($3::int8, (SELECT max(t.{0})::int8 FROM {table} AS t)) AS next,
-                      (SELECT coalesce(last_value, 0) FROM pg_sequences WHERE format('%I.%I', schemaname, sequencename)::regclass = q.name) AS last
-               FROM (SELECT pg_get_serial_sequence($1::text, $2::text)::regclass AS name) AS q WHERE q.name IS NOT NULL) AS s
+               SELECT q.name, coalesce(p.last_value, 0) AS last,
+                      greatest(CASE WHEN $3::int8 <= p.max_value THEN $3::int8 END, (SELECT max(t.{0})::int8 FROM ONLY {table} AS t)) AS next
+               FROM (SELECT pg_get_serial_sequence($1::text, $2::text)::regclass AS name) AS q
+               JOIN pg_sequences AS p ON format('%I.%I', p.schemaname, p.sequencename)::regclass = q.name) AS s
              WHERE s.next > s.last",
             quote_ident(column)
         ),
@@ -533,6 +539,7 @@ pub(crate) fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> 
 /// Parts of statements for a table.
 struct Sql<'a> {
     sync: &'a SyncTable,
+    /// The target's table without those that inherit from it.
     table: String,
     list: String,
     /// The columns of the temporary tables, in the types of the target's.
@@ -553,7 +560,7 @@ impl<'a> Sql<'a> {
             .collect();
         Self {
             sync,
-            table: sync.qualified(),
+            table: format!("ONLY {}", sync.qualified()),
             list: list.join(", "),
             values: values.join(", "),
         }
