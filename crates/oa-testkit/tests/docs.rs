@@ -22,7 +22,6 @@ fn pages() -> Vec<PathBuf> {
         "README.md",
         "README.zh-CN.md",
         "CHANGELOG.md",
-        "SECURITY.md",
     ];
     let mut pages: Vec<PathBuf> = top.iter().map(|p| root.join(p)).collect();
     for folder in ["docs", "docs/adr", "docs/zh"] {

@@ -157,14 +157,14 @@ pub(crate) fn load<W: Watch>(
     Ok((Loaded { rows, bytes }, seen))
 }
 
-/// A large value goes through three buffers. Memory that ran out in one of them would end the process without a word.
+/// A large value goes through four buffers, the proof's among them. Memory that ran out in one of them would end the process without a word.
 fn check_memory(value: ValueRef<'_>) -> Result<()> {
     const LARGE: usize = 16 << 20;
     let (ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = value else {
         return Ok(());
     };
     let size = bytes.len();
-    let needed = size.saturating_mul(3);
+    let needed = size.saturating_mul(4);
     if size >= LARGE && Vec::<u8>::new().try_reserve_exact(needed).is_err() {
         return Err(anyhow!(
             "a value of {size} bytes needs {needed} bytes of memory, which this process does not get; raise its limit (ulimit -v)"
@@ -231,11 +231,14 @@ fn read(
     let mut count = 0;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
+        for (i, _) in &codecs {
+            let of = || format!("column {}", table.columns[*i].source);
+            check_memory(row.get_ref(*i)?).with_context(of)?;
+        }
         see(row)?;
         buffer.extend_from_slice(&fields);
         for (i, codec) in &codecs {
             let value = row.get_ref(*i)?;
-            check_memory(value).with_context(|| format!("column {}", table.columns[*i].source))?;
             if let Err(reason) = codec.encode(value, &mut buffer) {
                 // The value scan and the vetting have seen every value of this snapshot, so this is a mistake of this program.
                 return Err(anyhow!(
