@@ -153,9 +153,9 @@ fn without_either_store_it_is_refused_and_people_hear_of_it_once_and_of_its_end(
         .env("DATABASE_URL", &service.url)
         .output();
     assert!(flushed.unwrap().status.success());
-    let told = about(&service);
+    let sent = about(&service);
     assert!(
-        told.len() == 2 && told[1].contains("【恢复】"),
+        sent.len() == 2 && sent[1].contains("【恢复】"),
         "{:?}",
         titles(&service)
     );

@@ -253,7 +253,7 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
         json!({"silences": []})
     );
     assert_eq!(silent(), json!(false));
-    // Taken on, and given back.
+    // Acknowledged, and taken back.
     let of = "subject=run_failed%3Ajiaoyikecha-positions";
     let by = |client: &mut postgres::Client| -> Option<String> {
         client

@@ -158,7 +158,7 @@ fn without_the_token_nothing_is_answered_and_guessing_is_cut_off() {
     let site = Site::with_token("");
     let serving = site.serve(None);
     for path in PATHS {
-        // A browser asks without a token first, and gets the login page; whatever else asks is told what is wanted.
+        // A browser asks without a token first, and gets the login page; whatever else asks gets what is wanted.
         let is_page = serving.get(path).text().contains("<form");
         let asked: &[(&str, &str)] = if is_page {
             &[("Authorization", "Basic eDp5")]

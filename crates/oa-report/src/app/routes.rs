@@ -66,7 +66,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Whether it is for everybody: tells nothing about the data, or only what the configuration makes public.
+    /// Whether it is for everybody: it shows nothing of the data, or only what the configuration makes public.
     pub(crate) fn is_open(self) -> bool {
         // A link's signature is its token.
         matches!(

@@ -63,7 +63,7 @@ pub(crate) fn log_out(request: &Request) -> Answer {
         .with(header::SET_COOKIE, &request.set_cookie(SESSION, "", 0))
 }
 
-/// Nothing on it tells anything of the data.
+/// Nothing on it shows anything of the data.
 pub(crate) async fn page(
     app: &Arc<App>,
     request: &Request,
