@@ -35,7 +35,7 @@ SystemCallErrorNumber=EPERM
 END
 }
 
-# Writes the units into a folder: a service and a timer for each line of `timers`, and the page.
+# Writes the units into a folder: a service and a timer for each line of `timers`, the page, and the stream of WAL.
 units() { # units FOLDER BIN USER GROUP
     local folder=$1 bin=$2 user=$3 group=$4 name calendar command sandbox
     mkdir -p "$folder"
@@ -66,6 +66,15 @@ units() { # units FOLDER BIN USER GROUP
         printf 'RestrictNamespaces=yes\nMemoryDenyWriteExecute=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged\n'
         printf '\n[Install]\nWantedBy=multi-user.target\n'
     } >"$folder/oa-report.service"
+    # Nobody starts it who was not told to: systemctl enable --now oa-backup-stream.
+    {
+        printf '[Unit]\nDescription=Receives WAL continuously and stores it each minute\nDocumentation=man:oa-backup-stream(1)\nAfter=network-online.target postgresql.service\nWants=network-online.target\n\n'
+        # What it was storing is stored by the next one.
+        printf '[Service]\nExecStart=%s/oa-backup stream\nRestart=always\nRestartSec=10s\nKillMode=mixed\nTimeoutStopSec=30s\n' "$bin"
+        hardening "$user" "$group"
+        printf 'RestrictNamespaces=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged\n'
+        printf '\n[Install]\nWantedBy=multi-user.target\n'
+    } >"$folder/oa-backup-stream.service"
     chmod 0644 "$folder"/oa-*
 }
 
@@ -73,7 +82,7 @@ units() { # units FOLDER BIN USER GROUP
 cron_d() { # cron_d BIN USER
     sed -E -e "s|^PATH=.*|PATH=$1:/usr/bin:/bin|" \
         -e "1s|^.*|# Installed by oa-setup --timers cron. Take the # away to switch a line on.|" \
-        -e "s|^(@reboot)[[:space:]]+|\\1 $2 |" \
+        -e "s|^(#? ?@reboot)[[:space:]]+|\\1 $2 |" \
         -e "s|^(#? ?[0-9*][^[:space:]]*([[:space:]]+[0-9*/,-]+){4})[[:space:]]+|\\1 $2 |" \
         "$ROOT/crontab.example"
 }

@@ -66,7 +66,7 @@ enum Command {
     Incremental(backup::Args),
     /// Receive WAL continuously, and store it each minute, until stopped: so that seconds can be lost and not an hour
     #[command(
-        after_help = "Runs as a service beside the lines of the crontab, which stay as they are: see scripts/oa-backup-stream.service. Whatever ends it, what was received is stored by the next backup.\n\nExamples:\n  oa-backup stream\n  oa-backup stream --every 30s\nFor crontab, where there is no systemd:\n  @reboot oa-backup stream"
+        after_help = "Runs as a service beside the lines of the crontab, which stay as they are: systemctl enable --now oa-backup-stream. Whatever ends it, what was received is stored by the next backup.\n\nExamples:\n  oa-backup stream\n  oa-backup stream --every 30s\nFor crontab, where there is no systemd:\n  @reboot oa-backup stream"
     )]
     Stream(stream::Args),
     /// List the backups in the repository

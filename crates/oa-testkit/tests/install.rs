@@ -244,10 +244,17 @@ fn downgrade_and_uninstall(machine: &Machine) {
         "/usr/local/share/man/man1/oa-crawl-run.1.gz",
         "/usr/local/share/bash-completion/completions/oa-crawl",
         "/usr/local/lib/systemd/system/oa-crawl.timer",
+        "/usr/local/lib/systemd/system/oa-backup-stream.service",
         "/usr/local/share/oa/cron.d",
     ] {
         assert!(machine.at(place).is_file(), "{place}");
     }
+    // There each line needs an account, also one that is to be switched on first.
+    let cron = fs::read_to_string(machine.at("/usr/local/share/oa/cron.d")).unwrap();
+    assert!(
+        cron.contains(&format!("# @reboot {USER} oa-backup stream")),
+        "{cron}"
+    );
     let program = machine.at("/usr/local/bin/oa-crawl");
     fs::remove_file(&program).unwrap();
     fs::write(&program, "#!/bin/sh\necho oa-crawl 99.0.0\n").unwrap();
