@@ -112,6 +112,8 @@ pub(crate) fn run(
         seen: None,
         was_down: false,
         ended: 0,
+        stores: false,
+        noted: None,
     };
     while !StopSignal.requested() {
         match streaming.receive() {
@@ -124,9 +126,6 @@ pub(crate) fn run(
                 tracing::error!("{why}");
                 streaming.ended += 1;
                 let many = streaming.ended > AT_ONCE;
-                if many {
-                    let _ = streaming.record(anyhow::anyhow!(why).into());
-                }
                 let _ = StopSignal.wait(if many { FAILED } else { AGAIN });
             }
             Err(Broken::Refused(error)) => return Err(streaming.record(error.into())),
@@ -136,7 +135,7 @@ pub(crate) fn run(
             }
             Err(Broken::Failed(why)) => {
                 tracing::error!("{why}");
-                let _ = streaming.record(anyhow::anyhow!(why).into());
+                streaming.note(why);
                 let _ = StopSignal.wait(FAILED);
             }
         }
@@ -157,12 +156,17 @@ struct Streaming<'a> {
     was_down: bool,
     /// How often in a row the receiver has ended soon.
     ended: u32,
+    /// The last try has come as far as to make a backup.
+    stores: bool,
+    /// What was recorded of what keeps it from that: once is enough.
+    noted: Option<String>,
 }
 
 impl Streaming<'_> {
     /// Returns when it is stopped.
     fn receive(&mut self) -> Result<(), Broken> {
         let settings = self.config.backup_settings().map_err(BackupError::from)?;
+        self.stores = false;
         let mut connected = Connected::open(self.config)?;
         let (kind, obstacle) = connected.server.kind(settings.kind, &connected.programs)?;
         if kind != Kind::Physical {
@@ -187,6 +191,8 @@ impl Streaming<'_> {
                 human_duration(FAILED, Locale::En)
             )));
         }
+        // A backup that was made has resolved it, and the next one would again: what comes now is only logged.
+        (self.noted, self.stores) = (None, true);
         let folder = staging::open(self.config, settings).map_err(BackupError::from)?;
         let wal = WalFolder::open(&folder, &connected.server)?;
         let (_receiving, mut stream) = {
@@ -284,7 +290,14 @@ impl Streaming<'_> {
         }
     }
 
-    /// Why nothing is received, or stored, is in the run log, and an alert, as the failure of a backup is.
+    fn note(&mut self, why: String) {
+        if !self.stores && self.noted.as_ref() != Some(&why) {
+            let _ = self.record(anyhow::anyhow!(why.clone()).into());
+            self.noted = Some(why);
+        }
+    }
+
+    /// Why no backup is even tried is in the run log, and an alert, as the failure of one is.
     fn record(&self, failure: Failure) -> Failure {
         let mut failure = Some(failure);
         let unknown = || Failure::from(anyhow::anyhow!("WAL is not received"));
