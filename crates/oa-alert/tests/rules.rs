@@ -100,6 +100,34 @@ fn ran(service: &Service, task: &str, day: NaiveDate, inserted: u64, collected: 
 }
 
 #[test]
+fn a_stream_of_wal_that_has_ended_is_reported_although_nothing_has_a_schedule() {
+    let service = Service::start(DINGTALK);
+    let mut heard = Heard(0);
+    let begun = |ago: &str| {
+        format!(
+            "UPDATE oa.tasks SET last_started_at = now() - interval '{ago}' WHERE name = 'backup-stream'"
+        )
+    };
+    service.sql(
+        "INSERT INTO oa.tasks (name, tool, title, last_status, last_run_id, last_success_at)
+         VALUES ('backup-stream', 'oa-backup', '连续备份', 'success', gen_random_uuid(), now());
+         INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, inserted)
+         SELECT oa.uuid_floor(t), 'oa-backup', 'backup-stream', 'cron', 'h', 'm', 'b', 1, 1, '0', t, t, 'success', 0
+         FROM generate_series(now() - interval '6 hours', now() - interval '40 minutes', interval '1 minute') t",
+    );
+    service.sql(&begun("20 minutes"));
+    assert!(rules(&service.check().1).is_empty(), "it may be restarted");
+    service.sql(&begun("40 minutes"));
+    let text = heard.once(&service, "run_missed", 2);
+    assert!(
+        text.contains("连续备份") && text.contains("systemctl start oa-backup-stream"),
+        "{text}"
+    );
+    service.sql(&begun("1 second"));
+    heard.over(&service);
+}
+
+#[test]
 fn runs_that_succeed_with_nothing_new_for_days_are_stale() {
     let service = Service::start(DINGTALK);
     let mut heard = Heard(0);

@@ -14,9 +14,10 @@ pub(crate) fn is_of(server: &Server, backup: &Backup) -> bool {
     backup.meta.system_id == server.system_id
 }
 
-/// The full backup that the WAL continues from. One of the future was made while a clock was wrong.
+/// The full backup that the WAL continues from. One of the future was made while a clock was wrong: the server's, whose times they are. That
+/// this machine's is behind makes none of them one of the future.
 pub(crate) fn newest_full(server: &Server, backups: &[Backup]) -> Option<Backup> {
-    let now = Utc::now() + MAX_CLOCK_SKEW;
+    let now = Utc::now().max(server.asked_at) + MAX_CLOCK_SKEW;
     backups
         .iter()
         .filter(|b| is_of(server, b) && b.meta.timeline <= server.timeline)

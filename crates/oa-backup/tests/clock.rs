@@ -90,6 +90,13 @@ fn a_clock_that_jumps_loses_nothing_and_is_reported() {
         "{}",
         output.stdout
     );
+    let plan = service.restore(&["plan", "--to", "latest"]).output();
+    let plan = done(plan.unwrap()).expect(0);
+    assert!(
+        plan.stderr.contains("in the future by the clock"),
+        "{}",
+        plan.stderr
+    );
     let state =
         "SELECT (restorable_to < now()) || ' ' || (full_at < now()) FROM oa.repository_state";
     assert_eq!(
@@ -124,4 +131,16 @@ fn a_clock_that_jumps_loses_nothing_and_is_reported() {
     service.take("incremental");
     latest_has(&service, "at last");
     service.backup(&["verify", "--read-data"]).expect(0);
+}
+
+#[test]
+fn a_machine_whose_clock_is_behind_the_servers_goes_on_from_the_newest_full_backup() {
+    let service = Service::ready("kind = \"physical\"");
+    service.take("full");
+    let behind = clock(-400);
+    at(&service, &behind, &["incremental"]).expect(0);
+    at(&service, &behind, &["incremental"]).expect(0);
+    let listed = service.list();
+    let fulls = listed.iter().filter(|b| b["level"] == "full").count();
+    assert_eq!(fulls, 1, "{listed:?}");
 }

@@ -186,3 +186,16 @@ fn what_a_server_committed_seconds_before_it_died_is_restored() {
     drop(stream);
     assert_eq!(restored(&service, "SELECT id::text FROM t"), "7");
 }
+
+#[test]
+fn a_stream_that_cannot_receive_anything_is_in_the_run_log() {
+    let service = Service::start_with("kind = \"logical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service
+        .backup(&["stream"])
+        .failed(77, "WAL cannot be received");
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'backup-stream' AND status = 'failed'"),
+        1
+    );
+}

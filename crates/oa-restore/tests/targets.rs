@@ -152,6 +152,19 @@ fn a_cluster_is_restored_ready_to_run_and_started() {
     service
         .restore(&["cluster", "--to", "latest", "--target-dir", to, "--force"])
         .failed(77, "add --yes");
+    // Not even then where the backups are.
+    for (name, why) in [
+        ("repository", "the repository"),
+        ("repository/new", "lies within the repository"),
+        (".", "the repository"),
+        ("state", "staging"),
+    ] {
+        let at = service.path(name).display().to_string();
+        let arguments = ["--to", "latest", "--target-dir", &at, "--force", "--yes"];
+        service
+            .restore(&[&["cluster"][..], &arguments[..]].concat())
+            .failed(77, why);
+    }
     service
         .restore(&[
             "cluster",

@@ -30,7 +30,7 @@ pub(super) fn find(
     calendar: &Calendar,
     now: DateTime<Utc>,
 ) -> Result<Vec<Finding>, postgres::Error> {
-    // Backups have rules of their own, and a source that is off owes nothing.
+    // Backups have rules of their own but for their stream, and a source that is off owes nothing.
     let rows = client.query(
         "SELECT t.name, t.title, t.last_success_at, array_agg(r.started_at ORDER BY r.started_at)
          FROM oa.tasks t CROSS JOIN LATERAL (
@@ -64,7 +64,59 @@ pub(super) fn find(
             expected: Expected::Rhythm,
         })
     };
-    Ok(rows.iter().filter_map(finding).collect())
+    let mut found: Vec<Finding> = rows.iter().filter_map(finding).collect();
+    found.extend(stream(client, config.timezone, now, grace.max(LATE))?);
+    Ok(found)
+}
+
+/// A stream of WAL that has worked for hours and ended: the hourly backups beside it hide that hours can be lost again, and not a minute.
+/// It stores in the interval of its `--every`, more often where it is started again, and begins again whenever it likes.
+fn stream(
+    client: &mut Client,
+    zone: Tz,
+    now: DateTime<Utc>,
+    late: TimeDelta,
+) -> Result<Option<Finding>, postgres::Error> {
+    let row = client.query_opt(
+        "SELECT t.name, t.title, t.last_success_at, t.last_started_at,
+                ARRAY(SELECT r.started_at FROM oa.runs r
+                      WHERE r.task = t.name AND r.started_at > now() - interval '90 days' AND r.started_at <= now()
+                      ORDER BY r.seq DESC LIMIT 20)
+         FROM oa.tasks t
+         WHERE t.name = 'backup-stream' AND t.tool = 'oa-backup' AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at)
+           AND t.last_started_at BETWEEN now() - interval '30 days' AND now() - interval '10 minutes'
+           AND (t.lease_until IS NULL OR t.lease_until < now())
+           AND EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at < t.last_started_at - interval '3 hours'
+                       AND r.started_at > now() - interval '90 days')",
+        &[],
+    )?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let last: DateTime<Utc> = row.get(3);
+    let starts: Vec<DateTime<Utc>> = row.get(4);
+    let mut gaps: Vec<TimeDelta> = starts.windows(2).map(|w| w[0] - w[1]).collect();
+    gaps.sort();
+    let usual = gaps.get(gaps.len() / 2).copied().unwrap_or(LATE);
+    let due_at = last + usual;
+    if now <= due_at + (usual / 2).max(late) {
+        return Ok(None);
+    }
+    Ok(Some(Finding::RunMissed {
+        task: row.get(0),
+        title: row.get(1),
+        due_at,
+        late: seconds_since(due_at, now),
+        last_started_at: Some(last),
+        last_success_at: row.get(2),
+        never: false,
+        missed: Missed {
+            times: 1,
+            days: vec![due_at.with_timezone(&zone).date_naive()],
+            ..Missed::default()
+        },
+        expected: Expected::Rhythm,
+    }))
 }
 
 /// When it should have run by its rhythm and did not: the first time, and the days.

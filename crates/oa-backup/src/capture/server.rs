@@ -67,6 +67,8 @@ impl Connected {
 /// What is known of a server. Sizes are bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
+    /// Its clock, when it was asked.
+    pub(crate) asked_at: DateTime<Utc>,
     /// `server_version_num`.
     pub(crate) version: i32,
     pub(crate) system_id: String,
@@ -102,7 +104,7 @@ impl Server {
                         current_database()::text,
                         (SELECT coalesce(sum(pg_database_size(oid)), 0)::int8 FROM pg_database WHERE has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'MEMBER')),
                         pg_database_size(current_database()),
-                        (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size')",
+                        (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size'), clock_timestamp()",
                 &[],
             )
             .map_err(&failed)?;
@@ -131,6 +133,7 @@ impl Server {
             "block_size",
         ])?;
         Ok(Self {
+            asked_at: row.get(10),
             version: row.get(0),
             system_id: row.get(1),
             timeline: row.get::<_, i32>(2).cast_unsigned(),

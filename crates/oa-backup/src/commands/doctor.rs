@@ -15,8 +15,8 @@ use oa_repository::{
 use oa_wording::Wording;
 use serde_json::json;
 
-use super::print;
 use super::status::RepositoryState;
+use super::{print, stream};
 use crate::capture::rights;
 use crate::capture::server::Connected;
 use crate::chain;
@@ -181,6 +181,12 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
     if kind == Kind::Physical && has_full {
         let lost = connected.source(&settings.slot).lost()?;
         found.extend(lost.map(|what| Ailment::new(what, "oa-backup incremental")));
+    }
+    if let Some(lag) = stream::measure(config)?.filter(|lag| lag.seconds.is_none()) {
+        found.push(Ailment::of_words(format!(
+            "{} Its log says why; restart it",
+            lag.sentence().trim_end()
+        )));
     }
     let staging = staging::open(config, settings)?;
     let needed = match kind {

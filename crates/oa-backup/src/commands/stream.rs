@@ -17,7 +17,7 @@ use oa_core::app::config::{Config, Locale};
 use oa_core::app::exit;
 use oa_core::app::flush_now;
 use oa_core::app::output::human_duration;
-use oa_core::app::work::{self, Job};
+use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::supervise::StopSignal;
 use oa_core::base::units::{Bytes, Span};
 use oa_core::journal::Recorder;
@@ -46,6 +46,8 @@ const MEASURE: Duration = Duration::from_secs(10);
 const WORKS: Duration = Duration::from_secs(60);
 /// So often it may end before that until nobody tries at once.
 const AT_ONCE: u32 = 3;
+/// A receiver that gets no further in so many ticks, although the server has more, hangs.
+const HANGS: u32 = 60;
 /// So many marks are enough for a day of lag.
 const MARKS: usize = 86_400;
 
@@ -64,6 +66,8 @@ enum Broken {
     Ended(String),
     /// As it is set up there are only dumps.
     Refused(BackupError),
+    /// No backup could be made, which is in the run log already.
+    NotStored(String),
     /// Anything else; it is tried again later.
     Failed(String),
 }
@@ -108,6 +112,8 @@ pub(crate) fn run(
         seen: None,
         was_down: false,
         ended: 0,
+        stores: false,
+        noted: None,
     };
     while !StopSignal.requested() {
         match streaming.receive() {
@@ -122,9 +128,14 @@ pub(crate) fn run(
                 let many = streaming.ended > AT_ONCE;
                 let _ = StopSignal.wait(if many { FAILED } else { AGAIN });
             }
-            Err(Broken::Refused(error)) => return Err(error.into()),
+            Err(Broken::Refused(error)) => return Err(streaming.record(error.into())),
+            Err(Broken::NotStored(why)) => {
+                tracing::error!("{why}");
+                let _ = StopSignal.wait(FAILED);
+            }
             Err(Broken::Failed(why)) => {
                 tracing::error!("{why}");
+                streaming.note(why);
                 let _ = StopSignal.wait(FAILED);
             }
         }
@@ -145,12 +156,17 @@ struct Streaming<'a> {
     was_down: bool,
     /// How often in a row the receiver has ended soon.
     ended: u32,
+    /// The last try has come as far as to make a backup.
+    stores: bool,
+    /// What was recorded of what keeps it from that: once is enough.
+    noted: Option<String>,
 }
 
 impl Streaming<'_> {
     /// Returns when it is stopped.
     fn receive(&mut self) -> Result<(), Broken> {
         let settings = self.config.backup_settings().map_err(BackupError::from)?;
+        self.stores = false;
         let mut connected = Connected::open(self.config)?;
         let (kind, obstacle) = connected.server.kind(settings.kind, &connected.programs)?;
         if kind != Kind::Physical {
@@ -170,11 +186,13 @@ impl Streaming<'_> {
         self.was_down = false;
         // What is missing until now, or a full backup, by a receiver that ends.
         if !self.store() {
-            return Err(Broken::Failed(format!(
+            return Err(Broken::NotStored(format!(
                 "nothing is received before a backup was made; tried again in {}",
                 human_duration(FAILED, Locale::En)
             )));
         }
+        // A backup that was made has resolved it, and the next one would again: what comes now is only logged.
+        (self.noted, self.stores) = (None, true);
         let folder = staging::open(self.config, settings).map_err(BackupError::from)?;
         let wal = WalFolder::open(&folder, &connected.server)?;
         let (_receiving, mut stream) = {
@@ -205,6 +223,8 @@ impl Streaming<'_> {
     ) -> Result<(), Broken> {
         let mut marks: VecDeque<(Lsn, DateTime<Utc>)> = VecDeque::new();
         let (began, mut stored) = (Instant::now(), Instant::now());
+        // Ticks, because storing takes its time too.
+        let (mut before, mut unmoved) = (None, 0);
         loop {
             if let Some(why) = stream.ended() {
                 return Err(Broken::Ended(format!(
@@ -224,7 +244,19 @@ impl Streaming<'_> {
             if marks.len() > MARKS {
                 marks.pop_front();
             }
-            if stored.elapsed() >= self.every {
+            unmoved = if marks.is_empty() || received != before {
+                0
+            } else {
+                unmoved + 1
+            };
+            before = received;
+            if unmoved > HANGS {
+                return Err(Broken::Ended(
+                    "WAL is not received now: pg_receivewal hangs, and is started again".to_owned(),
+                ));
+            }
+            // What hangs would only keep a backup waiting.
+            if unmoved == 0 && stored.elapsed() >= self.every {
                 stored = Instant::now();
                 self.store();
             }
@@ -256,6 +288,24 @@ impl Streaming<'_> {
                 false
             }
         }
+    }
+
+    fn note(&mut self, why: String) {
+        if !self.stores && self.noted.as_ref() != Some(&why) {
+            let _ = self.record(anyhow::anyhow!(why.clone()).into());
+            self.noted = Some(why);
+        }
+    }
+
+    /// Why no backup is even tried is in the run log, and an alert, as the failure of one is.
+    fn record(&self, failure: Failure) -> Failure {
+        let mut failure = Some(failure);
+        let unknown = || Failure::from(anyhow::anyhow!("WAL is not received"));
+        let result = work::recorded(self.recorder, &job(), |_| {
+            Err::<JobOutcome<()>, Failure>(failure.take().unwrap_or_else(unknown))
+        });
+        flush_now(self.config);
+        result.err().unwrap_or_else(unknown)
     }
 
     /// What was received of a server that is gone goes into the repository at once: it may not come back.

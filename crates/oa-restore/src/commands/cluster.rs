@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::options::{Kind, RunArgs, TargetArgs};
 use super::session::{Session, recorded};
-use super::target_dir::{REMEDY_ON_THE_WAY, TargetDir};
+use super::target_dir::{REMEDY_ON_THE_WAY, TargetDir, keep_off};
 use crate::disk::check_room;
 use crate::plan::{Physical, RestorePlan, Strategy};
 use crate::recover::account::Account;
@@ -78,6 +78,7 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
     let histories = session.planner(&[system], &work).histories(system)?;
     let account = Account::find(&[args.owner.as_str()])?;
     let of = format!("full backup {}", physical.full.id);
+    keep_off(&args.target_dir, session.place.folder(), &session.staging)?;
     let dir = TargetDir::look(&args.target_dir, &of, args.force, args.run.yes)?;
     let parent = dir.parent().to_owned();
     if !account.reaches(&parent) {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::options::{RunArgs, TargetArgs};
 use super::session::{Session, recorded};
-use super::target_dir::{REMEDY_ON_THE_WAY, TargetDir};
+use super::target_dir::{REMEDY_ON_THE_WAY, TargetDir, keep_off};
 use crate::disk::check_room;
 use crate::error::stop_if_asked;
 use crate::{PROGRAM, RestoreError, plan};
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
         return Ok(exit::OK);
     }
     let of = format!("files {} {:?}", backup.id, args.paths);
+    keep_off(&args.target_dir, session.place.folder(), &session.staging)?;
     let dir = TargetDir::look(&args.target_dir, &of, args.force, args.run.yes)?;
     check_room(&[dir.need(bytes)])?;
     let job = Job::by_hand(PROGRAM, "restore-files", "文件恢复");

@@ -37,6 +37,54 @@ struct Marker {
     part: Option<PathBuf>,
 }
 
+/// Refuses a directory where the backups themselves are, or around it: moved aside they would be gone, in the middle of the restore. The
+/// same holds for `staging`, where the private servers stand.
+pub(crate) fn keep_off(
+    path: &Path,
+    repository: Option<&Path>,
+    staging: &Path,
+) -> Result<(), Failure> {
+    let target = resolved(path);
+    let refused = |what: &str, folder: &Path| {
+        let text = format!(
+            "{what} {} is, or lies within, {}, and would be moved aside or filled; restore into another directory",
+            folder.display(),
+            target.display()
+        );
+        Failure::from(RestoreError::Refused(text))
+    };
+    if let Some(folder) = repository {
+        let real = resolved(folder);
+        if real.starts_with(&target) {
+            return Err(refused("the repository", folder));
+        }
+        if target.starts_with(&real) {
+            return Err(RestoreError::Refused(format!(
+                "{} lies within the repository {}; restore into another directory",
+                target.display(),
+                folder.display()
+            ))
+            .into());
+        }
+    }
+    if resolved(staging).starts_with(&target) {
+        return Err(refused("staging", staging));
+    }
+    Ok(())
+}
+
+/// Without links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for there in path.ancestors() {
+        if let Ok(real) = fs::canonicalize(there) {
+            let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+            return real.components().chain(rest.components()).collect();
+        }
+    }
+    path
+}
+
 #[derive(Debug)]
 pub(crate) struct TargetDir {
     path: PathBuf,

@@ -66,7 +66,7 @@ impl Planner<'_> {
                 let newest = |b: &&Backup| (b.meta.restorable_to <= now, b.meta.restorable_to);
                 let wal_backup = mine(Level::Incremental).max_by_key(newest);
                 let full = mine(Level::Full).max_by_key(newest);
-                match (wal_backup, full) {
+                let mut plan = match (wal_backup, full) {
                     (Some(wal_backup), full)
                         if full.is_none_or(|f| newest(&f) <= newest(&wal_backup)) =>
                     {
@@ -74,7 +74,16 @@ impl Planner<'_> {
                     }
                     (_, Some(full)) => self.full_alone(target, full),
                     (_, None) => Err(RestoreError::NoPlan(earliest())),
+                }?;
+                let all = mine(Level::Full).chain(mine(Level::Incremental));
+                let last = all.map(|b| b.meta.restorable_to).max();
+                if let Some(last) = last.filter(|last| *last > now && plan.as_of <= now) {
+                    plan.notes.push(format!(
+                        "there are backups up to {}, which is in the future by the clock of this machine, and they were left out; if it is this clock that is behind, correct it first",
+                        self.shown(last)
+                    ));
                 }
+                Ok(plan)
             }
             Target::Time(at) => {
                 let mut wal_backups: Vec<&Backup> = mine(Level::Incremental)

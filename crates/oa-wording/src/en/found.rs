@@ -137,6 +137,9 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                     Expected::Configured => format!(
                         "What to do: check that cron runs, that the crontab still has the line that starts it, and that the machine was on; if it is not needed any more, take its schedule out of the configuration, then: oa-crawl forget {task}"
                     ),
+                    Expected::Rhythm if task == "backup-stream" => {
+                        "What to do: start it again: systemctl start oa-backup-stream, or oa-backup stream; its log says why it ended. If it is not needed any more: oa-crawl forget backup-stream".to_owned()
+                    }
                     Expected::Rhythm => format!(
                         "What to do: check that cron runs, that the crontab still has the line that starts it, and that the machine was on; if it is not needed any more: oa-crawl forget {task}"
                     ),

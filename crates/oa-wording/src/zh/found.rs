@@ -128,6 +128,9 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                     Expected::Configured => format!(
                         "处理：检查 cron 是否在运行、crontab 中启动它的那一行是否还在，以及机器是否关机；不再需要则先从配置中删除它的 schedule，再执行 oa-crawl forget {task}"
                     ),
+                    Expected::Rhythm if task == "backup-stream" => {
+                        "处理：重新启动：systemctl start oa-backup-stream，或 oa-backup stream；结束原因见其日志。不再需要则执行 oa-crawl forget backup-stream".to_owned()
+                    }
                     Expected::Rhythm => format!(
                         "处理：检查 cron 是否在运行、crontab 中启动它的那一行是否还在，以及机器是否关机；不再需要则执行 oa-crawl forget {task}"
                     ),
