@@ -18,11 +18,7 @@ const PROGRAMS: [&str; 6] = [
 
 fn pages() -> Vec<PathBuf> {
     let root = oa_testkit::workspace_root();
-    let top = [
-        "README.md",
-        "README.zh-CN.md",
-        "CHANGELOG.md",
-    ];
+    let top = ["README.md", "README.zh-CN.md", "CHANGELOG.md"];
     let mut pages: Vec<PathBuf> = top.iter().map(|p| root.join(p)).collect();
     for folder in ["docs", "docs/adr", "docs/zh"] {
         let found = fs::read_dir(root.join(folder)).unwrap();
