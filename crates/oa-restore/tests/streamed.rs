@@ -108,8 +108,8 @@ fn a_stream_goes_on_whatever_ends_it_or_its_server() {
     let mut stream = Stream::start(&service, "1s");
     stored_after(&service, "what is streamed to be stored");
     assert!(lag(&service).unwrap() < 10.0);
-    let said = service.backup(&["status"]).ok().stdout;
-    assert!(said.contains("WAL is streamed: "), "{said}");
+    let status = service.backup(&["status"]).ok().stdout;
+    assert!(status.contains("WAL is streamed: "), "{status}");
 
     // Beside it the lines of the crontab do what they always do, also across segments.
     service.sql("INSERT INTO t SELECT generate_series(1, 20000); SELECT pg_switch_wal(); INSERT INTO t VALUES (0)");
