@@ -46,7 +46,7 @@ fn all_three_robots_take_a_signed_message_and_the_alert_is_settled() {
     // With a key, each message carries links that act, of its own channel and of nothing else.
     oa_testkit::write_private(
         &service.dir.path().join(".env"),
-        "OA_LINK_KEY=test-key-of-links-0123\n".to_owned(),
+        "OA_LINK_KEY=test-key-of-links-0123\n",
     );
     service.configure(
         "",

@@ -632,7 +632,8 @@ fn collect_in_time(context: Context, stop: StopSignal) -> Result<Collected, Fetc
         let collected = collect(&context);
         // Its browser ends before this process may.
         drop(context);
-        sender.send(collected)
+        // Whoever waited may have given up.
+        let _ = sender.send(collected);
     });
     loop {
         let (kind, message) = match receiver.recv_timeout(POLL) {

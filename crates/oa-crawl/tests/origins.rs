@@ -43,8 +43,7 @@ const RECORDS: &str = r#"{"list": [{"code": "RB"}]}"#;
 fn a_redirect_elsewhere_takes_no_secret_header_and_no_cookie_along() {
     let service = Service::start();
     let other = Site::start(|_| Answer::json(RECORDS));
-    let mut followed = 0;
-    for status in [301, 302, 303, 307, 308] {
+    for (followed, status) in [301, 302, 303, 307, 308].into_iter().enumerate() {
         let there = format!("{}/x?y=1", other.url);
         let site = Site::start(move |asked| match asked.path.as_str() {
             "/start" => Answer::redirect(302, "/next"),
@@ -55,7 +54,6 @@ fn a_redirect_elsewhere_takes_no_secret_header_and_no_cookie_along() {
         assert!(code == 1 && error.contains("redirects in [fetch]"), "{row}");
         assert!(error.contains(&other.url), "{row}");
         assert_eq!(other.asked().len(), followed, "nobody has said that it may");
-        followed += 1;
         let may = format!("redirects = [\"{}\"]", other.url);
         let (code, row) = run(&service, &source(&site.url, "/start", &may));
         assert_eq!(code, 0, "{row}");

@@ -1,5 +1,5 @@
 //! A stream of WAL beside the lines of the crontab: seconds can be lost and not an hour, whatever ends it or its server.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;
 

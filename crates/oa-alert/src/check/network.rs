@@ -10,6 +10,9 @@ use postgres::Client;
 /// So many sites at once are not ill by themselves.
 const SITES: usize = 3;
 
+/// The runs that failed for the network, and since when their machine's is open.
+type OfHost = (Vec<Box<RunFailed>>, Option<DateTime<Utc>>);
+
 /// The machines that reach nothing, by the runs whose incidents are open. What follows from an incident that is open keeps it open, however long
 /// ago it began.
 pub(crate) fn find(client: &mut Client) -> Result<Vec<Finding>, postgres::Error> {
@@ -21,8 +24,7 @@ pub(crate) fn find(client: &mut Client) -> Result<Vec<Finding>, postgres::Error>
            AND i.opened_at > coalesce(n.opened_at, now()) - interval '12 hours' ORDER BY a.seq",
         &[],
     )?;
-    let mut by_host: BTreeMap<String, (Vec<Box<RunFailed>>, Option<DateTime<Utc>>)> =
-        BTreeMap::new();
+    let mut by_host: BTreeMap<String, OfHost> = BTreeMap::new();
     for row in &rows {
         if let Event::RunFailed(run) = event::from_json(row.get(0), row.get(1), row.get(2))
             && !run.provider.is_empty()

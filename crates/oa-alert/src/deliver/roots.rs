@@ -111,6 +111,9 @@ fn name_of(event: &Event, wording: &Wording) -> String {
     }
 }
 
+/// Fingerprint, event, and since when and until when it is open.
+type Root = (String, Event, DateTime<Utc>, Option<DateTime<Utc>>);
+
 /// Marks what follows from an incident that is open, or was until now; ends the wait of what has gone with its cause.
 pub(super) fn mark(client: &mut Client) -> Result<(), postgres::Error> {
     let rows = client.query(
@@ -123,7 +126,7 @@ pub(super) fn mark(client: &mut Client) -> Result<(), postgres::Error> {
         ),
         &[&ROOT_RULES.as_slice()],
     )?;
-    let roots: Vec<(String, Event, DateTime<Utc>, Option<DateTime<Utc>>)> = rows
+    let roots: Vec<Root> = rows
         .iter()
         .map(|row| {
             let fingerprint: String = row.get(0);

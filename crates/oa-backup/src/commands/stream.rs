@@ -385,7 +385,7 @@ pub(super) fn measure(config: &Config) -> Result<Option<Lag>, BackupError> {
         let progress = source.progress()?;
         let took = began.elapsed();
         let bytes = to.0.saturating_sub(progress.received.unwrap_or(to).0);
-        let seconds = (bytes == 0).then(|| took.as_secs_f64());
+        let seconds = (bytes == 0).then_some(took.as_secs_f64());
         if seconds.is_some() || took > MEASURE || !streams(&progress) {
             return Ok(Some(Lag { seconds, bytes }));
         }

@@ -62,7 +62,7 @@ fn runs(event: &Event) -> Option<(String, Option<NaiveDate>)> {
             let day = run.day.as_deref().and_then(|day| day.parse().ok());
             Some((run.task.clone(), day))
         }
-        Event::Found(finding) => match finding {
+        Event::Found(
             Finding::OpeningAtRisk { task, .. }
             | Finding::RunMissed {
                 task,
@@ -71,9 +71,8 @@ fn runs(event: &Event) -> Option<(String, Option<NaiveDate>)> {
             }
             | Finding::PartialStreak { task, .. }
             | Finding::DataStale { task, .. }
-            | Finding::DataFalling { task, .. } => Some((task.clone(), None)),
-            _ => None,
-        },
+            | Finding::DataFalling { task, .. },
+        ) => Some((task.clone(), None)),
         _ => None,
     }
 }

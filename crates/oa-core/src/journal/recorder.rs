@@ -91,7 +91,7 @@ pub enum Persisted {
 /// Where a start is known.
 enum Begun {
     /// In PostgreSQL; with what its clock is ahead of this machine's.
-    Here(Client, TimeDelta),
+    Here(Box<Client>, TimeDelta),
     /// Here alone, because of this.
     Alone(Option<TimeDelta>, String),
     /// The task is somebody else's.
@@ -286,7 +286,7 @@ impl Recorder {
             }
         };
         let (connection, offset, unreachable) = match self.begin_there(&mut start)? {
-            Begun::Here(connection, offset) => (Some(connection), Some(offset), None),
+            Begun::Here(connection, offset) => (Some(*connection), Some(offset), None),
             Begun::Alone(offset, why) => (None, offset, Some(why)),
             Begun::Elsewhere(reason) => return Ok(StartOutcome::Skipped { reason }),
         };
@@ -349,7 +349,7 @@ impl Recorder {
             corrected.compare_days(self.policy.timezone);
             start.other_day = corrected.other_day;
             let reason = match store::begin(&mut client, &corrected) {
-                Ok(Lease::Acquired) => return Ok(Begun::Here(client, offset)),
+                Ok(Lease::Acquired) => return Ok(Begun::Here(Box::new(client), offset)),
                 Ok(Lease::AlreadyDone) => format!("{} was done by another machine", start.task),
                 Ok(Lease::HeldBy { host }) => format!("{} runs already on {host}", start.task),
                 // It may have been closed since the run before.

@@ -140,9 +140,12 @@ fn copy(
     // What the driver says when the server has refused something is the server's error, which `finish` gives.
     let mut refused = false;
     for row in batch.rows.iter().skip(first).take(MOST) {
-        let row = row.map_err(CopyError::Rows)?;
+        let mut row = row.map_err(CopyError::Rows)?;
         rounded.look_at(&row);
-        if !write(&zoned.put(row), &mut block) {
+        if zoned.changes(&row) {
+            zoned.put(row.to_mut());
+        }
+        if !write(&row, &mut block) {
             return Ok(None);
         }
         rows += 1;

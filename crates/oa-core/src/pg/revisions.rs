@@ -5,8 +5,6 @@
 //! version that was replaced (its xmax) is not the one that is seen, fewer rows are kept than changed, and the rows are locked and the
 //! statement is repeated.
 
-use std::borrow::Cow;
-
 use postgres::{GenericClient, Transaction};
 use serde_json::Value;
 use uuid::Uuid;
@@ -207,8 +205,10 @@ pub fn rows_with_key(
         .collect();
     let of_types: Vec<String> = types.iter().map(|r| r.get(1)).collect();
     let zoned = Zoned::of(batch, &of_types);
-    let rows = rows.iter().map(Cow::Borrowed);
-    let rows: Vec<Vec<Value>> = rows.map(|row| zoned.put(row).into_owned()).collect();
+    let mut rows = rows.to_vec();
+    for row in &mut rows {
+        zoned.put(row);
+    }
     let found = client.query(
         &format!(
             "SELECT oa_number FROM ROWS FROM (json_to_recordset($1::text::json) AS ({})) WITH ORDINALITY oa_row ({}, oa_number)

@@ -11,8 +11,6 @@
 //! Local times are those of the batch's zone, also where a column holds points in time (`timestamptz`): what the server's own zone is
 //! changes nothing.
 
-use std::borrow::Cow;
-
 use chrono::{NaiveDate, NaiveDateTime};
 use postgres::Transaction;
 use postgres::types::ToSql;
@@ -153,9 +151,12 @@ pub fn upsert(
     let statement = Statement::prepare(tx, batch, &table, by, Input::Json)?;
     let mut chunk = Vec::with_capacity(CHUNK.min(batch.rows.len()));
     for row in batch.rows.iter().skip(first) {
-        let row = row.map_err(|source| unreadable(batch, source))?;
+        let mut row = row
+            .map_err(|source| unreadable(batch, source))?
+            .into_owned();
         rounded.look_at(&row);
-        chunk.push(zoned.put(row).into_owned());
+        zoned.put(&mut row);
+        chunk.push(row);
         if chunk.len() == CHUNK {
             statement.run(tx, batch, first, &chunk, &mut done)?;
             first += chunk.len();
@@ -494,23 +495,21 @@ impl<'a> Zoned<'a> {
     }
 
     /// A local time without a zone gets one.
-    pub(super) fn put<'r>(&self, row: Cow<'r, Vec<Value>>) -> Cow<'r, Vec<Value>> {
-        let local = |i: &&usize| {
-            let text = row.get(**i).and_then(Value::as_str);
-            text.is_some_and(is_local_time)
-        };
-        let local: Vec<usize> = self.columns.iter().filter(local).copied().collect();
-        if local.is_empty() {
-            return row;
-        }
-        let mut row = row.into_owned();
-        for i in local {
-            if let Some(Value::String(text)) = row.get_mut(i) {
+    pub(super) fn put(&self, row: &mut [Value]) {
+        for i in &self.columns {
+            if let Some(Value::String(text)) = row.get_mut(*i)
+                && is_local_time(text)
+            {
                 text.push(' ');
                 text.push_str(self.zone);
             }
         }
-        Cow::Owned(row)
+    }
+
+    /// Whether it has a local time without a zone.
+    pub(super) fn changes(&self, row: &[Value]) -> bool {
+        let mut values = self.columns.iter().filter_map(|i| row.get(*i)?.as_str());
+        values.any(is_local_time)
     }
 }
 
@@ -523,9 +522,11 @@ fn is_local_time(text: &str) -> bool {
 
 /// What PostgreSQL rounds to what a column can hold, without a word.
 pub(super) struct Rounded {
-    /// Of each column that can lose digits: its place, what it is, how it loses them, how many values did, and the first of them.
-    columns: Vec<(usize, String, Box<Loses>, u64, Option<String>)>,
+    columns: Vec<Lossy>,
 }
+
+/// A column that can lose digits: its place, what it is, how it loses them, how many values did, and the first of them.
+type Lossy = (usize, String, Box<Loses>, u64, Option<String>);
 
 impl Rounded {
     fn of(batch: &Batch, types: &[String]) -> Self {

@@ -29,6 +29,9 @@ use crate::PROGRAM;
 use crate::collector::Job;
 use crate::source::{Shows, Source, Sources};
 
+/// A due time that is closed without a run, and why.
+type Closing = (DateTime<Utc>, Unmade, String);
+
 /// The jobs that are due now; notes that they are started. Each list is of one source: oldest first, one after the other.
 pub(super) fn jobs<'a>(
     config: &Config,
@@ -192,11 +195,7 @@ impl Planner<'_> {
 
     /// Slots of days that are over and that the site did not show any more even when these were due are no holes: nobody could have collected
     /// them. And the others.
-    fn impossible(
-        &self,
-        source: &Source,
-        slots: &[OpenSlot],
-    ) -> (Vec<(DateTime<Utc>, Unmade, String)>, Vec<OpenSlot>) {
+    fn impossible(&self, source: &Source, slots: &[OpenSlot]) -> (Vec<Closing>, Vec<OpenSlot>) {
         let mut impossible = Vec::new();
         let mut others = Vec::new();
         for slot in slots {

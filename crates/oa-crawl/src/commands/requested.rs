@@ -48,10 +48,9 @@ pub(super) fn carry_out(
         };
         tracing::info!("{}: requested by {}", source.name, request.requested_by);
         let own = one(config, calendar, collector, source, &request);
-        let ended = own.as_ref().map_or_else(
-            |refused| (false, None, refused.clone()),
-            |reports| outcome(reports),
-        );
+        let ended = own
+            .as_ref()
+            .map_or_else(|refused| (false, None, refused.clone()), outcome);
         connected(&collector.recorder, |client| {
             requests::end(client, &request, ended.0, ended.1, &ended.2)
         });

@@ -51,7 +51,7 @@ fn check_latest(source: &Source) -> Result<(), String> {
     if latest.columns.is_empty() {
         return Err("[latest] names no columns".to_owned());
     }
-    let of_rows = latest.columns.values().flat_map(|names| names.all());
+    let of_rows = latest.columns.values().flat_map(forms::Names::all);
     for column in [&latest.key, &latest.largest].into_iter().chain(of_rows) {
         if !source.fields.iter().any(|f| f.column == *column) {
             return Err(format!(

@@ -180,5 +180,5 @@ fn put_rows_back(
     in_place::make_natural_keys(tx, &keys)?;
     in_place::drop_undo(tx, &before)?;
     let dropped: Vec<String> = keys.iter().map(|(_, key)| key.item.clone()).collect();
-    in_place::close(tx, opened, &dropped)
+    in_place::close(tx, &opened, &dropped)
 }

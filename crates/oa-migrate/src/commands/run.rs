@@ -41,6 +41,9 @@ use crate::proof::report::{Phases, Report, Status, TableReport};
 use crate::proof::tables::ComparisonResult;
 use crate::runs::{self, RunFolder, Stage, base, folder, target};
 
+/// What was loaded of each table, and the seconds that took.
+type LoadTimes = Vec<(Loaded, f64)>;
+
 /// Move a SQLite database into PostgreSQL and prove it
 #[derive(Debug, clap::Args)]
 #[command(
@@ -347,7 +350,7 @@ impl Migration<'_> {
         &mut self,
         plan: &mut Plan,
         rejects: &Rejects,
-    ) -> Result<(Vec<(Loaded, f64)>, Vec<ComparisonResult>)> {
+    ) -> Result<(LoadTimes, Vec<ComparisonResult>)> {
         let (snapshot, jobs) = (self.folder.snapshot(), self.args.jobs.count());
         let rows: u64 = plan.tables.iter().map(|t| t.stats.rows).sum();
         loop {

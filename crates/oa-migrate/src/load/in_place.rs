@@ -114,7 +114,7 @@ pub(crate) fn open(tx: &mut Transaction<'_>, tables: &[&str], emptied: &[&str]) 
 }
 
 /// Makes everything as it was, and reads it back from the catalogue. `except` are items that may be missing.
-pub(crate) fn close(tx: &mut Transaction<'_>, opened: Opened, except: &[String]) -> Result<()> {
+pub(crate) fn close(tx: &mut Transaction<'_>, opened: &Opened, except: &[String]) -> Result<()> {
     for (table, key) in &opened.keys {
         tx.batch_execute(key).map_err(|e| {
             if e.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) {

@@ -177,7 +177,7 @@ fn attempt(
         .filter_map(|t| in_place::natural_key(t, &plan.schema))
         .map(|index| format!("index {index}"))
         .collect();
-    in_place::close(&mut tx, opened, &dropped)?;
+    in_place::close(&mut tx, &opened, &dropped)?;
     for table in &there {
         tx.batch_execute(&format!("ANALYZE {}", table.qualified))
             .map_err(explain)?;

@@ -162,7 +162,7 @@ fn with_command(frame: &Frame, remedy: &str) -> Markup {
 fn command_in(text: &str) -> Option<String> {
     let ends = |c: char| "；，。（）();,：".contains(c) || c as u32 > 0x2e80;
     let words_after = ["and", "that", "line", "shows", "once", "to", "again"];
-    let lines = text.split(ends).filter_map(|part| {
+    let mut lines = text.split(ends).filter_map(|part| {
         let words = part
             .split_whitespace()
             .skip_while(|w| !w.starts_with("oa-"));
@@ -175,7 +175,7 @@ fn command_in(text: &str) -> Option<String> {
         };
         whole.then(|| command.join(" ").trim_end_matches('.').to_owned())
     });
-    lines.last()
+    lines.next_back()
 }
 
 /// An incident with what to do about it, and a form to acknowledge it.

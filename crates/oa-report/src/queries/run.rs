@@ -195,11 +195,11 @@ pub(crate) fn raw_answer(
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
+/// A task, and when it began and ended.
+type Span = (String, DateTime<Utc>, Option<DateTime<Utc>>);
+
 /// The task of a run, and when it was.
-pub(crate) fn span(
-    client: &mut impl GenericClient,
-    id: Uuid,
-) -> Result<Option<(String, DateTime<Utc>, Option<DateTime<Utc>>)>> {
+pub(crate) fn span(client: &mut impl GenericClient, id: Uuid) -> Result<Option<Span>> {
     let row = client.query_opt(
         "SELECT task, started_at, finished_at FROM oa.runs WHERE id = $1",
         &[&id],

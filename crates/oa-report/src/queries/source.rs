@@ -117,12 +117,15 @@ pub(crate) fn stored(tx: &mut Transaction<'_>, named: &str) -> Result<Option<Sto
     }))
 }
 
+/// The newest day, and the rows of each variety on it.
+type Varieties = (Option<String>, Vec<(String, i64)>);
+
 fn varieties(
     tx: &mut Transaction<'_>,
     table: &Table,
     day: &str,
     variety: &str,
-) -> Result<(Option<String>, Vec<(String, i64)>)> {
+) -> Result<Varieties> {
     let (of, day, variety) = (table.quoted(), quote_ident(day), quote_ident(variety));
     let newest: Option<String> = tx
         .query_one(&format!("SELECT max({day})::text FROM {of}"), &[])?
