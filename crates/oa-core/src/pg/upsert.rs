@@ -4,7 +4,7 @@
 //! row that PostgreSQL refuses (too long, out of range, a violated check) does not take the others with it: the chunk is
 //! halved behind savepoints until the bad rows stand alone, and those are handed back with the server's reason.
 //!
-//! Many rows come by COPY into a temporary table ([`bulk`](super::bulk)), from where one statement takes those that are new or have
+//! Many rows come by COPY into a temporary table (`bulk`), from where one statement takes those that are new or have
 //! changed. Where PostgreSQL refuses one of them, they take longer than `statement_timeout`, or its role may make no temporary
 //! tables, they come as JSON.
 //!
