@@ -292,7 +292,7 @@ fn a_number_that_does_not_fit_does_not_use_up_all_others() {
     sandbox.run(&["init"]).expect(0);
     sandbox
         .client()
-        .batch_execute("CREATE TABLE s (id serial PRIMARY KEY, t text)")
+        .batch_execute("CREATE TABLE public.s (id serial PRIMARY KEY, t text)")
         .unwrap();
     let file = sandbox.sqlite(
         "a.db",
@@ -301,10 +301,12 @@ fn a_number_that_does_not_fit_does_not_use_up_all_others() {
     sandbox.migrate(&file, &[]).expect(1);
     sandbox
         .client()
-        .batch_execute("INSERT INTO s (t) VALUES ('c'); INSERT INTO s (t) VALUES ('d')")
+        .batch_execute(
+            "INSERT INTO public.s (t) VALUES ('c'); INSERT INTO public.s (t) VALUES ('d')",
+        )
         .unwrap();
     assert_eq!(
-        sandbox.texts("SELECT id || t FROM s ORDER BY id"),
+        sandbox.texts("SELECT id || t FROM public.s ORDER BY id"),
         ["5a", "6c", "7d"]
     );
 }
