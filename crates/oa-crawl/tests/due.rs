@@ -408,10 +408,17 @@ fn what_changes_is_seen_at_once_although_nothing_was_due() {
     assert_eq!((due(&service), due(&service)), (0, 0));
     assert_eq!(starts(), before + 2, "each start is counted");
     assert_eq!(fs::metadata(&note).unwrap().modified().unwrap(), written);
+    // Somebody asks for a run.
+    let asked = oa_core::journal::requests::Action::Run {
+        task: "tick".to_owned(),
+        day: None,
+    };
+    oa_core::journal::requests::put(&mut service.db(), &asked, "wang").unwrap();
+    assert_eq!((due(&service), runs(&service)), (0, 1));
     // A slot is due.
     let earlier = "UPDATE oa.slots SET due_at = now() - interval '1 minute' WHERE due_at = (SELECT min(due_at) FROM oa.slots)";
     service.db().batch_execute(earlier).unwrap();
-    assert_eq!((due(&service), runs(&service)), (0, 1));
+    assert_eq!((due(&service), runs(&service)), (0, 2));
     // The database is another one.
     service
         .db()
