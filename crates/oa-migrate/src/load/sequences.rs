@@ -44,7 +44,7 @@ pub(crate) fn stand_in(tx: &mut Transaction<'_>, table: &str, schema: &str) -> R
     }
     for (column, default) in &defaults {
         tx.batch_execute(&format!(
-            "ALTER TABLE {table} ALTER COLUMN {} SET DEFAULT {default}",
+            "ALTER TABLE ONLY {table} ALTER COLUMN {} SET DEFAULT {default}",
             quote_ident(column)
         ))
         .map_err(explain)?;
