@@ -33,7 +33,7 @@ use crate::plan::Missing;
 use crate::proof::tables;
 use crate::runs::grown::{self, Growth};
 use crate::runs::{self, Base, RunSelection, base, target};
-use crate::sync::{AllChanges, Fresh, TableChanges, apply, delta, forbidden, orphans};
+use crate::sync::{AllChanges, Fresh, SyncTable, TableChanges, apply, delta, forbidden, orphans};
 
 /// Bring what changed in SQLite since the last run or sync: new, changed and deleted rows
 #[derive(Debug, clap::Args)]
@@ -251,6 +251,17 @@ fn copies(
     Ok((database, identity))
 }
 
+/// Sets the next numbers beyond those of the rows, last of all, because no rollback would take that back. Returns what the role may
+/// not set.
+fn advance_numbers(tx: &mut Transaction<'_>, work: &[(SyncTable, bool)]) -> Result<Vec<String>> {
+    let mut behind = Vec::new();
+    for (sync, _) in work.iter().filter(|(_, any)| *any) {
+        apply::advance_identities(tx, sync)?;
+        behind.extend(swap::advance_sequences(tx, &sync.qualified())?);
+    }
+    Ok(behind.iter().map(Missing::sentence).collect())
+}
+
 struct BaseSync<'a> {
     args: &'a Args,
     yes: bool,
@@ -356,12 +367,7 @@ impl BaseSync<'_> {
                 return Err(Failure::new(exit::REFUSED, TooManyChanges(many.join("; "))));
             }
             rejects.store(&mut tx, self.run, quarantined_before)?;
-            // No rollback would take these back.
-            for (sync, _) in work.iter().filter(|(_, any)| *any) {
-                apply::advance_identities(&mut tx, sync)?;
-                let behind = swap::advance_sequences(&mut tx, &sync.qualified())?;
-                incomplete.extend(behind.iter().map(Missing::sentence));
-            }
+            incomplete.extend(advance_numbers(&mut tx, &work)?);
             apply::restore_policies(&mut tx, &undo)?;
             self.commit(tx, &rejects)?;
         } else {
