@@ -46,7 +46,7 @@ fn a_server_whose_disk_is_full_keeps_its_tables_as_they_were() {
     let mut sandbox = Sandbox::new();
     let file = sandbox.sqlite("a.db", SQL);
     sandbox.run(&["init"]).expect(0);
-    let Some(small) = SmallDisk::mount(&sandbox.pg.data_dir().with_extension("small"), "3m") else {
+    let Some(small) = SmallDisk::mount(&sandbox.pg.data_dir().with_extension("small"), "9m") else {
         return;
     };
     let owner = fs::metadata(sandbox.pg.data_dir()).unwrap();
@@ -66,10 +66,16 @@ fn a_server_whose_disk_is_full_keeps_its_tables_as_they_were() {
     let before = sandbox.picture();
     let full = sandbox.migrate(&file, &[]).expect(1);
     assert!(
-        full.stderr.contains("No space left on device"),
+        full.stderr.contains("No space left on device")
+            && full.stderr.contains("probably not enough"),
         "{}",
         full.stderr
     );
+    assert_eq!(sandbox.picture(), before);
+    // What cannot fit is not begun.
+    sandbox.sqlite("a.db", "INSERT INTO t SELECT -id, x FROM t");
+    let refused = sandbox.migrate(&file, &["--rehearse"]).expect(77);
+    assert!(refused.stderr.contains("Free space"), "{}", refused.stderr);
     assert_eq!(sandbox.picture(), before);
     admin
         .batch_execute("ALTER ROLE ALL RESET default_tablespace")

@@ -5,7 +5,7 @@
 mod support;
 
 use rusqlite::Connection;
-use support::{Sandbox, warnings};
+use support::{Sandbox, table, warnings};
 
 const SOURCE: &str = "CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO parent VALUES (1, 'a'), (2, 'b');
      CREATE TABLE item (id INTEGER PRIMARY KEY, owner TEXT, code VARCHAR(3), parent INTEGER REFERENCES parent (id)); INSERT INTO item VALUES (1, 'x', 'abc', 1), (2, 'y', NULL, 2);";
@@ -372,6 +372,54 @@ fn a_key_without_case_stays_unique_without_case() {
         .batch_execute("INSERT INTO t VALUES ('aB', 2)")
         .unwrap_err();
     assert_eq!(error.code().unwrap().code(), "23505");
+
+    // As the mapping says, also in comparisons.
+    sandbox.superuser(
+        "CREATE EXTENSION citext WITH SCHEMA public; CREATE COLLATION public.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+    );
+    for (schema, how) in [
+        ("ct", "type = \"public.citext\""),
+        ("icu", "collation = \"public.nocase\""),
+    ] {
+        let mapping = format!("[tables.t.columns.k]\n{how}\n");
+        std::fs::write(sandbox.path("map.toml"), mapping).unwrap();
+        let report = sandbox
+            .migrate(&file, &["--schema", schema, "--mapping", "map.toml"])
+            .expect(0)
+            .report();
+        assert!(
+            warnings(&report, "t").contains("NOCASE becomes"),
+            "{report}"
+        );
+        let own = |sql: &str| format!("SET search_path = {schema}, public; {sql}");
+        let mut client = sandbox.client();
+        let error = client
+            .batch_execute(&own("INSERT INTO t VALUES ('aB', 2)"))
+            .unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "23505");
+        client
+            .batch_execute(&own("UPDATE t SET n = 1 / (n - n) WHERE k = 'AB'"))
+            .unwrap_err();
+    }
+    sandbox.sqlite(
+        "a.db",
+        "UPDATE t SET k = 'AB'; INSERT INTO t VALUES ('c', 3)",
+    );
+    sandbox.run(&["sync", "a.db", "--same-source"]).expect(0);
+    let keys = |schema: &str| sandbox.texts(&format!("SELECT k::text FROM {schema}.t ORDER BY n"));
+    assert_eq!([keys("ct"), keys("icu")], [["AB", "c"], ["AB", "c"]]);
+    // For the collation there is no difference where SQLite sees one.
+    sandbox.sqlite("a.db", "INSERT INTO t VALUES ('é', 4), ('É', 5)");
+    let more = [
+        "--schema",
+        "icu",
+        "--mapping",
+        "map.toml",
+        "--rehearse",
+        "--replace",
+    ];
+    let report = sandbox.migrate(&file, &more).expect(1).report();
+    assert_eq!(table(&report, "t")["rows_quarantined"], 1, "{report}");
 }
 
 #[test]

@@ -265,6 +265,7 @@ impl Migration<'_> {
                 .map_err(|_| anyhow!("the thread that looks for damage panicked"))??;
             plan
         })?;
+        plan.rehearsal = args.rehearse;
         self.identity = Identity::read(&inspect::open(&snapshot)?, source.shown(), file)?;
         refuse_overwriting(&plan, args.replace || args.rehearse)?;
         refuse_without_privileges(self.client, &plan)?;

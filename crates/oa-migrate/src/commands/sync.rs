@@ -28,17 +28,17 @@ use crate::inspect::{self, Database};
 use crate::load::copy::open_snapshot;
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
-use crate::load::swap;
+use crate::load::{sequences, swap};
 use crate::plan::Missing;
 use crate::proof::tables;
 use crate::runs::grown::{self, Growth};
-use crate::runs::{self, Base, RunSelection, base};
-use crate::sync::{AllChanges, Fresh, TableChanges, apply, delta, forbidden, orphans};
+use crate::runs::{self, Base, RunSelection, base, target};
+use crate::sync::{AllChanges, Fresh, SyncTable, TableChanges, apply, delta, forbidden, orphans};
 
 /// Bring what changed in SQLite since the last run or sync: new, changed and deleted rows
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each run is synced in one transaction, which ends with a proof of all its tables. Use sync before anything else\nwrites to the target: rows that were changed there are named, and nothing is done. A file that is not the run's source\nis refused with 77. Deleting or changing more than a tenth of a table's rows (and more than five) needs your consent.\n\nExamples:\n  oa-migrate sync option_tracker.db --dry-run\n  oa-migrate sync option_tracker.db --yes\n  oa-migrate sync /new/place/option_tracker.db --same-source\n  oa-migrate sync option_tracker.db --format json | jq .matched"
+    after_help = "Each run is synced in one transaction, which ends with a proof of all its tables. Use sync before anything else\nwrites to the target: rows that were changed there are named, and nothing is done. A file that is not the run's source\nis refused with 77. Deleting or changing more than a tenth of a table's rows (and more than five) needs your consent.\nThe exit code is 1 as long as rows of the source are in oa.rejects, not in the tables.\n\nExamples:\n  oa-migrate sync option_tracker.db --dry-run\n  oa-migrate sync option_tracker.db --yes\n  oa-migrate sync /new/place/option_tracker.db --same-source\n  oa-migrate sync option_tracker.db --format json | jq .matched"
 )]
 pub(crate) struct Args {
     /// The SQLite file; it is opened read-only
@@ -92,12 +92,12 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ("dry_run", json!(args.dry_run)),
     ];
     print_changes(&synced, head, args.format)?;
-    let quarantined = synced.tables.iter().filter(|t| t.changes.quarantined > 0);
+    let quarantined = synced.tables.iter().filter(|t| t.quarantined > 0);
     for table in quarantined.filter(|_| args.format != Format::Json) {
         tracing::warn!(
             "{}: {} row(s) {} in oa.rejects, not in the table",
             table.table,
-            table.changes.quarantined,
+            table.quarantined,
             if args.dry_run { "would be" } else { "are" }
         );
     }
@@ -106,13 +106,14 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         match (synced.matched(), args.dry_run) {
             (false, _) => "something else has written to the target: nothing was changed",
             (true, true) => "this would be done; nothing was changed",
+            (true, false) if synced.quarantined() > 0 =>
+                "both sides are the same, but for the rows in oa.rejects",
             (true, false) => "both sides are the same",
         },
         synced.seconds
     );
-    let clean =
-        synced.matched() && synced.sum(|c| c.quarantined) == 0 && synced.incomplete.is_empty();
-    Ok(if clean { exit::OK } else { exit::FAILED })
+    let complete = synced.matched() && synced.quarantined() == 0 && synced.incomplete.is_empty();
+    Ok(if complete { exit::OK } else { exit::FAILED })
 }
 
 /// More rows would be deleted or changed than one would expect.
@@ -192,14 +193,14 @@ fn sync(
     }
     let mut synced = result?;
     synced.seconds = started.elapsed().as_secs_f64();
-    let quarantined = synced.sum(|c| c.quarantined);
+    let quarantined = synced.quarantined();
     let (status, error) = if !synced.matched() {
         let why = "the two sides are not the same; nothing was changed";
         (Status::Failed, Some(why.to_owned()))
     } else if !synced.incomplete.is_empty() {
         (Status::Partial, Some(synced.incomplete.join("; ")))
     } else if quarantined > 0 {
-        let why = format!("{quarantined} row(s) were quarantined");
+        let why = format!("{quarantined} row(s) are in oa.rejects, all others are the same");
         (Status::Partial, Some(why))
     } else {
         (Status::Success, None)
@@ -250,6 +251,17 @@ fn copies(
     Ok((database, identity))
 }
 
+/// Sets the next numbers beyond those of the rows, last of all, because no rollback would take that back. Returns what the role may
+/// not set.
+fn advance_numbers(tx: &mut Transaction<'_>, work: &[(SyncTable, bool)]) -> Result<Vec<String>> {
+    let mut behind = Vec::new();
+    for (sync, _) in work.iter().filter(|(_, any)| *any) {
+        apply::advance_identities(tx, sync)?;
+        behind.extend(swap::advance_sequences(tx, &sync.qualified())?);
+    }
+    Ok(behind.iter().map(Missing::sentence).collect())
+}
+
 struct BaseSync<'a> {
     args: &'a Args,
     yes: bool,
@@ -289,6 +301,7 @@ impl BaseSync<'_> {
         let targets: Vec<&str> = record.tables.iter().map(|t| t.target.as_str()).collect();
         revisions::name_run(&mut tx, self.run).map_err(explain)?;
         let mut undo = apply::lock(&mut tx, &record.schema, &targets, self.keeps_revisions)?;
+        target::refuse_hidden_rows(&mut tx, &record.schema, &targets).map_err(failure)?;
 
         self.progress.set_message("comparing the snapshots");
         let both = delta::open(&old, &new, &rejects)?;
@@ -304,6 +317,10 @@ impl BaseSync<'_> {
                 columns: g.columns_of(&table.name),
             });
             let sync = delta::describe_table(&mut tx, table, comparison, number, fresh)?;
+            if self.args.dry_run {
+                sequences::stand_in(&mut tx, &sync.qualified(), "pg_temp")?;
+                sequences::restart_identities(&mut tx, &sync.qualified())?;
+            }
             let (removed_count, added_count, refused) = delta::send(&mut tx, &both, &sync)?;
             let forbidden = forbidden::quarantine(&mut tx, &both, &sync)?;
             apply::index_references(&mut tx, &sync, removed_count, &mut undo)?;
@@ -313,7 +330,6 @@ impl BaseSync<'_> {
         failpoint::hit("sync.sent");
 
         self.progress.set_message("applying the changes");
-        let mut incomplete = Vec::new();
         let (mut changes, suspended) = apply::all(&mut tx, &work)?;
         for (changes, count) in changes.iter_mut().zip(quarantined) {
             changes.quarantined = count;
@@ -322,26 +338,23 @@ impl BaseSync<'_> {
             orphans::quarantine(&mut tx, &both, &record.schema, &work, &mut changes)?;
         }
         drop(both);
-        for (sync, _) in work.iter().filter(|(_, any)| *any) {
-            apply::advance_identities(&mut tx, sync)?;
-            if !self.args.dry_run {
-                let behind = swap::advance_sequences(&mut tx, &sync.qualified())?;
-                incomplete.extend(behind.iter().map(Missing::sentence));
-            }
-        }
         apply::finish(&mut tx, &undo, &suspended)?;
-        if let Some(growth) = self.growth {
-            incomplete.extend(growth.complete(&mut tx)?);
-        }
+        let mut incomplete = match self.growth {
+            Some(growth) => growth.complete(&mut tx)?,
+            None => Vec::new(),
+        };
 
         self.progress.set_message("reading both sides back");
         let mut done = Vec::new();
-        for ((sync, _), changes) in work.into_iter().zip(changes) {
+        for ((sync, _), changes) in work.iter().zip(changes) {
             let compared = tables::compare(&mut tx, &new, &rejects, &sync.comparison)?;
             done.push(TableChanges {
-                table: sync.table.name,
-                target: sync.comparison.target,
+                table: sync.table.name.clone(),
+                target: sync.comparison.target.clone(),
                 changes,
+                quarantined: rejects
+                    .count(&sync.table.name)
+                    .map_err(anyhow::Error::from)?,
                 grown: sync.fresh.whole || !sync.fresh.columns.is_empty(),
                 compared,
             });
@@ -354,6 +367,8 @@ impl BaseSync<'_> {
                 return Err(Failure::new(exit::REFUSED, TooManyChanges(many.join("; "))));
             }
             rejects.store(&mut tx, self.run, quarantined_before)?;
+            incomplete.extend(advance_numbers(&mut tx, &work)?);
+            apply::restore_policies(&mut tx, &undo)?;
             self.commit(tx, &rejects)?;
         } else {
             tx.rollback().map_err(explain)?;

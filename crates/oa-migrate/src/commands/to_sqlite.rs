@@ -27,7 +27,7 @@ use crate::inspect::{self, Database};
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::tables;
-use crate::runs::{Base, RunFolder, RunSelection, base};
+use crate::runs::{Base, RunFolder, RunSelection, base, target};
 use crate::sync::{AllChanges, Changes, TableChanges, reverse};
 
 /// Reverse migration: write PostgreSQL's rows, with all that was written since, to a new SQLite file
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             if !matches!(&result, Ok(w) if w.matched()) {
                 let _ = fs::remove_file(&part);
             }
-            let written = result?;
+            let written = result.map_err(failure)?;
             let matched = written.matched();
             if matched {
                 note_written(&bases, &args.out)?;
@@ -221,6 +221,13 @@ impl ReverseMigration<'_> {
             .map_err(explain)?;
         let mut pairs = Vec::new();
         for base in self.bases {
+            let targets: Vec<&str> = base
+                .record
+                .tables
+                .iter()
+                .map(|t| t.target.as_str())
+                .collect();
+            target::refuse_hidden_rows(&mut tx, &base.record.schema, &targets)?;
             pairs.extend(base::comparisons(&mut tx, &database, &base.record)?);
         }
         for (_, comparison) in &pairs {
@@ -268,6 +275,8 @@ impl ReverseMigration<'_> {
                 table: table.name,
                 target: comparison.target,
                 changes,
+                // The base has them.
+                quarantined: 0,
                 grown: false,
                 compared,
             });

@@ -26,7 +26,7 @@ use crate::plan::Missing;
 use crate::proof::report::{Phases, Report, Status, TableReport};
 use crate::proof::tables::{self, ComparisonResult};
 use crate::proof::{Comparison, constraints};
-use crate::runs::{Base, RunFolder, RunSelection, base};
+use crate::runs::{Base, RunFolder, RunSelection, base, target};
 
 /// Compare a SQLite file with the target again, row by row
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             if result.is_err() {
                 folder.remove();
             }
-            let report = result?;
+            let report = result.map_err(failure)?;
             report.write(&folder.path)?;
             let mut details = serde_json::Map::new();
             details.insert("of_run".to_owned(), json!(bases[0].record.run_id));
@@ -114,6 +114,13 @@ fn verify(
     for base in bases {
         let rejects =
             base::quarantined_rows(client, &base.folder, &base.record, &folder.rejects())?;
+        let targets: Vec<&str> = base
+            .record
+            .tables
+            .iter()
+            .map(|t| t.target.as_str())
+            .collect();
+        target::refuse_hidden_rows(client, &base.record.schema, &targets)?;
         let pairs = base::comparisons(client, &database, &base.record)?;
         let list: Vec<Comparison> = pairs.into_iter().map(|(_, c)| c).collect();
         for comparison in &list {

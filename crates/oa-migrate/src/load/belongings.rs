@@ -5,6 +5,7 @@ use anyhow::{Result, anyhow};
 use oa_core::pg::describe;
 use postgres::{GenericClient, Transaction};
 
+use crate::errors::is_passing;
 use crate::plan::Missing;
 
 const QUERY: &str = include_str!("belongings.sql");
@@ -56,7 +57,7 @@ fn make(tx: &mut Transaction<'_>, items: &[Belonging]) -> Result<()> {
         let mut attempt = tx.transaction().map_err(explain)?;
         match attempt.batch_execute(&item.statement) {
             Ok(()) => attempt.commit().map_err(explain)?,
-            Err(e) if oa_core::pg::is_connection_error(&e) => return Err(explain(e)),
+            Err(e) if is_passing(&e) => return Err(explain(e)),
             Err(_) => attempt.rollback().map_err(explain)?,
         }
     }

@@ -12,12 +12,13 @@ use anyhow::{Context, Result, anyhow};
 use oa_core::base::failpoint;
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, Transaction};
+use rusqlite::Connection;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row};
 
 use super::encode::{Codec, HEADER, TRAILER};
 use super::forms;
 use super::rejects::{Rejects, skip_clause};
+use super::sequences;
 use super::staging::create_table;
 use super::tables::Watch;
 use crate::inspect;
@@ -81,12 +82,15 @@ pub(crate) fn load<W: Watch>(
             .map_err(|e| anyhow!("{}; the statement was: {sql}", describe(&e)))
             .with_context(context)?;
     }
+    let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
+    if plan.rehearsal {
+        sequences::stand_in(&mut tx, &name, staging).with_context(context)?;
+    }
     let mut seen = watch.begin(&mut tx, table)?;
     let columns: Vec<String> = table
         .loaded()
         .map(|(_, c)| quote_ident(&c.target))
         .collect();
-    let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
     // Values that PostgreSQL reads itself come as texts.
     let texts = table.loaded().any(|(_, c)| c.pg.is_other());
     let copy = if texts {
@@ -105,15 +109,21 @@ pub(crate) fn load<W: Watch>(
     let (full_in, full_out) = sync_channel::<Vec<u8>>(BUFFERS);
     let (empty_in, empty_out) = sync_channel::<Vec<u8>>(BUFFERS + 2);
     let (rows, bytes, written) = thread::scope(|scope| {
-        let see = |row: &Row<'_>| W::see(&mut seen, row);
-        let from = (snapshot, rejects);
-        let reader = scope.spawn(move || read(from, table, see, &full_in, &empty_out));
+        let (from, seen) = ((snapshot, rejects), &mut seen);
+        let reader = scope.spawn(move || {
+            let sender = Sender {
+                buffer: Vec::new(),
+                full: &full_in,
+                empty: &empty_out,
+            };
+            read::<W>(from, table, seen, sender)
+        });
         let mut bytes = 0u64;
         let mut written = Ok(());
         for mut buffer in full_out {
             bytes += buffer.len() as u64;
             failpoint::hit("migrate.copy");
-            // A large value is not kept once more in one message.
+            // A large value that had to be encoded is not kept once more in one message.
             written = buffer
                 .chunks(BUFFER_BYTES)
                 .try_for_each(|chunk| writer.write_all(chunk));
@@ -157,7 +167,8 @@ pub(crate) fn load<W: Watch>(
     Ok((Loaded { rows, bytes }, seen))
 }
 
-/// A large value goes through four buffers, the proof's among them. Memory that ran out in one of them would end the process without a word.
+/// A large value is in SQLite's memory, and comes back in a message for which a buffer is doubled until it has room. Memory that ran out
+/// there would end the process without a word.
 fn check_memory(value: ValueRef<'_>) -> Result<()> {
     const LARGE: usize = 16 << 20;
     let (ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = value else {
@@ -206,13 +217,42 @@ fn read_texts(
     tx.execute(&sql, &[]).map_err(|e| refusal(table, &e))
 }
 
+/// Hands encoded rows over.
+struct Sender<'a> {
+    buffer: Vec<u8>,
+    full: &'a SyncSender<Vec<u8>>,
+    empty: &'a Receiver<Vec<u8>>,
+}
+
+impl Sender<'_> {
+    /// Returns whether somebody takes it.
+    fn send_buffer(&mut self) -> bool {
+        let next = self
+            .empty
+            .try_recv()
+            .unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES + (64 << 10)));
+        let full = std::mem::replace(&mut self.buffer, next);
+        self.full.send(full).is_ok()
+    }
+
+    /// A large value goes from where it is.
+    fn send_large(&mut self, bytes: &[u8]) -> bool {
+        self.buffer
+            .extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+        bytes.chunks(BUFFER_BYTES).all(|chunk| {
+            let taken = self.send_buffer();
+            self.buffer.extend_from_slice(chunk);
+            taken
+        })
+    }
+}
+
 /// Reads and encodes all rows. Ends early and quietly when nobody takes the buffers any more.
-fn read(
+fn read<W: Watch>(
     (snapshot, rejects): (&Path, &Rejects),
     table: &PlannedTable,
-    mut see: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
-    full: &SyncSender<Vec<u8>>,
-    empty: &Receiver<Vec<u8>>,
+    seen: &mut W::Rows,
+    mut sender: Sender<'_>,
 ) -> Result<u64> {
     let connection = open_snapshot(snapshot, rejects)?;
     let skip = if rejects.count(&table.source.name)? > 0 {
@@ -223,42 +263,48 @@ fn read(
     let types = table.columns.iter().map(|c| c.pg);
     let select = forms::select(&table.source, types, "quarantine.forms");
     let mut statement = connection.prepare(&format!("{select}{skip}"))?;
-    let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, Codec::of(c))).collect();
-    let fields = i16::try_from(codecs.len())
+    // What PostgreSQL computes is seen, and not sent.
+    let columns = table.columns.iter();
+    let codecs: Vec<Option<Codec>> = columns
+        .map(|c| c.generated.is_none().then(|| Codec::of(c)))
+        .collect();
+    let fields = i16::try_from(codecs.iter().flatten().count())
         .context("more columns than PostgreSQL allows")?
         .to_be_bytes();
-    let mut buffer = HEADER.to_vec();
+    sender.buffer.extend_from_slice(HEADER);
     let mut count = 0;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        for (i, _) in &codecs {
-            let of = || format!("column {}", table.columns[*i].source);
-            check_memory(row.get_ref(*i)?).with_context(of)?;
-        }
-        see(row)?;
-        buffer.extend_from_slice(&fields);
-        for (i, codec) in &codecs {
-            let value = row.get_ref(*i)?;
-            if let Err(reason) = codec.encode(value, &mut buffer) {
-                // The value scan and the vetting have seen every value of this snapshot, so this is a mistake of this program.
-                return Err(anyhow!(
-                    "column {}: {reason}, which the value scan did not foresee; please report this",
-                    table.columns[*i].source
-                ));
-            }
-        }
-        count += 1;
-        progress::rows(count);
-        if buffer.len() >= BUFFER_BYTES {
-            let next = empty
-                .try_recv()
-                .unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES + (64 << 10)));
-            if full.send(std::mem::replace(&mut buffer, next)).is_err() {
+        sender.buffer.extend_from_slice(&fields);
+        for (i, codec) in codecs.iter().enumerate() {
+            let of = || format!("column {}", table.columns[i].source);
+            let value = row.get_ref(i)?;
+            check_memory(value).with_context(of)?;
+            W::see(seen, i, value);
+            let Some(codec) = codec else { continue };
+            let sent = match codec.as_it_is(value) {
+                Some(large) => large.map(|bytes| sender.send_large(bytes)),
+                None => codec.encode(value, &mut sender.buffer).map(|()| true),
+            };
+            // The value scan and the vetting have seen every value of this snapshot, so this is a mistake of this program.
+            let foreseen = |reason| {
+                anyhow!(
+                    "{}: {reason}, which the value scan did not foresee; please report this",
+                    of()
+                )
+            };
+            if !sent.map_err(foreseen)? {
                 return Ok(count);
             }
         }
+        W::end_row(seen);
+        count += 1;
+        progress::rows(count);
+        if sender.buffer.len() >= BUFFER_BYTES && !sender.send_buffer() {
+            return Ok(count);
+        }
     }
-    buffer.extend_from_slice(&TRAILER);
-    let _ = full.send(buffer);
+    sender.buffer.extend_from_slice(&TRAILER);
+    sender.send_buffer();
     Ok(count)
 }

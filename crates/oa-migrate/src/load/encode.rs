@@ -10,7 +10,7 @@ use crate::inspect::scan::parse_bool;
 use crate::plan::{PgType, PlannedColumn};
 use crate::values::conversion::{Conversion, cut_fraction};
 use crate::values::decimal::{Decimal, infinity_binary};
-use crate::values::{decimal_text, float_text, json, time};
+use crate::values::{LARGE, decimal_text, float_text, json, time};
 
 /// Why a value cannot be stored in its column's type.
 pub(crate) type Refusal = &'static str;
@@ -37,6 +37,24 @@ impl Codec {
             not_null: column.not_null,
             zone: column.zone,
             conversion: column.conversion,
+        }
+    }
+
+    /// The bytes of a large value that is sent as it is, so that it is sent from where it is; refused as by [`Codec::encode`].
+    #[inline]
+    pub(crate) fn as_it_is<'a>(&self, value: ValueRef<'a>) -> Option<Result<&'a [u8], Refusal>> {
+        let (ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = value else {
+            return None;
+        };
+        if bytes.len() < LARGE || self.conversion.is_some() {
+            return None;
+        }
+        match (self.pg, value) {
+            (PgType::Text | PgType::Other(_), ValueRef::Text(text)) => {
+                Some(check_text(text).and_then(|_| length(text.len()).map(|_| text)))
+            }
+            (PgType::Bytea, _) => Some(length(bytes.len()).map(|_| bytes)),
+            _ => None,
         }
     }
 

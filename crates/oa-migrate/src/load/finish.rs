@@ -4,7 +4,7 @@
 //! load. Each statement stands in a transaction of its own.
 
 use anyhow::{Result, anyhow};
-use oa_core::pg::{describe, is_connection_error, quote_ident};
+use oa_core::pg::{describe, quote_ident};
 use oa_core::service::{self, NaturalKey};
 use postgres::Client;
 use postgres::error::SqlState;
@@ -12,6 +12,7 @@ use postgres::error::SqlState;
 use super::ddl;
 use super::misfits;
 use super::rejects::Misfits;
+use crate::errors::is_passing;
 use crate::plan::{Missing, PgType, Plan, PlannedIndex, PlannedTable};
 
 /// What could not be created as planned.
@@ -26,23 +27,39 @@ pub(crate) struct Findings {
     pub(crate) misfits: Vec<Misfits>,
 }
 
-/// Builds what belongs to one table. Returns what could not be created.
-pub(crate) fn finish_table(
+/// Builds the indexes of one table and its statistics; it may be read meanwhile.
+pub(crate) fn add_indexes(
     client: &mut Client,
     staging: &str,
     table: &PlannedTable,
-) -> Result<Findings> {
+    found: &mut Findings,
+) -> Result<()> {
     let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
-    let mut found = Findings::default();
     if let Some(existing) = &table.existing {
         found.misfits = misfits::forbidden(client, &name, table)?;
-        misfits::duplicates(client, &name, table, existing, &mut found)?;
-        analyze(client, &name, table)?;
-        return Ok(found);
+        misfits::duplicates(client, &name, table, existing, found)?;
+    } else {
+        for index in table.indexes.iter().filter(|i| !i.constraint) {
+            add_index(client, &name, table, index, found)?;
+        }
     }
-    add_primary_key(client, &name, table, &mut found)?;
-    for index in &table.indexes {
-        add_index(client, &name, table, index, &mut found)?;
+    analyze(client, &name, table)
+}
+
+/// Builds what needs the table for itself, which is the rest: its key, constraints and numbers.
+pub(crate) fn add_constraints(
+    client: &mut Client,
+    staging: &str,
+    table: &PlannedTable,
+    found: &mut Findings,
+) -> Result<()> {
+    if table.existing.is_some() {
+        return Ok(());
+    }
+    let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
+    add_primary_key(client, &name, table, found)?;
+    for index in table.indexes.iter().filter(|i| i.constraint) {
+        add_index(client, &name, table, index, found)?;
     }
     for (constraint, check) in &table.checks {
         let add = |of: &str| ddl::check(of, constraint.as_deref(), check);
@@ -93,8 +110,7 @@ pub(crate) fn finish_table(
                 .push(format!("column {column} has used its last number"));
         }
     }
-    analyze(client, &name, table)?;
-    Ok(found)
+    Ok(())
 }
 
 fn analyze(client: &mut Client, name: &str, table: &PlannedTable) -> Result<()> {
@@ -280,11 +296,11 @@ fn detail(error: &postgres::Error) -> String {
         .map_or_else(|| describe(error), str::to_owned)
 }
 
-/// Runs a statement; returns PostgreSQL's refusal.
+/// Runs a statement; returns PostgreSQL's refusal. A full disk or a lock of others says nothing about the statement.
 pub(super) fn attempt(client: &mut Client, sql: &str) -> Result<Option<postgres::Error>> {
     match client.batch_execute(sql) {
         Ok(()) => Ok(None),
-        Err(e) if is_connection_error(&e) => Err(anyhow!(describe(&e))),
+        Err(e) if is_passing(&e) => Err(anyhow!("could not run {sql}: {}", describe(&e))),
         Err(e) => Ok(Some(e)),
     }
 }

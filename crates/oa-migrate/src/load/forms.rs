@@ -5,12 +5,13 @@
 //! PostgreSQL's own form, and the proof compares with that form.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use oa_core::pg::{describe, is_connection_error};
+use oa_core::pg::describe;
 use postgres::GenericClient;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::errors::is_passing;
 use crate::inspect::{Table, literal, quote};
 use crate::plan::PgType;
 use crate::values::float_text;
@@ -290,7 +291,7 @@ impl Question {
                     })
                     .collect())
             }
-            Err(e) if is_connection_error(&e) || e.as_db_error().is_none() => Err(explain(&e)),
+            Err(e) if is_passing(&e) || e.as_db_error().is_none() => Err(explain(&e)),
             Err(e) => {
                 attempt.rollback().map_err(|e| explain(&e))?;
                 if let [text] = texts {

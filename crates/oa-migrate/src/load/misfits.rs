@@ -20,9 +20,30 @@ fn explain(table: &PlannedTable, e: &postgres::Error) -> anyhow::Error {
     )
 }
 
-/// Rows by their number in the order of loading, as `t` with the column `oa_number`.
-fn numbered(name: &str) -> String {
-    format!("(SELECT *, row_number() OVER (ORDER BY ctid) AS oa_number FROM {name}) AS t")
+/// A name that no column has, and that a condition says nothing of.
+pub(crate) fn free_name<'a>(
+    name: &str,
+    columns: impl Iterator<Item = &'a str> + Clone,
+    condition: &str,
+) -> String {
+    let mut free = name.to_owned();
+    while columns.clone().any(|c| c == free) || condition.contains(&free) {
+        free.push('_');
+    }
+    free
+}
+
+/// A name for the numbers of a table's rows.
+fn number_of(table: &PlannedTable, condition: &str) -> String {
+    let there = table.existing.iter().flat_map(|e| &e.columns);
+    let columns = there.map(|c| c.name.as_str());
+    let columns = columns.chain(table.columns.iter().map(|c| c.target.as_str()));
+    free_name("oa_number", columns, condition)
+}
+
+/// Rows as `t`, with their number in the order of loading as a column of that name.
+fn numbered(name: &str, number: &str) -> String {
+    format!("(SELECT *, row_number() OVER (ORDER BY ctid) AS {number} FROM {name}) AS t")
 }
 
 fn ask(
@@ -67,9 +88,10 @@ pub(super) fn forbidden(
 ) -> Result<Vec<Misfits>> {
     let mut all = Vec::new();
     for (constraint, condition) in conditions(client, &table.qualified)? {
+        let number = number_of(table, &condition);
         let sql = format!(
-            "SELECT oa_number FROM {} WHERE NOT ({condition})",
-            numbered(name)
+            "SELECT {number} FROM {} WHERE NOT ({condition})",
+            numbered(name, &number)
         );
         all.extend(ask(client, table, &constraint, &sql)?);
     }
@@ -157,6 +179,10 @@ fn clashing_rows(
     if !nulls_clash {
         conditions.extend(parts.iter().map(|p| format!("({p}) IS NOT NULL")));
     }
+    let number = number_of(
+        table,
+        &format!("{}{}", parts.join(" "), conditions.join(" ")),
+    );
     let condition = if conditions.is_empty() {
         String::new()
     } else {
@@ -164,9 +190,9 @@ fn clashing_rows(
     };
     if operators.is_empty() {
         return Ok(format!(
-            "SELECT oa_number FROM (SELECT oa_number, row_number() OVER (PARTITION BY {} ORDER BY oa_number) AS oa_place FROM {}{condition}) AS u WHERE oa_place > 1",
+            "SELECT {number} FROM (SELECT {number}, row_number() OVER (PARTITION BY {} ORDER BY {number}) AS oa_place FROM {}{condition}) AS u WHERE oa_place > 1",
             parts.join(", "),
-            numbered(name)
+            numbered(name, &number)
         ));
     }
     let keys: Vec<String> = parts
@@ -180,10 +206,10 @@ fn clashing_rows(
         .map(|(n, operator)| format!("a.oa_{n} {operator} b.oa_{n}"))
         .collect();
     Ok(format!(
-        "WITH k AS MATERIALIZED (SELECT oa_number, {} FROM {}{condition})
+        "WITH k AS MATERIALIZED (SELECT {number} AS oa_number, {} FROM {}{condition})
          SELECT DISTINCT b.oa_number FROM k AS a JOIN k AS b ON a.oa_number < b.oa_number AND {}",
         keys.join(", "),
-        numbered(name),
+        numbered(name, &number),
         clash.join(" AND ")
     ))
 }
@@ -216,9 +242,10 @@ pub(super) fn orphans(
             .zip(&key.parent_columns)
             .map(|(mine, theirs)| format!("p.{} = t.{}", quote_ident(theirs), quote_ident(mine)))
             .collect();
+        let number = number_of(table, "");
         let sql = format!(
-            "SELECT oa_number FROM {} WHERE ({}) AND NOT EXISTS (SELECT FROM {}.{} AS p WHERE {})",
-            numbered(name),
+            "SELECT t.{number} FROM {} WHERE ({}) AND NOT EXISTS (SELECT FROM {}.{} AS p WHERE {})",
+            numbered(name, &number),
             refers.join(if full { " OR " } else { " AND " }),
             quote_ident(parent),
             quote_ident(&key.parent),

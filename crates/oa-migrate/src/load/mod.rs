@@ -10,6 +10,7 @@ pub(crate) mod forms;
 pub(crate) mod in_place;
 pub(crate) mod misfits;
 pub(crate) mod rejects;
+pub(crate) mod sequences;
 pub(crate) mod staging;
 pub(crate) mod swap;
 pub(crate) mod tables;

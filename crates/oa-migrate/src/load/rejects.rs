@@ -202,7 +202,11 @@ pub(crate) fn vet(connection: &Connection, rejects: &Rejects, table: &PlannedTab
             let refused = if codec.pg.is_other() && value != ValueRef::Null {
                 forms::refusal(&tx, codec.pg, value)?
             } else {
-                codec.encode(value, &mut scratch).err().map(str::to_owned)
+                let tried = match codec.as_it_is(value) {
+                    Some(large) => large.map(|_| ()),
+                    None => codec.encode(value, &mut scratch),
+                };
+                tried.err().map(str::to_owned)
             };
             let Some(reason) = refused else {
                 continue;

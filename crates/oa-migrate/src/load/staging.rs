@@ -10,7 +10,7 @@ use postgres::{Client, GenericClient};
 use uuid::Uuid;
 
 use crate::PROGRAM;
-use crate::errors::Refused;
+use crate::errors::{Refused, is_passing};
 use crate::plan::{Plan, PlannedTable};
 
 /// Any number; the same for every program that moves tables.
@@ -143,6 +143,9 @@ pub(crate) fn column_definition(staging: &str, table: &PlannedTable, target: &st
         return String::new();
     };
     let mut text = format!("{} {}", quote_ident(target), column.pg);
+    if let Some(collation) = &column.collation {
+        text.push_str(&format!(" COLLATE {}", collation.name));
+    }
     if let Some(expression) = &column.generated {
         text.push_str(&format!(" GENERATED ALWAYS AS ({expression}) STORED"));
     }
@@ -194,7 +197,7 @@ pub(crate) fn try_expressions(client: &mut Client, staging: &str, plan: &mut Pla
                 probe.join(", ")
             );
             if let Err(e) = tx.batch_execute(&sql) {
-                if pg::is_connection_error(&e) {
+                if is_passing(&e) {
                     return Err(e.into());
                 }
                 let column = &mut table.columns[i];

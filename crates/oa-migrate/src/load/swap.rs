@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use oa_core::base::failpoint;
-use oa_core::pg::{describe, is_connection_error, quote_ident, revisions};
+use oa_core::pg::{describe, quote_ident, revisions};
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::rejects::Rejects;
 use super::staging::drop_schema;
 use super::{ddl, in_place};
+use crate::errors::is_passing;
 use crate::plan::{Missing, Plan, PlannedTable, existing};
 
 /// Whoever waits for a lock makes all others wait behind it: each attempt is short, and in between others go on.
@@ -80,7 +81,12 @@ pub(crate) fn swap(
     loop {
         match attempt(client, plan, staging, run, rejects, params) {
             Err(e) if e.is::<Busy>() => {}
-            other => return other,
+            other => {
+                if params.rehearse || other.is_err() {
+                    tidy_up(client, plan);
+                }
+                return other;
+            }
         }
         if started.elapsed() > LOCK_WAIT {
             bail!(
@@ -90,6 +96,15 @@ pub(crate) fn swap(
             );
         }
         thread::sleep(LOCK_PAUSE);
+    }
+}
+
+/// Gives back the room of rows that were rolled back; where that is not possible, PostgreSQL does it by itself later.
+fn tidy_up(client: &mut Client, plan: &Plan) {
+    for name in existing_names(plan) {
+        if let Err(e) = client.batch_execute(&format!("VACUUM (SKIP_LOCKED) {name}")) {
+            tracing::debug!("could not vacuum {name}: {}", describe(&e));
+        }
     }
 }
 
@@ -324,13 +339,18 @@ fn add_foreign_keys(
     Ok(missing)
 }
 
-/// Runs a statement in a savepoint; returns PostgreSQL's refusal.
+/// Runs a statement in a savepoint; returns PostgreSQL's refusal. A full disk or a lock of others says nothing about the statement.
 pub(crate) fn try_statement(tx: &mut Transaction<'_>, sql: &str) -> Result<Option<String>> {
-    let explain = |e: postgres::Error| anyhow!("could not run {sql}: {}", describe(&e));
+    let explain = |e: postgres::Error| {
+        if is_lock(&e) {
+            return Busy.into();
+        }
+        anyhow!("could not run {sql}: {}", describe(&e))
+    };
     let mut attempt = tx.transaction().map_err(explain)?;
     match attempt.batch_execute(sql) {
         Ok(()) => attempt.commit().map(|()| None).map_err(explain),
-        Err(e) if is_connection_error(&e) => Err(explain(e)),
+        Err(e) if is_passing(&e) => Err(explain(e)),
         Err(e) => {
             attempt.rollback().map_err(explain)?;
             Ok(Some(describe(&e)))
@@ -411,7 +431,7 @@ pub(crate) fn advance_sequences(tx: &mut Transaction<'_>, table: &str) -> Result
         let mut attempt = tx.transaction().map_err(explain)?;
         match attempt.batch_execute(&statement) {
             Ok(()) => attempt.commit().map_err(explain)?,
-            Err(e) if is_connection_error(&e) => return Err(explain(e)),
+            Err(e) if is_passing(&e) => return Err(explain(e)),
             Err(e) => {
                 attempt.rollback().map_err(explain)?;
                 behind.push(Missing {
@@ -442,14 +462,21 @@ pub(crate) fn lock(tx: &mut Transaction<'_>, names: &[&str]) -> Result<()> {
         names.join(", ONLY ")
     );
     tx.batch_execute(&sql).map_err(|e| {
-        if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
-            || e.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED)
-        {
+        if is_lock(&e) {
             Busy.into()
         } else {
             anyhow!("could not lock {}: {}", names.join(", "), describe(&e))
         }
     })
+}
+
+/// Somebody else holds what was to be locked.
+fn is_lock(e: &postgres::Error) -> bool {
+    let codes = [
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+    ];
+    e.code().is_some_and(|code| codes.contains(code))
 }
 
 /// Extended statistics do not follow their table to another schema. Moves those of `now_in`.`table` from schema `from` to

@@ -1,14 +1,15 @@
 //! All tables of a plan: their bad rows quarantined, their good ones loaded by several workers.
 
 use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use postgres::{Client, Transaction};
-use rusqlite::Row;
+use rusqlite::types::ValueRef;
 
 use super::copy::{self, Loaded, open_snapshot};
-use super::finish;
+use super::finish::{self, Findings};
 use super::forms;
 use super::rejects::{self, Misfits, Rejects};
 use super::staging::Target;
@@ -95,7 +96,9 @@ pub(crate) trait Watch: Sync {
 
     /// The table has been created and is empty.
     fn begin(&self, tx: &mut Transaction<'_>, table: &PlannedTable) -> Result<Self::Rows>;
-    fn see(rows: &mut Self::Rows, row: &Row<'_>) -> rusqlite::Result<()>;
+    /// The next value of a row.
+    fn see(rows: &mut Self::Rows, position: usize, value: ValueRef<'_>);
+    fn end_row(rows: &mut Self::Rows);
     /// The table is complete.
     fn end(&self, client: &mut Client, rows: Self::Rows) -> Result<Self::Found>;
 }
@@ -111,6 +114,61 @@ pub(crate) struct LoadedTable<F> {
     pub(crate) found: Option<F>,
     /// Rows that the target's table does not take.
     pub(crate) misfits: Vec<Misfits>,
+}
+
+/// A table of so many rows is read back while its indexes are built.
+const MANY_ROWS: u64 = 20_000;
+
+/// Loads one table, builds what belongs to it, and reads it back: a large one meanwhile, over the second connection.
+fn load_table<W: Watch>(
+    (client, reader): &mut (Client, Option<Client>),
+    target: &Target,
+    from: (&Path, &Rejects),
+    plan: &Plan,
+    table: &PlannedTable,
+    staging: &str,
+    watch: &W,
+) -> Result<(LoadedTable<W::Found>, Findings)> {
+    let started = Instant::now();
+    let (loaded, rows) = copy::load(client, from, plan, table, staging, watch)?;
+    let beside = loaded.rows >= MANY_ROWS && table.existing.is_none();
+    if beside && reader.is_none() {
+        // Where there is none to be had, one thing is done after the other.
+        *reader = target.connect().ok();
+    }
+    let mut of_table = Findings::default();
+    let (complete_at, found) = if let Some(reader) = reader.as_mut().filter(|_| beside) {
+        let found = thread::scope(|scope| {
+            let proof = scope.spawn(|| watch.end(reader, rows));
+            let added = finish::add_indexes(client, staging, table, &mut of_table);
+            let found = proof.join().unwrap_or_else(|_| {
+                Err(anyhow!(
+                    "the thread that reads {} back panicked",
+                    table.target
+                ))
+            });
+            added.and(found)
+        })?;
+        finish::add_constraints(client, staging, table, &mut of_table)?;
+        (Instant::now(), Some(found))
+    } else {
+        finish::add_indexes(client, staging, table, &mut of_table)?;
+        finish::add_constraints(client, staging, table, &mut of_table)?;
+        let complete_at = Instant::now();
+        let fits = of_table.misfits.is_empty();
+        (
+            complete_at,
+            fits.then(|| watch.end(client, rows)).transpose()?,
+        )
+    };
+    let loaded = LoadedTable {
+        loaded,
+        seconds: complete_at.duration_since(started).as_secs_f64(),
+        complete_at,
+        found,
+        misfits: std::mem::take(&mut of_table.misfits),
+    };
+    Ok((loaded, of_table))
 }
 
 /// Loads all tables into the staging schema, the largest first, with their indexes; then the foreign keys.
@@ -129,26 +187,12 @@ pub(crate) fn load<W: Watch>(
     let mut done = workers::each(
         workers,
         order.len(),
-        || target.connect().map_err(Into::into),
-        |client, i| {
+        || Ok((target.connect()?, None)),
+        |connections, i| {
             let table = &plan.tables[order[i]];
-            let started = Instant::now();
-            let (loaded, rows) = copy::load(client, from, plan, table, staging, watch)?;
-            let mut finished = finish::finish_table(client, staging, table)?;
-            let misfits = std::mem::take(&mut finished.misfits);
-            let complete_at = Instant::now();
-            let loaded = LoadedTable {
-                loaded,
-                seconds: started.elapsed().as_secs_f64(),
-                complete_at,
-                found: if misfits.is_empty() {
-                    Some(watch.end(client, rows)?)
-                } else {
-                    None
-                },
-                misfits,
-            };
-            Ok((order[i], loaded, finished))
+            let (loaded, found) =
+                load_table(connections, target, from, plan, table, staging, watch)?;
+            Ok((order[i], loaded, found))
         },
     )?;
     done.sort_by_key(|(i, ..)| *i);

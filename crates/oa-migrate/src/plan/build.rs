@@ -9,7 +9,7 @@ use super::args::PlanArgs;
 use super::expr;
 use super::names::{Identifiers, Names};
 use super::types::{Meaning, OnBadValue, PgType, TypeChoice, choose};
-use super::{Existing, Missing, Plan, PlannedColumn, PlannedTable};
+use super::{Collation, Existing, Missing, Plan, PlannedColumn, PlannedTable};
 use crate::inspect::scan::{Questions, TableStats};
 use crate::inspect::{Column, Database, Table};
 use crate::values::conversion::Conversion;
@@ -40,6 +40,7 @@ struct LayoutColumn {
     /// The type that a mapping or the table in the target fixes.
     fixed: Option<PgType>,
     conversion: Option<Conversion>,
+    collation: Option<Collation>,
 }
 
 impl Layout {
@@ -179,6 +180,15 @@ impl Layout {
             .collect();
         for (table, stats) in tables.into_iter().zip(stats) {
             let mut table = table.types(stats, &args);
+            for column in table.columns.iter().filter(|c| c.collation.is_some()) {
+                ensure!(
+                    matches!(column.pg, PgType::Text | PgType::Varchar(_)),
+                    "the mapping names a collation for column {} of table {}, which is {}; only texts have one",
+                    column.source,
+                    table.source.name,
+                    column.pg
+                );
+            }
             if args.on_bad_value == OnBadValue::Fail {
                 refuse_bad(&table)?;
             }
@@ -199,6 +209,7 @@ impl Layout {
             warnings,
             missing,
             skipped,
+            rehearsal: false,
         })
     }
 }
@@ -280,6 +291,15 @@ impl LayoutTable {
                 .existing
                 .as_ref()
                 .and_then(|e| e.columns.iter().find(|c| c.name == target));
+            let collation = corrected.and_then(|c| c.collated.clone());
+            if let (Some(asked), Some(there)) = (&collation, there) {
+                ensure!(
+                    there.collation.as_ref() == Some(&asked.name),
+                    "the mapping asks for the collation {} of column {target} of {}, which has another one in the target's table; a table that exists is not altered: leave it out, or give the table another name in the mapping",
+                    asked.name,
+                    self.target
+                );
+            }
             let there = there.map(|c| PgType::of_catalogue(&c.type_name));
             let fixed = match (corrected.and_then(|c| c.pg), there) {
                 (Some(asked), Some(there)) if asked != there => bail!(
@@ -317,6 +337,7 @@ impl LayoutTable {
                 target,
                 fixed,
                 conversion,
+                collation,
             });
         }
         if let Some(existing) = &self.existing {
@@ -397,6 +418,7 @@ impl LayoutTable {
                 bad: choice.bad,
                 doubtful: choice.doubtful,
                 conversion: layout.conversion,
+                collation: layout.collation.clone(),
                 note: choice.note,
             });
         }
@@ -425,6 +447,22 @@ impl LayoutTable {
         table.plan_expressions();
         table
     }
+}
+
+/// What a column's `NOCASE` becomes, for people.
+fn kept_collation(source: &Column, column: &PlannedColumn) -> Option<String> {
+    let nocase = source.collation.as_ref()?.eq_ignore_ascii_case("NOCASE");
+    let becomes = match (&column.collation, column.pg) {
+        (Some(c), _) if c.folds => format!("collation {} ({})", c.name, c.about),
+        (_, PgType::Other(name)) if name.as_str().ends_with("citext") => name.as_str().to_owned(),
+        _ => return None,
+    };
+    nocase.then(|| {
+        format!(
+            "column {}: COLLATE NOCASE becomes {becomes}, for which letters beyond ASCII have no case either",
+            source.name
+        )
+    })
 }
 
 /// `--on-bad-value widen` also gives way where NULL is not allowed.
@@ -472,7 +510,7 @@ impl PlannedTable {
                 } else if ours && has_default && !there.filled {
                     lost.push((i, false, "nothing".to_owned()));
                 }
-                if ours && !there.collated {
+                if ours && there.collation.is_none() {
                     collations.extend(self.collation(source, column));
                 }
                 continue;
@@ -504,7 +542,9 @@ impl PlannedTable {
                     }
                 }
             }
-            if let Some(lost) = self.collation(source, column) {
+            if let Some(kept) = kept_collation(source, column) {
+                warnings.push(kept);
+            } else if let Some(lost) = self.collation(source, column) {
                 warnings.push(format!(
                     "column {}: {} is not moved; {}",
                     source.name,
@@ -541,6 +581,9 @@ impl PlannedTable {
     ) -> Option<(String, String, String)> {
         let collation = source.collation.as_ref()?.to_ascii_uppercase();
         if !matches!(column.pg, PgType::Text | PgType::Varchar(_)) {
+            return None;
+        }
+        if collation == "NOCASE" && !column.is_plain_text() {
             return None;
         }
         let remedy = if collation == "NOCASE" {

@@ -37,7 +37,8 @@ pub(crate) struct ExistingColumn {
     pub(crate) identity: bool,
     /// `GENERATED ALWAYS AS (…) STORED`
     pub(crate) generated: bool,
-    pub(crate) collated: bool,
+    /// A collation other than its type's.
+    pub(crate) collation: Option<String>,
     /// The default takes numbers from a sequence that belongs to the old table.
     pub(crate) serial: bool,
 }
@@ -76,7 +77,7 @@ pub(crate) fn read(
                       WHERE q.classid = 'pg_class'::regclass AND q.refclassid = 'pg_class'::regclass AND q.refobjid = a.attrelid
                         AND q.refobjsubid = a.attnum AND q.deptype = 'a')
                     AND coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false),
-                    a.attcollation <> (SELECT typcollation FROM pg_type t WHERE t.oid = a.atttypid)
+                    nullif(a.attcollation, (SELECT typcollation FROM pg_type t WHERE t.oid = a.atttypid))::regcollation::text
              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             &[&oid],
@@ -90,7 +91,7 @@ pub(crate) fn read(
             identity: row.get(4),
             generated: row.get(5),
             serial: row.get(6),
-            collated: row.get(7),
+            collation: row.get(7),
         })
         .collect();
     let mut existing = Existing {

@@ -208,7 +208,7 @@ impl PlannedTable {
                 .zip(&self.source.columns)
                 .find(|(c, _)| c.target == *target)
                 .is_some_and(|(c, s)| {
-                    matches!(c.pg, PgType::Text | PgType::Varchar(_))
+                    c.is_plain_text()
                         && s.collation
                             .as_ref()
                             .is_some_and(|c| c.eq_ignore_ascii_case("NOCASE"))
@@ -295,7 +295,7 @@ impl PlannedTable {
                     let column = self
                         .target_of(name)
                         .ok_or_else(|| format!("column {name}"))?;
-                    let is_text = matches!(column.pg, PgType::Text | PgType::Varchar(_));
+                    let is_text = column.is_plain_text();
                     if column.pg == PgType::Json {
                         return Err(format!("column {name} is json, which has no order"));
                     }

@@ -9,6 +9,8 @@
 //! [tables.Orders.columns.createdAt]
 //! type = "timestamptz"
 //! from = "epoch_ms"
+//! [tables.Orders.columns.Name]
+//! collation = "public.nocase"
 //! ```
 
 use std::collections::BTreeMap;
@@ -59,6 +61,47 @@ pub(crate) struct ColumnMapping {
     /// `duration_s`, `duration_ms`, `duration_us`, `since_epoch` or `cut_to_microseconds`.
     #[serde(rename = "from", default, skip_serializing_if = "Option::is_none")]
     pub(crate) conversion: Option<Conversion>,
+    /// A collation of the target, with its schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) collation: Option<String>,
+    /// What it is there.
+    #[serde(skip)]
+    pub(crate) collated: Option<Collation>,
+}
+
+/// A collation of the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Collation {
+    /// With its schema, quoted.
+    pub(crate) name: String,
+    /// Texts of other bytes are equal for it, as for `NOCASE`.
+    pub(crate) folds: bool,
+    /// Its provider and locale, for people.
+    pub(crate) about: String,
+}
+
+impl Collation {
+    fn find(client: &mut Client, name: &str) -> Result<Self> {
+        let row = client
+            .query_opt(
+                "SELECT c.oid::regcollation::text, NOT c.collisdeterministic,
+                        concat_ws(' ', CASE c.collprovider WHEN 'i' THEN 'ICU' WHEN 'c' THEN 'libc' ELSE 'PostgreSQL''s own' END,
+                                  coalesce(to_jsonb(c) ->> 'colllocale', to_jsonb(c) ->> 'colliculocale', c.collcollate))
+                 FROM pg_collation c WHERE c.oid = to_regcollation($1)",
+                &[&name],
+            )
+            .map_err(|e| anyhow!("could not look for collation {name}: {}", describe(&e)))?;
+        let row = row.with_context(|| {
+            format!(
+                "there is no collation {name} in the target; create it first, and name it with its schema: CREATE COLLATION public.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+            )
+        })?;
+        Ok(Self {
+            name: row.get(0),
+            folds: row.get(1),
+            about: row.get(2),
+        })
+    }
 }
 
 mod type_text {
@@ -90,6 +133,12 @@ impl Mapping {
     pub(super) fn resolve(&mut self, client: &mut Client) -> Result<()> {
         for (table, mapped) in &mut self.tables {
             for (column, mapped) in &mut mapped.columns {
+                if let Some(name) = &mapped.collation {
+                    let found = Collation::find(client, name);
+                    mapped.collated = Some(found.with_context(|| {
+                        format!("the mapping of column {column} of table {table}")
+                    })?);
+                }
                 let Some(pg) = mapped.pg.filter(|pg| pg.is_other()) else {
                     continue;
                 };
@@ -135,6 +184,8 @@ impl Mapping {
                     target: (column.target != column.source).then(|| column.target.clone()),
                     pg: Some(column.pg),
                     conversion: column.conversion,
+                    collation: column.collation.as_ref().map(|c| c.name.clone()),
+                    collated: None,
                 };
                 (column.source.clone(), mapped)
             });
@@ -161,8 +212,8 @@ impl Mapping {
         let columns = columns.iter().map(|(column, target)| {
             let mapped = ColumnMapping {
                 target: Some(target.clone()),
-                pg: None,
                 conversion: conversions.get(column).copied(),
+                ..ColumnMapping::default()
             };
             (column.clone(), mapped)
         });

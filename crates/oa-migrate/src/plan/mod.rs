@@ -27,6 +27,7 @@ use crate::values::conversion::Conversion;
 pub(crate) use args::PlanArgs;
 pub(crate) use build::Layout;
 pub(crate) use existing::Existing;
+pub(crate) use mapping::Collation;
 pub(crate) use missing::Missing;
 pub(crate) use types::{OnBadValue, PgType};
 
@@ -40,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) missing: Vec<Missing>,
     /// Tables and virtual tables of the source that were skipped, as requested.
     pub(crate) skipped: Vec<String>,
+    /// Nothing is to be kept.
+    pub(crate) rehearsal: bool,
 }
 
 impl Plan {
@@ -103,6 +106,8 @@ pub(crate) struct PlannedColumn {
     pub(crate) zone: Option<Tz>,
     /// What the values are, as the mapping says.
     pub(crate) conversion: Option<Conversion>,
+    /// How they are compared, as the mapping says.
+    pub(crate) collation: Option<Collation>,
     /// Values that the type does not hold.
     pub(crate) bad: u64,
     /// Some values may not fit: each is tried.
@@ -158,6 +163,14 @@ impl PlannedForeignKey {
             self.actions,
             self.timing
         )
+    }
+}
+
+impl PlannedColumn {
+    /// It is a text for whose comparisons every letter counts.
+    pub(crate) fn is_plain_text(&self) -> bool {
+        matches!(self.pg, PgType::Text | PgType::Varchar(_))
+            && !self.collation.as_ref().is_some_and(|c| c.folds)
     }
 }
 

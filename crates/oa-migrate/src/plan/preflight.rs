@@ -1,5 +1,7 @@
 //! What would make a run fail at its end or wait there, looked for before anything is loaded, in a rehearsal too.
 
+use std::fs;
+
 use anyhow::{Result, anyhow};
 use oa_core::pg::describe;
 use postgres::Client;
@@ -23,7 +25,79 @@ pub(crate) fn check(client: &mut Client, plan: &mut Plan, connections: usize) ->
     free_connections(client, connections)?;
     names_of_types(client, plan)?;
     references(client, plan)?;
+    room(client, plan)?;
     locks(client, plan)
+}
+
+/// Rows of fewer bytes are stored as they are; longer values may be compressed.
+const UNCOMPRESSED: u64 = 1000;
+
+/// How many bytes a plan's tables need on the server: at least, and probably.
+fn bytes_needed(plan: &Plan) -> (u64, u64) {
+    let (mut least, mut probably) = (0, 0);
+    for table in &plan.tables {
+        let (rows, columns) = (table.stats.rows, &table.stats.columns);
+        let values: u64 = columns.iter().map(|c| c.bytes).sum();
+        let heads = 28 * rows;
+        least += heads;
+        if values / rows.max(1) < UNCOMPRESSED {
+            least += values;
+        }
+        let keys = table.indexes.len() as u64 + u64::from(!table.primary_key.is_empty());
+        let with_indexes = (values + 44 * rows + 24 * rows * keys) / 20 * 21;
+        // What goes into a table that exists is beside it first.
+        probably += with_indexes * if table.existing.is_some() { 2 } else { 1 };
+    }
+    (least, probably)
+}
+
+/// Whether the server's disk has room for the tables, where that can be found out: it must be this machine's.
+fn room(client: &mut Client, plan: &mut Plan) -> Result<()> {
+    // Settings of a superuser are shown to few.
+    let row = client
+        .query_one(
+            "SELECT coalesce(nullif(pg_tablespace_location(coalesce(t.oid, d.dattablespace)), ''), (SELECT setting FROM pg_settings WHERE name = 'data_directory')),
+                    pg_backend_pid()
+             FROM pg_database d LEFT JOIN pg_tablespace t ON t.spcname = current_setting('default_tablespace') WHERE d.datname = current_database()",
+            &[],
+        )
+        .map_err(|e| explain(&e))?;
+    let (folder, pid): (Option<String>, i32) = (row.get(0), row.get(1));
+    let (least, probably) = bytes_needed(plan);
+    let on_this_machine = fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.trim_end().starts_with("postgres"));
+    let disk = folder
+        .as_ref()
+        .filter(|_| on_this_machine)
+        .and_then(|f| rustix::fs::statvfs(f).ok());
+    let (Some(folder), Some(disk)) = (folder, disk) else {
+        tracing::info!(
+            "the tables will take about {} MB on the server; how much is free there is not known",
+            probably.div_ceil(1 << 20)
+        );
+        return Ok(());
+    };
+    let free = disk.f_bavail * disk.f_frsize;
+    let text = |needed: u64| {
+        format!(
+            "the tables take {} MB on the server, and {} MB are free in {folder}",
+            needed.div_ceil(1 << 20),
+            free >> 20
+        )
+    };
+    if free < least {
+        return Err(Refused(format!(
+            "{}; nothing was changed. Free space there, or leave tables out with --exclude",
+            text(least)
+        ))
+        .into());
+    }
+    if free < probably {
+        let warning = format!("{}: that is probably not enough", text(probably));
+        tracing::warn!("{warning}");
+        plan.warnings.push(warning);
+    }
+    Ok(())
 }
 
 fn limits(plan: &Plan) -> Result<()> {

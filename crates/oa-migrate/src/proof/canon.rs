@@ -8,11 +8,12 @@ use chrono_tz::Tz;
 use rusqlite::types::{Value, ValueRef};
 
 use super::Column;
+use super::digest::RowParts;
 use crate::inspect::scan::parse_bool;
 use crate::plan::PgType;
 use crate::values::conversion::{Conversion, cut_fraction};
 use crate::values::decimal::{Decimal, write_normal_of_binary};
-use crate::values::{decimal_text, float_text, json, time};
+use crate::values::{LARGE, decimal_text, float_text, json, time};
 
 const NULL: u8 = 0;
 const INTEGER: u8 = 1;
@@ -52,6 +53,65 @@ fn put_with(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
+/// Tag and bytes of a value of SQLite's side of which the normal form is its own bytes.
+#[inline]
+fn as_it_is<'a>(column: &Column, value: ValueRef<'a>) -> Option<(u8, &'a [u8])> {
+    if column.conversion.is_some() {
+        return None;
+    }
+    match (column.pg, value) {
+        (PgType::Text | PgType::Varchar(_) | PgType::Other(_), ValueRef::Text(text)) => {
+            Some((TEXT, text))
+        }
+        (PgType::Bytea, ValueRef::Blob(bytes) | ValueRef::Text(bytes)) => Some((BYTES, bytes)),
+        (PgType::Json, ValueRef::Text(text)) => Some((JSON, text)),
+        _ => None,
+    }
+}
+
+/// The tag of a value of PostgreSQL's side of which the normal form is its own bytes.
+#[inline]
+fn tag_of_bytes(pg: PgType) -> Option<u8> {
+    match pg {
+        PgType::Text | PgType::Varchar(_) | PgType::Other(_) => Some(TEXT),
+        PgType::Bytea => Some(BYTES),
+        PgType::Json => Some(JSON),
+        _ => None,
+    }
+}
+
+/// Adds a value of SQLite's side to its row.
+#[inline]
+pub(crate) fn add_of_source(
+    column: &Column,
+    position: usize,
+    value: ValueRef<'_>,
+    row: &mut RowParts,
+) {
+    match as_it_is(column, value) {
+        Some((tag, bytes)) if bytes.len() >= LARGE => row.add_large(position, tag, bytes),
+        Some((tag, bytes)) => put(row.bytes(), tag, bytes),
+        None => of_source(column, value, row.bytes()),
+    }
+}
+
+/// Adds a value of PostgreSQL's side to its row.
+#[inline]
+pub(crate) fn add_of_target(
+    column: &Column,
+    position: usize,
+    value: Option<&[u8]>,
+    row: &mut RowParts,
+) -> Result<(), NotAValue> {
+    match (tag_of_bytes(column.pg), value) {
+        (Some(tag), Some(bytes)) if bytes.len() >= LARGE => {
+            row.add_large(position, tag, bytes);
+            Ok(())
+        }
+        _ => of_target(column, value, row.bytes()),
+    }
+}
+
 /// Appends the normal form of what SQLite holds.
 #[inline]
 pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>) {
@@ -76,6 +136,9 @@ pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>)
         }
         None => {}
     }
+    if let Some((tag, bytes)) = as_it_is(column, value) {
+        return put(out, tag, bytes);
+    }
     match (column.pg, value) {
         (_, ValueRef::Null) => out.push(NULL),
         (PgType::Int2 | PgType::Int4 | PgType::Int8, ValueRef::Integer(n)) => {
@@ -90,16 +153,12 @@ pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>)
         (PgType::Float8, ValueRef::Integer(n)) if (n as f64) as i128 == i128::from(n) => {
             put(out, FLOAT, &(n as f64).to_bits().to_le_bytes());
         }
-        (PgType::Text | PgType::Varchar(_) | PgType::Other(_), ValueRef::Text(text)) => {
-            put(out, TEXT, text);
-        }
         (PgType::Text | PgType::Varchar(_), ValueRef::Integer(n)) => {
             put(out, TEXT, n.to_string().as_bytes());
         }
         (PgType::Text | PgType::Varchar(_), ValueRef::Real(x)) => {
             put(out, TEXT, float_text(x).as_bytes());
         }
-        (PgType::Bytea, ValueRef::Blob(bytes) | ValueRef::Text(bytes)) => put(out, BYTES, bytes),
         (PgType::Bytea, ValueRef::Integer(n)) => put(out, BYTES, n.to_string().as_bytes()),
         (PgType::Bytea, ValueRef::Real(x)) => put(out, BYTES, float_text(x).as_bytes()),
         (PgType::Numeric(_), value) => numeric(value, out),
@@ -124,7 +183,6 @@ pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>)
         (PgType::Json | PgType::Jsonb, ValueRef::Real(x)) => {
             of_source(column, ValueRef::Text(float_text(x).as_bytes()), out);
         }
-        (PgType::Json, ValueRef::Text(text)) => put(out, JSON, text),
         (PgType::Jsonb, ValueRef::Text(text)) => match json::parse(text) {
             Some(parsed) => put(out, JSON, &parsed.normal),
             None => foreign(value, out),
@@ -222,8 +280,6 @@ pub(crate) fn of_target(
             };
             put(out, FLOAT, &bits.to_le_bytes());
         }
-        PgType::Text | PgType::Varchar(_) | PgType::Other(_) => put(out, TEXT, bytes),
-        PgType::Bytea => put(out, BYTES, bytes),
         PgType::Bool => put(out, BOOL, bytes),
         PgType::Numeric(_) => {
             let mut good = false;
@@ -249,10 +305,12 @@ pub(crate) fn of_target(
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             timestamp(column, micros, out).ok_or_else(wrong)?;
         }
-        PgType::Json => put(out, JSON, bytes),
         PgType::Jsonb => {
             let text = bytes.strip_prefix(&[1]).ok_or_else(wrong)?;
             put(out, JSON, &json::parse(text).ok_or_else(wrong)?.normal);
+        }
+        PgType::Text | PgType::Varchar(_) | PgType::Other(_) | PgType::Bytea | PgType::Json => {
+            put(out, tag_of_bytes(column.pg).ok_or_else(wrong)?, bytes);
         }
     }
     Ok(())

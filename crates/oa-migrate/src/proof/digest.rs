@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Comparison;
 use super::canon::end_of_value;
+use crate::values::LARGE;
 
 /// Partial sums by key, see [`super`]. Enough that a differing row leads to 1/4096 of the table.
 pub(crate) const BUCKETS: usize = 4096;
@@ -31,6 +32,49 @@ pub(crate) struct Digest {
     /// Rows and sums (64 bits) per bucket of keys.
     pub(crate) buckets: Vec<(u32, u64)>,
     keys: Vec<usize>,
+}
+
+/// A row in its normal form, value after value. What has [`LARGE`] bytes is added up where it is, not copied.
+#[derive(Debug, Default)]
+pub(crate) struct RowParts {
+    /// The normal forms of all other values.
+    bytes: Vec<u8>,
+    /// Positions of large values, with their hashes.
+    large: Vec<(usize, u64)>,
+    /// Once there is a large value: the row up to it, and how many of `bytes` are in there.
+    hashed: Option<(Sha256, usize)>,
+}
+
+/// Room that is kept for the next row.
+const USUAL_ROW: usize = 4 * LARGE;
+
+impl RowParts {
+    /// Where the next value's normal form is appended.
+    #[inline]
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Adds the large value of a column, of which the normal form is its own bytes.
+    pub(crate) fn add_large(&mut self, column: usize, tag: u8, value: &[u8]) {
+        let length = (value.len() as u32).to_le_bytes();
+        let head = [tag, length[0], length[1], length[2], length[3]];
+        let (hash, done) = self.hashed.get_or_insert_default();
+        hash.update(&self.bytes[*done..]);
+        *done = self.bytes.len();
+        hash.update(head);
+        hash.update(value);
+        self.large.push((column, quick_hash_of_parts(head, value)));
+    }
+
+    fn clear(&mut self) {
+        if self.bytes.capacity() > USUAL_ROW {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.large.clear();
+        self.hashed = None;
+    }
 }
 
 /// The fingerprint of a row that was added.
@@ -62,16 +106,40 @@ impl Digest {
 
     #[inline]
     pub(crate) fn add(&mut self, row: &[u8]) -> RowFingerprint {
-        let hash = number(&Sha256::digest(row));
+        self.add_hashed(number(&Sha256::digest(row)), row, &[])
+    }
+
+    /// Adds a row and makes room for the next one.
+    #[inline]
+    pub(crate) fn add_parts(&mut self, row: &mut RowParts) -> RowFingerprint {
+        let hash = match row.hashed.take() {
+            None => Sha256::digest(&row.bytes),
+            Some((hash, done)) => hash.chain_update(&row.bytes[done..]).finalize(),
+        };
+        let fingerprint = self.add_hashed(number(&hash), &row.bytes, &row.large);
+        row.clear();
+        fingerprint
+    }
+
+    #[inline]
+    fn add_hashed(&mut self, hash: Sum, row: &[u8], large: &[(usize, u64)]) -> RowFingerprint {
         self.rows += 1;
         add(&mut self.sum, hash);
         let mut start = 0;
         let mut key = 0u64;
         let mut next_key = self.keys.iter().copied().peekable();
         for (i, column) in self.columns.iter_mut().enumerate() {
-            let end = end_of_value(row, start);
-            let value = quick_hash(&row[start..end]);
-            column.values += u64::from(row[start] != 0);
+            let (value, end) = match large.iter().find(|(position, _)| *position == i) {
+                Some((_, hash)) => {
+                    column.values += 1;
+                    (*hash, start)
+                }
+                None => {
+                    let end = end_of_value(row, start);
+                    column.values += u64::from(row[start] != 0);
+                    (quick_hash(&row[start..end]), end)
+                }
+            };
             column.sum = column.sum.wrapping_add(value);
             if next_key.peek() == Some(&i) {
                 next_key.next();
@@ -129,11 +197,23 @@ fn add(sum: &mut Sum, value: Sum) {
 /// does).
 #[inline]
 fn quick_hash(bytes: &[u8]) -> u64 {
-    let mix = |a: u64, b: u64| {
-        let wide = u128::from(a) * u128::from(b);
-        (wide >> 64) as u64 ^ wide as u64
-    };
-    let mut hash = 0x9e37_79b9_7f4a_7c15 ^ bytes.len() as u64;
+    finish_quick_hash(0x9e37_79b9_7f4a_7c15 ^ bytes.len() as u64, bytes)
+}
+
+/// The same of a large value's normal form, of which the first five bytes are apart.
+fn quick_hash_of_parts(head: [u8; 5], value: &[u8]) -> u64 {
+    let [a, b, c, d, e] = head;
+    let first = u64::from_le_bytes([a, b, c, d, e, value[0], value[1], value[2]]);
+    let length = (head.len() + value.len()) as u64;
+    let hash = mix(
+        0x9e37_79b9_7f4a_7c15 ^ length ^ first,
+        0xe703_7ed1_a0b4_28db,
+    );
+    finish_quick_hash(hash, &value[3..])
+}
+
+#[inline]
+fn finish_quick_hash(mut hash: u64, bytes: &[u8]) -> u64 {
     let mut chunks = bytes.chunks_exact(8);
     for chunk in &mut chunks {
         let word = u64::from_le_bytes([
@@ -145,6 +225,12 @@ fn quick_hash(bytes: &[u8]) -> u64 {
     let rest = chunks.remainder();
     last[..rest.len()].copy_from_slice(rest);
     mix(hash ^ u64::from_le_bytes(last), 0x8ebc_6af0_9c88_c6e3 | 1)
+}
+
+#[inline]
+fn mix(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a) * u128::from(b);
+    (wide >> 64) as u64 ^ wide as u64
 }
 
 #[cfg(test)]
@@ -213,5 +299,35 @@ mod tests {
     #[test]
     fn values_that_move_between_columns_are_seen() {
         assert!(!digest(&[("ab", "c")]).same_rows(&digest(&[("a", "bc")])));
+    }
+
+    #[test]
+    fn a_large_value_adds_up_to_the_same_wherever_it_stands() {
+        let long: Vec<u8> = (0..LARGE + 3).map(|i| (i % 251) as u8).collect();
+        let large = String::from_utf8(vec![b'x'; LARGE]).unwrap_or_default();
+        for (a, b) in [("1", large.as_str()), (&large, "1"), (&large, &large)] {
+            let mut parts = RowParts::default();
+            for (i, text) in [a, b].into_iter().enumerate() {
+                if text.len() >= LARGE {
+                    parts.add_large(i, 3, text.as_bytes());
+                } else {
+                    parts
+                        .bytes()
+                        .extend_from_slice(&row(text, "")[..5 + text.len()]);
+                }
+            }
+            let mut digest = Digest::new(&comparison());
+            digest.add_parts(&mut parts);
+            let whole = {
+                let mut digest = Digest::new(&comparison());
+                digest.add(&row(a, b));
+                digest
+            };
+            assert_eq!(digest, whole);
+        }
+        assert_eq!(
+            quick_hash(&[&[8, 1, 2, 3, 4], long.as_slice()].concat()),
+            quick_hash_of_parts([8, 1, 2, 3, 4], &long)
+        );
     }
 }

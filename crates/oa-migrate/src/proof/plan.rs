@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use postgres::{Client, Transaction};
-use rusqlite::Row;
+use rusqlite::types::ValueRef;
 
 use super::constraints;
 use super::report::TableReport;
@@ -47,8 +47,12 @@ impl Watch for Prover<'_> {
         Ok(SourceRows::new(comparison))
     }
 
-    fn see(rows: &mut SourceRows, row: &Row<'_>) -> rusqlite::Result<()> {
-        rows.add(row).map(|_| ())
+    fn see(rows: &mut SourceRows, position: usize, value: ValueRef<'_>) {
+        rows.add_value(position, value);
+    }
+
+    fn end_row(rows: &mut SourceRows) {
+        rows.end_row();
     }
 
     fn end(&self, client: &mut Client, rows: SourceRows) -> Result<ComparisonResult> {

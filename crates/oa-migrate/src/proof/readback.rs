@@ -7,18 +7,53 @@ use oa_core::pg::quote_ident;
 use postgres::GenericClient;
 
 use super::Comparison;
-use super::canon::of_target;
-use super::digest::{Digest, RowFingerprint};
+use super::canon::{add_of_target, of_target};
+use super::digest::{Digest, RowFingerprint, RowParts};
 use crate::load::encode::HEADER;
 use crate::load::forms;
 use crate::progress;
 
-/// Adds up what PostgreSQL holds; `see` gets every row in its normal form.
+/// Adds up what PostgreSQL holds.
+pub(crate) fn sum(client: &mut impl GenericClient, comparison: &Comparison) -> Result<Digest> {
+    let mut digest = Digest::new(comparison);
+    let mut row = RowParts::default();
+    each(client, comparison, |mut fields| {
+        for (i, column) in comparison.columns.iter().enumerate() {
+            add_of_target(column, i, fields.next_field()?, &mut row)
+                .with_context(|| format!("column {}", column.target))?;
+        }
+        digest.add_parts(&mut row);
+        Ok(())
+    })?;
+    Ok(digest)
+}
+
+/// The same, while `see` gets every row in its normal form.
 pub(crate) fn read(
     client: &mut impl GenericClient,
     comparison: &Comparison,
     mut see: impl FnMut(&[u8], RowFingerprint),
 ) -> Result<Digest> {
+    let mut digest = Digest::new(comparison);
+    let mut bytes = Vec::with_capacity(1024);
+    each(client, comparison, |mut fields| {
+        bytes.clear();
+        for column in &comparison.columns {
+            of_target(column, fields.next_field()?, &mut bytes)
+                .with_context(|| format!("column {}", column.target))?;
+        }
+        let fingerprint = digest.add(&bytes);
+        see(&bytes, fingerprint);
+        Ok(())
+    })?;
+    Ok(digest)
+}
+
+fn each(
+    client: &mut impl GenericClient,
+    comparison: &Comparison,
+    mut see: impl FnMut(Fields<'_>) -> Result<()>,
+) -> Result<()> {
     let columns: Vec<String> = comparison
         .columns
         .iter()
@@ -30,29 +65,20 @@ pub(crate) fn read(
         quote_ident(&comparison.schema),
         quote_ident(&comparison.target)
     );
-    let context = || format!("could not read {} back from PostgreSQL", comparison.target);
-    let mut digest = Digest::new(comparison);
-    let mut row_bytes = Vec::with_capacity(1024);
+    let mut count = 0;
     each_row(client, &sql, |fields| {
-        row_bytes.clear();
         ensure!(
             fields.count == comparison.columns.len(),
             "PostgreSQL sent {} columns instead of {}",
             fields.count,
             comparison.columns.len()
         );
-        let mut fields = fields;
-        for column in &comparison.columns {
-            of_target(column, fields.next_field()?, &mut row_bytes)
-                .with_context(|| format!("column {}", column.target))?;
-        }
-        let fingerprint = digest.add(&row_bytes);
-        progress::rows(digest.rows);
-        see(&row_bytes, fingerprint);
+        see(fields)?;
+        count += 1;
+        progress::rows(count);
         Ok(())
     })
-    .with_context(context)?;
-    Ok(digest)
+    .with_context(|| format!("could not read {} back from PostgreSQL", comparison.target))
 }
 
 #[derive(Debug)]

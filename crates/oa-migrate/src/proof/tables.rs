@@ -139,9 +139,9 @@ pub(crate) fn compare(
     let (of_source, of_target) = thread::scope(|scope| {
         let reader = scope.spawn(|| -> Result<Digest> {
             let connection = open_snapshot(snapshot, rejects)?;
-            Ok(source::read(&connection, comparison, |_, _| ())?)
+            Ok(source::sum(&connection, comparison)?)
         });
-        let of_target = readback::read(client, comparison, |_, _| ());
+        let of_target = readback::sum(client, comparison);
         let of_source = reader
             .join()
             .unwrap_or_else(|_| Err(anyhow!("the thread that reads SQLite panicked")));
@@ -168,7 +168,7 @@ pub(crate) fn compare_loaded(
 ) -> Result<ComparisonResult> {
     let started = Instant::now();
     let (comparison, of_source) = rows.finish();
-    let of_target = readback::read(client, &comparison, |_, _| ())
+    let of_target = readback::sum(client, &comparison)
         .with_context(|| format!("could not compare table {}", comparison.source))?;
     conclude(client, from, &comparison, (of_source, of_target), started)
 }

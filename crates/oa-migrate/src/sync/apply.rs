@@ -7,19 +7,23 @@ use postgres::error::SqlState;
 
 use super::{Changes, SyncTable};
 use crate::load::belongings::{self, Belonging};
-use crate::load::forms;
+use crate::load::{forms, misfits};
 use crate::plan::PgType;
 
 /// Rows that are named when something else wrote to the target.
 const NAMED: i64 = 10;
 
 /// Statements that make the tables as they were before [`lock`].
-#[derive(Debug)]
-pub(crate) struct LockUndo(Vec<String>);
+#[derive(Debug, Default)]
+pub(crate) struct LockUndo {
+    statements: Vec<String>,
+    /// After these, policies hide rows again.
+    policies: Vec<String>,
+}
 
 /// Locks the tables against writers until the end of the transaction, lets foreign keys be checked at its end, because rows come
-/// table by table, and silences the target's own triggers and rules: what SQLite's rows are to cause has happened there. With `keeps_revisions`, what changes
-/// goes into `oa.revisions`.
+/// table by table, and silences the target's own triggers and rules: what SQLite's rows are to cause has happened there. Policies
+/// do not hide rows from the tables' owner meanwhile. With `keeps_revisions`, what changes goes into `oa.revisions`.
 pub(crate) fn lock(
     tx: &mut Transaction<'_>,
     schema: &str,
@@ -50,12 +54,12 @@ pub(crate) fn lock(
             &[&schema, &targets],
         )
         .map_err(explain)?;
-    let mut undo = Vec::new();
+    let mut undo = LockUndo::default();
     for row in &keys {
         let key: String = row.get(0);
         tx.batch_execute(&format!("{key} DEFERRABLE INITIALLY DEFERRED"))
             .map_err(explain)?;
-        undo.push(format!("{key} NOT DEFERRABLE"));
+        undo.statements.push(format!("{key} NOT DEFERRABLE"));
     }
     tx.batch_execute("SET CONSTRAINTS ALL DEFERRED")
         .map_err(explain)?;
@@ -75,12 +79,27 @@ pub(crate) fn lock(
         .map_err(explain)?;
     for row in &silenced {
         tx.batch_execute(row.get::<_, &str>(0)).map_err(explain)?;
-        undo.push(row.get(1));
+        undo.statements.push(row.get(1));
+    }
+    let forced = tx
+        .query(
+            "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'r' AND c.relforcerowsecurity AND pg_has_role(c.relowner, 'USAGE') AND n.nspname = $1 AND c.relname = ANY ($2)",
+            &[&schema, &targets],
+        )
+        .map_err(explain)?;
+    for row in &forced {
+        let table: String = row.get(0);
+        tx.batch_execute(&format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"))
+            .map_err(explain)?;
+        undo.policies
+            .push(format!("ALTER TABLE {table} FORCE ROW LEVEL SECURITY"));
     }
     if keeps_revisions {
-        undo.extend(audit(tx, schema, targets).map_err(explain)?);
+        let audited = audit(tx, schema, targets).map_err(explain)?;
+        undo.statements.extend(audited);
     }
-    Ok(LockUndo(undo))
+    Ok(undo)
 }
 
 /// Audits tables for the transaction that are not audited anyhow. Rows without a key cannot be followed.
@@ -161,10 +180,10 @@ pub(crate) fn index_references(
     for row in &rows {
         let (child, schema, columns): (String, String, String) =
             (row.get(0), row.get(1), row.get(2));
-        let name = format!("oa_sync_{}", undo.0.len());
+        let name = format!("oa_sync_{}", undo.statements.len());
         tx.batch_execute(&format!("CREATE INDEX {name} ON {child} ({columns})"))
             .map_err(explain)?;
-        undo.0.push(format!("DROP INDEX {schema}.{name}"));
+        undo.statements.push(format!("DROP INDEX {schema}.{name}"));
     }
     Ok(())
 }
@@ -260,7 +279,16 @@ pub(crate) fn finish(
             );
         }
     }
-    for statement in &undo.0 {
+    run(tx, &undo.statements)
+}
+
+/// Lets policies hide rows again, when they have been read back.
+pub(crate) fn restore_policies(tx: &mut Transaction<'_>, undo: &LockUndo) -> Result<()> {
+    run(tx, &undo.policies)
+}
+
+fn run(tx: &mut Transaction<'_>, statements: &[String]) -> Result<()> {
+    for statement in statements {
         tx.batch_execute(statement)
             .map_err(|e| anyhow!("could not run {statement}: {}", describe(&e)))?;
     }
@@ -295,7 +323,14 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
     let others: Vec<String> = sync
         .columns
         .iter()
-        .filter(|(_, c, _)| !sync.key.contains(c))
+        // A key of which letters have no case may be written otherwise now.
+        .filter(|(_, c, codec)| {
+            let text = matches!(
+                codec.pg,
+                PgType::Text | PgType::Varchar(_) | PgType::Other(_)
+            );
+            text || !sync.key.contains(c)
+        })
         .map(|(_, c, codec)| {
             let name = quote_ident(c);
             format!("{name} = {}", forms::cast(&format!("c.{name}"), codec.pg))
@@ -379,14 +414,16 @@ fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, removed: &str) -> Re
         .query_one(&format!("SELECT count(*) FROM {removed}"), &[])
         .map_err(explain)?
         .get(0);
+    let names = sync.columns.iter().map(|(_, c, _)| c.as_str());
+    let number = misfits::free_name("oa_number", names, "");
     let deleted = if due == 0 {
         0
     } else {
         tx.execute(
             &format!(
-                "WITH g AS (SELECT {0}, count(*) AS oa_n FROM {removed} AS t GROUP BY {0}),
-                      t AS (SELECT ctid, row_number() OVER (PARTITION BY {0}) AS oa_number, {1} FROM {2} AS t)
-                 DELETE FROM {2} AS d USING t, g WHERE d.ctid = t.ctid AND t.oa_number <= g.oa_n AND {3}",
+                "WITH g AS (SELECT {0}, count(*) AS {number} FROM {removed} AS t GROUP BY {0}),
+                      t AS (SELECT ctid, row_number() OVER (PARTITION BY {0}) AS {number}, {1} FROM {2} AS t)
+                 DELETE FROM {2} AS d USING t, g WHERE d.ctid = t.ctid AND t.{number} <= g.{number} AND {3}",
                 sql.texts("t"),
                 sql.texts_named("t"),
                 sql.table,

@@ -22,6 +22,8 @@ pub(crate) struct TableChanges {
     pub(crate) table: String,
     pub(crate) target: String,
     pub(crate) changes: Changes,
+    /// Rows that are in `oa.rejects` now, whoever put them there.
+    pub(crate) quarantined: u64,
     /// The table or some of its columns came with this sync.
     pub(crate) grown: bool,
     pub(crate) compared: ComparisonResult,
@@ -44,6 +46,11 @@ impl AllChanges {
 
     pub(crate) fn sum(&self, of: fn(&Changes) -> u64) -> u64 {
         self.tables.iter().map(|t| of(&t.changes)).sum()
+    }
+
+    /// Rows that are on one side only, on purpose.
+    pub(crate) fn quarantined(&self) -> u64 {
+        self.tables.iter().map(|t| t.quarantined).sum()
     }
 
     pub(crate) fn details(&self) -> Map<String, Value> {
@@ -94,6 +101,7 @@ impl TableChanges {
             "updated": self.changes.updated,
             "deleted": self.changes.deleted,
             "rows_quarantined": self.changes.quarantined,
+            "rows_in_rejects": self.quarantined,
             "rows": self.compared.target.rows,
             "source_hash": self.compared.source.hex(),
             "target_hash": self.compared.target.hex(),

@@ -89,8 +89,10 @@ fn forbidden(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<BTreeMap<i64,
         .collect();
     let mut bad = BTreeMap::new();
     for (constraint, condition) in misfits::conditions(tx, &sync.qualified())? {
+        let names = sync.columns.iter().map(|(_, c, _)| c.as_str());
+        let number = misfits::free_name("oa_number", names, &condition);
         let sql = format!(
-            "SELECT oa_number FROM (SELECT {}, row_number() OVER (ORDER BY ctid) AS oa_number FROM {}) AS t WHERE NOT ({condition})",
+            "SELECT {number} FROM (SELECT {}, row_number() OVER (ORDER BY ctid) AS {number} FROM {}) AS t WHERE NOT ({condition})",
             columns.join(", "),
             sync.added()
         );

@@ -1,7 +1,7 @@
 //! Writing an export.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -192,24 +192,47 @@ pub(crate) fn write_table(
         quote(&table.name)
     ))?;
     let mut rows = statement.query([])?;
-    let mut hash = Sha256::new();
-    let mut line = Vec::with_capacity(1024);
+    let summed = Summed {
+        writer,
+        hash: Sha256::new(),
+        bytes: 0,
+    };
+    let mut out = BufWriter::with_capacity(64 << 10, summed);
     while let Some(row) = rows.next()? {
-        line.clear();
         for (i, head) in heads.iter().enumerate() {
-            line.push(if i == 0 { b'{' } else { b',' });
-            line.extend_from_slice(head);
-            line.push(b':');
-            write_value(row.get_ref(i)?, &mut line)?;
+            out.write_all(if i == 0 { b"{" } else { b"," })?;
+            out.write_all(head)?;
+            out.write_all(b":")?;
+            write_value(row.get_ref(i)?, &mut out)?;
         }
-        line.extend_from_slice(b"}\n");
-        hash.update(&line);
-        writer.write_all(&line)?;
+        out.write_all(b"}\n")?;
         file.rows += 1;
-        file.bytes += line.len() as u64;
     }
-    file.sha256 = hex(&hash.finalize());
+    out.flush()?;
+    let summed = out.get_mut();
+    file.bytes = summed.bytes;
+    file.sha256 = hex(&summed.hash.finalize_reset());
     Ok(file)
+}
+
+/// Counts and hashes what is written.
+struct Summed<'a, W> {
+    writer: &'a mut W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Summed<'_, W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.writer.write_all(buf)?;
+        self.hash.update(buf);
+        self.bytes += buf.len() as u64;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// The name of the rowid's member: one that no column has.

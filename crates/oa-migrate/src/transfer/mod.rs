@@ -14,6 +14,7 @@ pub(crate) mod export;
 pub(crate) mod partial;
 pub(crate) mod rebuild;
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -187,22 +188,33 @@ impl Manifest {
     }
 }
 
-/// Appends a value as JSON.
-fn write_value(value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<()> {
-    let tagged = |name: &str, text: &str, out: &mut Vec<u8>| {
-        out.extend_from_slice(format!("{{\"${name}\":\"{text}\"}}").as_bytes());
-    };
+/// Writes a value as JSON, a large one in pieces.
+fn write_value(value: ValueRef<'_>, out: &mut impl Write) -> Result<()> {
     match value {
-        ValueRef::Null => out.extend_from_slice(b"null"),
-        ValueRef::Integer(n) => out.extend_from_slice(n.to_string().as_bytes()),
-        ValueRef::Real(x) if x.is_finite() => out.extend_from_slice(format!("{x:?}").as_bytes()),
-        ValueRef::Real(x) => tagged("real", if x > 0.0 { "Infinity" } else { "-Infinity" }, out),
+        ValueRef::Null => out.write_all(b"null")?,
+        ValueRef::Integer(n) => write!(out, "{n}")?,
+        ValueRef::Real(x) if x.is_finite() => write!(out, "{x:?}")?,
+        ValueRef::Real(x) => {
+            let text = if x > 0.0 { "Infinity" } else { "-Infinity" };
+            write!(out, "{{\"$real\":\"{text}\"}}")?;
+        }
         ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => serde_json::to_writer(&mut *out, text)?,
-            Err(_) => tagged("text", &STANDARD.encode(bytes), out),
+            Ok(text) => serde_json::to_writer(out, text)?,
+            Err(_) => write_base64("text", bytes, out)?,
         },
-        ValueRef::Blob(bytes) => tagged("blob", &STANDARD.encode(bytes), out),
+        ValueRef::Blob(bytes) => write_base64("blob", bytes, out)?,
     }
+    Ok(())
+}
+
+fn write_base64(name: &str, bytes: &[u8], out: &mut impl Write) -> Result<()> {
+    // Groups of three bytes become four letters.
+    const PIECE: usize = 3 << 14;
+    write!(out, "{{\"${name}\":\"")?;
+    for piece in bytes.chunks(PIECE) {
+        out.write_all(STANDARD.encode(piece).as_bytes())?;
+    }
+    out.write_all(b"\"}")?;
     Ok(())
 }
 

@@ -8,6 +8,9 @@ pub(crate) mod decimal;
 pub(crate) mod json;
 pub(crate) mod time;
 
+/// Values of so many bytes are not copied as a whole on their way.
+pub(crate) const LARGE: usize = 1 << 20;
+
 /// The text of a number that SQLite holds as REAL: the shortest one that reads back as the same 64 bits.
 pub(crate) fn float_text(value: f64) -> String {
     if value.is_infinite() {
