@@ -13,9 +13,10 @@ use oa_core::model::event::{Alert, Event, Kind, Severity, channel_fingerprint};
 use oa_wording::Wording;
 use uuid::Uuid;
 
+use super::cards;
 use super::roots::{self, Relations};
 use super::{Claim, Claimed, History, Outbox, Route, Tried, at_once, lease_of};
-use crate::channels::Channel;
+use crate::channels::{Channel, Receipt};
 
 /// The outbox in the spool. One process at a time has it.
 #[derive(Debug)]
@@ -202,6 +203,16 @@ impl Outbox for Spooled<'_> {
         let recorded = self.spool.end_tries(&ended);
         self.draining = None;
         recorded
+    }
+
+    fn note_card(
+        &mut self,
+        channel: &str,
+        alert: Uuid,
+        receipt: &Receipt,
+    ) -> Result<(), SpoolError> {
+        cards::keep(&self.state, &cards::Noted::of(channel, alert, receipt));
+        Ok(())
     }
 
     fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), SpoolError> {
