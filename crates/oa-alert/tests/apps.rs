@@ -462,6 +462,7 @@ fn an_application_says_what_is_wrong_with_it_and_its_messages_survive_postgresql
         service.one("SELECT string_agg(message, ',') FROM oa.cards WHERE ended_at IS NOT NULL"),
         "om_gone"
     );
+    wecom_sends_cards_whose_links_act(&service);
 }
 
 #[test]
@@ -540,15 +541,15 @@ fn dingtalk_has_the_same_buttons_over_a_connection_of_its_own() {
     assert!(!listener.said().contains("panicked") && !listener.said().contains("app-secret"));
 }
 
-#[test]
-fn a_wecom_application_sends_cards_whose_links_act() {
-    let service = Service::start_with(WECOM, feishu());
+/// Another channel of the same machine.
+fn wecom_sends_cards_whose_links_act(service: &Service) {
+    service.configure("", WECOM);
     let done = service.alert(&["test", "wx"]);
     assert_eq!(done.code, 0, "{done:?}");
     assert!(done.stderr.contains("gone"), "{done:?}");
-    assert_eq!(service.sim.messages()[0].raw["msgtype"], "markdown");
-    let group = Group { service: &service };
-    let alert = group.fails("positions");
+    let message = service.sim.messages().pop().unwrap();
+    assert_eq!(message.raw["msgtype"], "markdown");
+    let alert = Group { service }.fails("positions");
     let message = service.sim.messages().pop().unwrap();
     let card = &message.raw["template_card"];
     assert_eq!(

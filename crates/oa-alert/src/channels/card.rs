@@ -115,7 +115,9 @@ impl State {
                 false => format!("Acknowledged by {by}"),
             });
         }
-        for (what, deed) in &self.done {
+        let mut done: Vec<(&String, &Deed)> = self.done.iter().collect();
+        done.sort_by_key(|(_, deed)| deed.at);
+        for (what, deed) in done {
             let (by, at) = (name(&deed.by), wording.at(deed.at));
             let silence = *what == LinkAction::Silence.as_str();
             let run = *what == LinkAction::Run.as_str();

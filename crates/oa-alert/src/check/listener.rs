@@ -28,7 +28,7 @@ pub(super) fn find(client: &mut Client, config: &Config) -> Result<Vec<Finding>,
         };
         let row = client.query_opt(
             &format!(
-                "SELECT connected_at, coalesce(last_error, ''), coalesce(connected_at > now() - interval '{GRACE}', false) FROM oa.listeners WHERE robot = $1"
+                "SELECT connected_at, coalesce(last_error, ''), coalesce(connected_at BETWEEN now() - interval '{GRACE}' AND now() + interval '{GRACE}', false) FROM oa.listeners WHERE robot = $1"
             ),
             &[&resolved.robot()],
         )?;

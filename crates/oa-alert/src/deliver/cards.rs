@@ -20,6 +20,8 @@ use crate::channels::{Card, Cause, Channel, Receipt, State};
 
 /// Platforms change a message for so long after it was sent.
 const CHANGED_FOR: &str = "14 days";
+/// No message waits for longer; one that seems to was noted while the server's clock was ahead.
+const LONGEST_WAIT: &str = "1 hour";
 /// Whoever claims a message has changed it by then.
 const LEASE: Duration = Duration::from_secs(90);
 /// Between two messages: platforms take some a second.
@@ -189,7 +191,7 @@ fn claim(client: &mut Client, channel: &str) -> Result<Option<Outdated>, postgre
                  'acknowledged_by', CASE WHEN o.open THEN i.acknowledged_by END,
                  'done', (SELECT jsonb_object_agg(u.action, jsonb_build_object('by', coalesce(u.used_by, ''), 'at', u.used_at))
                           FROM oa.used_links u WHERE u.alert = c.alert AND u.channel = c.channel))) AS state) s
-               WHERE c.channel = $1 AND c.ended_at IS NULL AND c.next_try_at <= now() AND c.sent_at > now() - interval '{CHANGED_FOR}'
+               WHERE c.channel = $1 AND c.ended_at IS NULL AND c.next_try_at NOT BETWEEN now() AND now() + interval '{LONGEST_WAIT}' AND c.sent_at > now() - interval '{CHANGED_FOR}'
                  AND s.state <> c.shown
                ORDER BY c.sent_at LIMIT 1 FOR UPDATE OF c SKIP LOCKED)
              UPDATE oa.cards c SET next_try_at = now() + make_interval(secs => $2), tries = c.tries + 1

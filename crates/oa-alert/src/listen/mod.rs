@@ -38,7 +38,7 @@ use press::{Desk, Press, Said};
 use socket::Socket;
 
 /// Between two looks whether another listener is gone.
-const STANDBY: Duration = Duration::from_secs(5);
+const STANDBY: Duration = Duration::from_secs(3);
 /// Between tries to reach PostgreSQL.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Longest wait between tries to connect.
