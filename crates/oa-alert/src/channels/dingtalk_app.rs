@@ -77,10 +77,10 @@ pub(super) fn send(
         ..message.clone()
     };
     let text = form.fit(&bare);
-    let text = text.strip_prefix(&format!("**{}**\n\n", message.title));
+    let untitled = text.strip_prefix(&format!("**{}**\n\n", message.title));
     let card = Card {
         title: form.title(message),
-        text: dingtalk::lines_that_stay(text.unwrap_or(&bare.body)),
+        text: dingtalk::lines_that_stay(untitled.unwrap_or(&text)),
         severity: message.severity,
         recovery: message.recovery,
         actions: message.actions.clone(),

@@ -37,7 +37,7 @@ pub(crate) fn run(config: &Config, _: &Args) -> Result<u8, Failure> {
         return Err(Busy("oa-alert listen runs already on this machine".to_owned()).into());
     };
     let stop = install_stop_signal().map_err(anyhow::Error::from)?;
-    let ended_well = listen::run(Setup {
+    let ended_well = listen::run(&Setup {
         config,
         channels: usable,
         key,

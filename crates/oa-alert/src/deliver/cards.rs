@@ -177,6 +177,11 @@ pub(crate) fn refresh(
 
 /// Claims the oldest message of a channel that shows what is no more so.
 fn claim(client: &mut Client, channel: &str) -> Result<Option<Outdated>, postgres::Error> {
+    // Whatever the zone of a session, the same is the same.
+    let utc = |column: &str| {
+        format!(r#"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#)
+    };
+    let (r_at, u_at) = (utc("r.created_at"), utc("u.used_at"));
     let row = client.query_opt(
         &format!(
             "WITH due AS (
@@ -186,10 +191,10 @@ fn claim(client: &mut Client, channel: &str) -> Result<Option<Outdated>, postgre
                LATERAL (SELECT coalesce(i.resolved_at IS NULL AND f.seq <= a.seq, false) AS open) o,
                LATERAL (SELECT jsonb_strip_nulls(jsonb_build_object(
                  'over', CASE WHEN NOT o.open THEN true END,
-                 'over_at', CASE WHEN NOT o.open THEN (SELECT r.created_at FROM oa.alerts r WHERE r.fingerprint = a.fingerprint AND r.kind = 'recovery'
+                 'over_at', CASE WHEN NOT o.open THEN (SELECT {r_at} FROM oa.alerts r WHERE r.fingerprint = a.fingerprint AND r.kind = 'recovery'
                                                         AND r.seq > a.seq ORDER BY r.seq LIMIT 1) END,
                  'acknowledged_by', CASE WHEN o.open THEN i.acknowledged_by END,
-                 'done', (SELECT jsonb_object_agg(u.action, jsonb_build_object('by', coalesce(u.used_by, ''), 'at', u.used_at))
+                 'done', (SELECT jsonb_object_agg(u.action, jsonb_build_object('by', coalesce(u.used_by, ''), 'at', {u_at}))
                           FROM oa.used_links u WHERE u.alert = c.alert AND u.channel = c.channel))) AS state) s
                WHERE c.channel = $1 AND c.ended_at IS NULL AND c.next_try_at NOT BETWEEN now() AND now() + interval '{LONGEST_WAIT}' AND c.sent_at > now() - interval '{CHANGED_FOR}'
                  AND s.state <> c.shown

@@ -89,7 +89,7 @@ pub(crate) struct Setup<'a> {
 }
 
 /// Listens until it is stopped. `false`: a part of it has ended by a mistake of this program.
-pub(crate) fn run(setup: Setup<'_>) -> Result<bool, ConfigError> {
+pub(crate) fn run(setup: &Setup<'_>) -> Result<bool, ConfigError> {
     let mut threads = Vec::new();
     let changed = Arc::new(AtomicBool::new(false));
     let mut robots: Vec<String> = Vec::new();
@@ -98,20 +98,19 @@ pub(crate) fn run(setup: Setup<'_>) -> Result<bool, ConfigError> {
         if robots.contains(&robot) {
             continue;
         }
-        threads.push(listener(&setup, channel, &changed)?);
+        threads.push(listener(setup, channel, &changed)?);
         robots.push(robot);
     }
-    let mut all = threads;
-    all.push(changer(&setup, changed)?);
+    threads.push(changer(setup, changed)?);
     while setup.stop.wait(Duration::from_secs(1)) {
         // It is not to end by itself.
         cli::end_at_the_latest(Duration::ZERO);
-        if all.iter().any(JoinHandle::is_finished) {
+        if threads.iter().any(JoinHandle::is_finished) {
             return Ok(false);
         }
     }
     let end = Instant::now() + GOODBYE;
-    while Instant::now() < end && !all.iter().all(JoinHandle::is_finished) {
+    while Instant::now() < end && !threads.iter().all(JoinHandle::is_finished) {
         thread::sleep(Duration::from_millis(20));
     }
     Ok(true)

@@ -101,12 +101,12 @@ impl Apps {
     /// `false`: there is no such message.
     pub fn change_card(&self, id: &str, content: Value) -> bool {
         let mut cards = locked(&self.cards);
-        let card = cards.iter_mut().find(|c| c.id == id);
-        card.map(|card| {
-            card.content = content;
-            card.changes += 1;
-        })
-        .is_some()
+        let Some(card) = cards.iter_mut().find(|c| c.id == id) else {
+            return false;
+        };
+        card.content = content;
+        card.changes += 1;
+        true
     }
 
     pub fn connected(&self) -> usize {
