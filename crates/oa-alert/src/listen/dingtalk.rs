@@ -103,3 +103,29 @@ fn pressed(data: &str) -> Option<Press> {
             .to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_is_answered_with_its_data_and_another_connection_is_opened_when_that_is_asked_for() {
+        let mut pressed = |_: &Press| -> Said { panic!("nobody has pressed anything") };
+        let mut system = |topic: &str| {
+            let headers = json!({ "topic": topic, "messageId": "m1" });
+            let message =
+                json!({ "type": "SYSTEM", "headers": headers, "data": "{\"opaque\":\"x\"}" });
+            Dingtalk.take(&Message::text(message.to_string()), &mut pressed)
+        };
+        let Ok(Some(Message::Text(answer))) = system("ping") else {
+            panic!("no answer");
+        };
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["data"], "{\"opaque\":\"x\"}");
+        assert_eq!(
+            (&answer["code"], &answer["headers"]["messageId"]),
+            (&json!(200), &json!("m1"))
+        );
+        assert!(system("disconnect").is_err());
+    }
+}
