@@ -83,8 +83,8 @@ enum Command {
     Flush(flush::Args),
     /// Take what people press on the messages of application robots, until it is stopped
     ///
-    /// Keeps a connection to the platform open, so that it needs no address of its own, and changes messages where they stand. Several machines may
-    /// run it: one of them listens, the others wait.
+    /// Keeps a connection to the platform open, so that it needs no address of its own, and changes messages where they stand. Several
+    /// machines may run it: one of them listens, the others wait.
     #[command(
         after_help = "Example, for crontab:\n  @reboot oa-alert listen >>/var/log/oa/listen.log 2>&1"
     )]

@@ -1,9 +1,10 @@
 //! Application robot of DingTalk (钉钉企业内部应用): cards with buttons, which are changed where they stand.
 //!
-//! A token for the application's id and secret, two hours; `card/instances/createAndDeliver` makes a card from a template and puts it into a group, under
-//! an id of ours (`outTrackId`), by which `PUT card/instances` changes it. The template is one that DingTalk's public libraries use, or one of the company's
-//! with the same variables. What is pressed comes over a long connection ([`crate::listen`]) with the button's id. By the public documents of the platform
-//! and its public libraries; not tried on the platform itself.
+//! A token for the application's id and secret, two hours; `card/instances/createAndDeliver` makes a card from a template and puts it
+//! into a group, under an id of ours (`outTrackId`), by which `PUT card/instances` changes it. The template is one that DingTalk's
+//! public libraries use, or one of the company's with the same variables. What is pressed comes over a long connection
+//! ([`crate::listen`]) with the button's id. By the public documents of the platform and its public libraries; not tried on the
+//! platform itself.
 
 use std::time::Duration;
 

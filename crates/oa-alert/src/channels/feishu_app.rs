@@ -1,9 +1,9 @@
 //! Application robot of Feishu (飞书企业自建应用): cards with buttons, which are changed where they stand.
 //!
-//! A token (`tenant_access_token`) for the application's id and secret, two hours; `im/v1/messages` sends a card into a group and gives its
-//! `message_id`, by which `PATCH` changes it for 14 days. Both cards must say `update_multi`. The same `uuid` within an hour is the same message, so
-//! that what is sent once more after a lost answer comes once. What is pressed comes over a long connection ([`crate::listen`]). By the public
-//! documents of the platform and its public libraries; not tried on the platform itself.
+//! A token (`tenant_access_token`) for the application's id and secret, two hours; `im/v1/messages` sends a card into a group and gives
+//! its `message_id`, by which `PATCH` changes it for 14 days. Both cards must say `update_multi`. The same `uuid` within an hour is the
+//! same message, so that what is sent once more after a lost answer comes once. What is pressed comes over a long connection
+//! ([`crate::listen`]). By the public documents of the platform and its public libraries; not tried on the platform itself.
 
 use std::time::Duration;
 

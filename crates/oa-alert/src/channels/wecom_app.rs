@@ -1,9 +1,10 @@
 //! Messages of an application of WeCom (企业微信自建应用), to people and not to a group.
 //!
-//! A token for the company's id and the application's secret, two hours, in the address of what is asked. A message is a card (`template_card`, `text_notice`)
-//! of a title, a text of some lines, and up to three links; what is longer, or has no page to lead to, is Markdown of up to 2,048 bytes. Buttons that tell an
-//! application something need an address that the platform reaches, so that these lead to the page by signed links, and nothing is changed afterwards. By the
-//! public documents of the platform; not tried on the platform itself.
+//! A token for the company's id and the application's secret, two hours, in the address of what is asked. A message is a card
+//! (`template_card`, `text_notice`) of a title, a text of some lines, and up to three links; what is longer, or has no page to lead to,
+//! is Markdown of up to 2,048 bytes. Buttons that tell an application something need an address that the platform reaches, so that
+//! these lead to the page by signed links, and nothing is changed afterwards. By the public documents of the platform; not tried on the
+//! platform itself.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
-//! Messages with buttons after they were sent (`oa.cards`): each is changed where it stands when its incident is acknowledged, answered, or over.
+//! Messages with buttons after they were sent (`oa.cards`): each is changed where it stands when its incident is acknowledged,
+//! answered, or over.
 //!
-//! What a message shows is compared with what there is to show; whoever finds a difference claims the message for a while, asks the platform,
-//! and records what it shows now. Killed in between, the next one does the same once more, which changes nothing. What was sent while PostgreSQL was
-//! down is kept in the state directory until its alert is there.
+//! What a message shows is compared with what there is to show; whoever finds a difference claims the message for a while, asks the
+//! platform, and records what it shows now. Killed in between, the next one does the same once more, which changes nothing. What was
+//! sent while PostgreSQL was down is kept in the state directory until its alert is there.
 
 use std::fs;
 use std::path::PathBuf;
@@ -153,7 +154,8 @@ pub(crate) fn refresh(
                 );
             }
             client.execute(
-                "UPDATE oa.cards SET shown = CASE WHEN $3::text IS NULL THEN $4 ELSE shown END, last_error = $3, ended_at = CASE WHEN $5 THEN now() END,
+                "UPDATE oa.cards SET shown = CASE WHEN $3::text IS NULL THEN $4 ELSE shown END, last_error = $3,
+                        ended_at = CASE WHEN $5 THEN now() END,
                         next_try_at = now() + make_interval(secs => $6), tries = CASE WHEN $3::text IS NULL THEN 0 ELSE tries END
                  WHERE channel = $1 AND message = $2",
                 &[
@@ -191,13 +193,14 @@ fn claim(client: &mut Client, channel: &str) -> Result<Option<Outdated>, postgre
                LATERAL (SELECT coalesce(i.resolved_at IS NULL AND f.seq <= a.seq, false) AS open) o,
                LATERAL (SELECT jsonb_strip_nulls(jsonb_build_object(
                  'over', CASE WHEN NOT o.open THEN true END,
-                 'over_at', CASE WHEN NOT o.open THEN (SELECT {r_at} FROM oa.alerts r WHERE r.fingerprint = a.fingerprint AND r.kind = 'recovery'
-                                                        AND r.seq > a.seq ORDER BY r.seq LIMIT 1) END,
+                 'over_at', CASE WHEN NOT o.open THEN (
+                   SELECT {r_at} FROM oa.alerts r WHERE r.fingerprint = a.fingerprint AND r.kind = 'recovery' AND r.seq > a.seq
+                   ORDER BY r.seq LIMIT 1) END,
                  'acknowledged_by', CASE WHEN o.open THEN i.acknowledged_by END,
                  'done', (SELECT jsonb_object_agg(u.action, jsonb_build_object('by', coalesce(u.used_by, ''), 'at', {u_at}))
                           FROM oa.used_links u WHERE u.alert = c.alert AND u.channel = c.channel))) AS state) s
-               WHERE c.channel = $1 AND c.ended_at IS NULL AND c.next_try_at NOT BETWEEN now() AND now() + interval '{LONGEST_WAIT}' AND c.sent_at > now() - interval '{CHANGED_FOR}'
-                 AND s.state <> c.shown
+               WHERE c.channel = $1 AND c.ended_at IS NULL AND c.sent_at > now() - interval '{CHANGED_FOR}' AND s.state <> c.shown
+                 AND c.next_try_at NOT BETWEEN now() AND now() + interval '{LONGEST_WAIT}'
                ORDER BY c.sent_at LIMIT 1 FOR UPDATE OF c SKIP LOCKED)
              UPDATE oa.cards c SET next_try_at = now() + make_interval(secs => $2), tries = c.tries + 1
              FROM due WHERE c.channel = due.channel AND c.message = due.message RETURNING c.message, c.content, due.state, c.tries"

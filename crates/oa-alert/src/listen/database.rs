@@ -34,8 +34,8 @@ impl Database {
         })
     }
 
-    /// Does something in PostgreSQL. A connection that was open before may have ended meanwhile: then it is done once more with a new one, so that it
-    /// must be harmless when it is done twice.
+    /// Does something in PostgreSQL. A connection that was open before may have ended meanwhile: then it is done once more with a new
+    /// one, so that it must be harmless when it is done twice.
     pub(super) fn with<T>(
         &mut self,
         mut what: impl FnMut(&mut Client) -> Result<T, postgres::Error>,

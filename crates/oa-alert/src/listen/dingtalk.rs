@@ -1,8 +1,9 @@
 //! The long connection of DingTalk (Stream 模式), by its public libraries.
 //!
-//! An address and a ticket are asked for with the application's id and secret. What comes over the web socket is JSON: `SYSTEM` messages are pings, which are
-//! answered with their own data, and the wish that another connection is opened; a `CALLBACK` is a button, by the card's id and its own. Each is answered
-//! by `{"code":200,"headers":{"messageId":…},"data":…}`, with what is to be shown on the card.
+//! An address and a ticket are asked for with the application's id and secret. What comes over the web socket is JSON: `SYSTEM`
+//! messages are pings, which are answered with their own data, and the wish that another connection is opened; a `CALLBACK` is a
+//! button, by the card's id and its own. Each is answered by `{"code":200,"headers":{"messageId":…},"data":…}`, with what is to be
+//! shown on the card.
 
 use std::time::Duration;
 

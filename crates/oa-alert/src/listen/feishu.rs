@@ -1,8 +1,9 @@
 //! The long connection of Feishu (使用长连接接收回调), by its public libraries.
 //!
-//! An address is asked for with the application's id and secret; frames ([`Frame`]) come over a web socket. Control frames are pings of ours and pongs,
-//! which may bring another interval. A data frame is a part of an event; when all parts of a message are there, what it is about is answered within three
-//! seconds by the same frame with another payload: `{"code":200,"data":BASE64}`, in which the data of `card.action.trigger` are a toast.
+//! An address is asked for with the application's id and secret; frames ([`Frame`]) come over a web socket. Control frames are pings of
+//! ours and pongs, which may bring another interval. A data frame is a part of an event; when all parts of a message are there, what it
+//! is about is answered within three seconds by the same frame with another payload: `{"code":200,"data":BASE64}`, in which the data of
+//! `card.action.trigger` are a toast.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The frames of Feishu's long connection: `pbbp2.Frame` of its public libraries, in Protocol Buffers' binary form
-//! (<https://protobuf.dev/programming-guides/encoding/>). Nine fields, two of them messages of two texts: less than a library needs to be told.
+//! (<https://protobuf.dev/programming-guides/encoding/>). Nine fields, two of them messages of two texts: less than a library needs to
+//! be told.
 
 /// A frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

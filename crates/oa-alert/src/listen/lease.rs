@@ -41,8 +41,8 @@ impl Lease {
             client.execute(
                 "INSERT INTO oa.listeners AS l (robot, host, place, holder, leased_until, connected_at, last_error)
                  VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), CASE WHEN $6 THEN now() END, $7)
-                 ON CONFLICT (robot) DO UPDATE SET host = excluded.host, place = excluded.place, holder = excluded.holder, leased_until = excluded.leased_until,
-                   connected_at = coalesce(excluded.connected_at, l.connected_at),
+                 ON CONFLICT (robot) DO UPDATE SET host = excluded.host, place = excluded.place, holder = excluded.holder,
+                   leased_until = excluded.leased_until, connected_at = coalesce(excluded.connected_at, l.connected_at),
                    last_error = CASE WHEN $6 THEN NULL ELSE coalesce(excluded.last_error, l.last_error) END
                  WHERE l.holder = excluded.holder OR (l.host = excluded.host AND l.place = excluded.place)
                     -- One that ends much later was taken while the server's clock was ahead.

@@ -1,13 +1,13 @@
-//! `oa-alert listen`: what people press on the messages of application robots comes over a connection that this program opens, so that it needs no
-//! address of its own.
+//! `oa-alert listen`: what people press on the messages of application robots comes over a connection that this program opens, so that
+//! it needs no address of its own.
 //!
 //! ```text
 //! lease (one listener for an application) ─▶ connect ─▶ press ─▶ the act of the signed link ─▶ answer
 //!        ▲                                      └── pings, the lease, the end of the connection ──┐
 //!        └────────────────────────── waits, longer each time ◀─────────────────────────────────────┘
 //! ```
-//! While PostgreSQL is down the connection stays: whoever presses is told to press again, and the button still works. Killed anywhere: what was done was
-//! done in one transaction; what was not, the platform's person presses again.
+//! While PostgreSQL is down the connection stays: whoever presses is told to press again, and the button still works. Killed anywhere:
+//! what was done was done in one transaction; what was not, the platform's person presses again.
 
 mod database;
 mod dingtalk;
@@ -299,8 +299,8 @@ impl Listener {
     }
 }
 
-/// The wait after so many connections in a row that did not last: one second, and longer each time. A part of it is by chance, so that many that lost
-/// their connection at the same moment do not come back at the same one.
+/// The wait after so many connections in a row that did not last: one second, and longer each time. A part of it is by chance, so that
+/// many that lost their connection at the same moment do not come back at the same one.
 fn wait_after(broke: u32) -> Duration {
     let longest = Duration::from_secs(1 << broke.saturating_sub(1).min(6)).min(LONGEST_WAIT);
     let chance = uuid::Uuid::now_v7().as_bytes()[15];

@@ -111,3 +111,32 @@ fn reach(host: &str, port: u16) -> std::io::Result<TcpStream> {
     }
     Err(last)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn what_speaks_no_tls_is_an_error_and_is_told_in_tls_first() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut first = [0; 3];
+            stream.read_exact(&mut first).unwrap();
+            first
+        });
+        let connected = Socket::connect(&format!("wss://localhost:{port}/x"));
+        let failed = match connected {
+            Err(NotConnected::Failed(why)) => why,
+            _ => panic!("it is no web socket"),
+        };
+        assert!(failed.contains("localhost"), "{failed}");
+        // A record of TLS, with a handshake.
+        assert_eq!(heard.join().unwrap(), [22, 3, 1]);
+    }
+}

@@ -1,4 +1,5 @@
-//! Applications of platforms: their tokens, the messages that they sent and can change, and the connections over which they hear what is pressed.
+//! Applications of platforms: their tokens, the messages that they sent and can change, and the connections over which they hear what
+//! is pressed.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,4 +1,5 @@
-//! An application of DingTalk: tokens, cards that can be changed, and the long connection, after the platform's documents and its public libraries.
+//! An application of DingTalk: tokens, cards that can be changed, and the long connection, after the platform's documents and its
+//! public libraries.
 
 use std::time::Duration;
 
