@@ -36,7 +36,7 @@ SystemCallErrorNumber=EPERM
 END
 }
 
-# Writes the units into a folder: a service and a timer for each line of `timers`, the page, and the stream of WAL, which nothing switches on by itself.
+# Writes the units into a folder: a service and a timer for each line of `timers`, the page, and the stream of WAL and the listener, which nothing switches on by itself.
 units() { # units FOLDER BIN USER GROUP
     local folder=$1 bin=$2 user=$3 group=$4 name calendar command sandbox
     mkdir -p "$folder"
@@ -75,6 +75,15 @@ units() { # units FOLDER BIN USER GROUP
         printf 'RestrictNamespaces=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged\n'
         printf '\n[Install]\nWantedBy=multi-user.target\n'
     } >"$folder/oa-backup-stream.service"
+    {
+        printf '[Unit]\nDescription=Takes what is pressed on the messages of application robots\nDocumentation=man:oa-alert-listen(1)\nAfter=network-online.target postgresql.service\nWants=network-online.target\n\n'
+        printf '[Service]\nExecStart=%s/oa-alert listen\nRestart=always\nRestartSec=5s\nTimeoutStopSec=15s\n' "$bin"
+        # Started where there is nothing to listen for, it ends with 78, and is not started again and again.
+        printf 'RestartPreventExitStatus=78\n'
+        hardening "$user" "$group"
+        printf 'RestrictNamespaces=yes\nMemoryDenyWriteExecute=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged\n'
+        printf '\n[Install]\nWantedBy=multi-user.target\n'
+    } >"$folder/oa-alert-listen.service"
     chmod 0644 "$folder"/oa-*
 }
 

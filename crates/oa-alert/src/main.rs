@@ -5,12 +5,15 @@
 //! senders at once never send the same one, and one that died in between is sent again, marked as a possible repeat. [`channels`]
 //! knows each robot's protocol, limits and error codes; HTTP 200 with an error code is a failure.
 //!
-//! Modules import one way: `pace`, `render` <- `channels` <- `deliver`, `check` <- `commands`.
+//! What is pressed on the messages of application robots comes over a connection that [`listen`] keeps open.
+//!
+//! Modules import one way: `pace`, `render` <- `channels` <- `deliver`, `check` <- `listen` <- `commands`.
 
 mod channels;
 mod check;
 mod commands;
 mod deliver;
+mod listen;
 mod pace;
 mod render;
 
@@ -22,7 +25,10 @@ use clap::{Parser, Subcommand};
 use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::{exit, man};
 
-use commands::{ack, check as check_command, check_config, flush, list, send, show, silence, test};
+use commands::{
+    ack, check as check_command, check_config, flush, list, listen as listen_command, send, show,
+    silence, test,
+};
 
 /// This program's name.
 const PROGRAM: &str = "oa-alert";
@@ -75,6 +81,14 @@ enum Command {
     /// Send what waits in the outbox; without PostgreSQL, what waits in the local spool
     #[command(after_help = "Example, for crontab:\n  * * * * * oa-alert flush")]
     Flush(flush::Args),
+    /// Take what people press on the messages of application robots, until it is stopped
+    ///
+    /// Keeps a connection to the platform open, so that it needs no address of its own, and changes messages where they stand. Several
+    /// machines may run it: one of them listens, the others wait.
+    #[command(
+        after_help = "Example, for crontab:\n  @reboot oa-alert listen >>/var/log/oa/listen.log 2>&1"
+    )]
+    Listen(listen_command::Args),
     /// List alerts that wait for a channel, or open incidents
     List(list::Args),
     /// Send a real test message and explain the outcome
@@ -113,6 +127,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Show(args) => show::run(&config()?, args),
         Command::Silence(args) => silence::run(&config()?, args),
         Command::Flush(args) => flush::run(&config()?, args),
+        Command::Listen(args) => listen_command::run(&config()?, args),
         Command::List(args) => list::run(&config()?, args),
         Command::Test(args) => test::run(&config()?, args),
         Command::CheckConfig(args) => check_config::run(&config()?, args),

@@ -11,7 +11,7 @@ const BURST: usize = 5;
 const MINUTE: f64 = 62.0;
 /// Messages a minute that DingTalk and WeCom are sent; they take 20.
 const ROBOT: u32 = 18;
-/// Messages a minute that Feishu is sent; it takes 100, and 5 a second.
+/// Messages a minute that Feishu is sent; it takes 100 of a robot, 1,000 of an application, and 5 a second in a group.
 const FEISHU: u32 = 80;
 /// Messages a second that Feishu is sent.
 const FEISHU_SECOND: (usize, f64) = (4, 1.2);
@@ -35,14 +35,18 @@ impl Pace {
         gather: Duration,
     ) -> Self {
         let own = match kind {
-            ChannelKind::Dingtalk | ChannelKind::Wecom => Some(ROBOT),
-            ChannelKind::Feishu => Some(FEISHU),
+            ChannelKind::Dingtalk
+            | ChannelKind::DingtalkApp
+            | ChannelKind::Wecom
+            | ChannelKind::WecomApp => Some(ROBOT),
+            ChannelKind::Feishu | ChannelKind::FeishuApp => Some(FEISHU),
             _ => None,
         };
         let per_minute = per_minute.or(own);
         Self {
             per_minute: per_minute.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-            per_second: (kind == ChannelKind::Feishu).then_some(FEISHU_SECOND),
+            per_second: matches!(kind, ChannelKind::Feishu | ChannelKind::FeishuApp)
+                .then_some(FEISHU_SECOND),
             digests,
             gather,
         }

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use oa_core::app::config::Locale;
 use oa_core::model::Severity;
 use oa_core::model::event::Kind;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(crate) use digest::{Digest, digest};
@@ -42,6 +43,19 @@ pub(crate) struct Facts {
     pub(crate) cause: Option<(String, &'static str)>,
 }
 
+/// What can be done about an incident from its message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Action {
+    /// The name under which it is stored ([`oa_core::base::links::LinkAction`]).
+    pub(crate) what: String,
+    /// What a person reads.
+    pub(crate) word: String,
+    /// The signed link: whoever has it may do it, once.
+    pub(crate) signed: String,
+    /// The address that does it, where there is a page.
+    pub(crate) url: Option<String>,
+}
+
 /// A message for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
@@ -55,12 +69,27 @@ pub(crate) struct Message {
     pub(crate) recovery: bool,
     /// Where the page shows more of it.
     pub(crate) link: Option<String>,
-    /// What can be done about it: a word, and the address that does it.
-    pub(crate) actions: Vec<(&'static str, String)>,
+    /// What can be done about it.
+    pub(crate) actions: Vec<Action>,
     /// What it is about; `None` of one that is no alert.
     pub(crate) facts: Option<Facts>,
     /// It stands for several.
     pub(crate) digest: Option<Digest>,
+}
+
+impl Message {
+    /// Whether it is about one incident that is open, so that it can be changed when that is over.
+    pub(crate) fn opens_incident(&self) -> bool {
+        let opens = self.facts.as_ref().is_some_and(|f| f.kind == Kind::Problem);
+        opens && self.digest.is_none()
+    }
+
+    /// What can be done by opening an address: a word, and the address.
+    pub(crate) fn links(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.actions
+            .iter()
+            .filter_map(|a| Some((a.word.as_str(), a.url.as_deref()?)))
+    }
 }
 
 /// What a channel takes as the text of a message.
@@ -130,7 +159,7 @@ impl Form {
     }
 
     fn actions(&self, message: &Message) -> String {
-        let actions = message.actions.iter();
+        let actions = message.links();
         if self.markdown {
             let links: Vec<String> = actions
                 .map(|(word, url)| format!("[{word}]({url})"))

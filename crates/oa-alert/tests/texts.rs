@@ -349,6 +349,11 @@ fn the_texts_of_the_check() {
                     "持仓".to_owned(),
                 ],
             },
+            Finding::ListenerDown {
+                channel: "ops-cards".to_owned(),
+                last_at: Some(Utc::now()),
+                error: "Feishu refused with code 514".to_owned(),
+            },
             Finding::OpeningAtRisk {
                 task: "rongda-positions".to_owned(),
                 title: "融达-持仓".to_owned(),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 pub use fault::PlanError;
 pub use log::{Message, RequestRecord};
+pub use robots::AppCard;
 pub use server::Sim;
 
 /// How a simulator behaves.
@@ -41,6 +42,10 @@ pub struct Options {
     pub dingtalk_keyword: Option<String>,
     /// Feishu checks signatures with this.
     pub feishu_secret: Option<String>,
+    /// Applications of Feishu and DingTalk are known by this secret.
+    pub app_secret: Option<String>,
+    /// Seconds between pings that applications are told.
+    pub ping_interval: u64,
     /// Messages a minute that DingTalk and WeCom take.
     pub rate_limit_per_minute: usize,
     /// The robots' clock is so much ahead of this machine's (behind, when negative).
@@ -61,6 +66,8 @@ impl Default for Options {
             dingtalk_secret: None,
             dingtalk_keyword: None,
             feishu_secret: None,
+            app_secret: None,
+            ping_interval: 120,
             rate_limit_per_minute: 20,
             clock_ahead: chrono::TimeDelta::zero(),
             messages: None,
@@ -73,6 +80,7 @@ impl Default for Options {
 struct Context<'a> {
     options: &'a Options,
     log: &'a log::Log,
+    apps: &'a robots::Apps,
     request: &'a http::Request,
     fault: Option<&'a fault::Fault>,
     /// How often this fault was applied before.

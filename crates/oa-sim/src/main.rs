@@ -12,6 +12,7 @@ use oa_sim::{Options, Sim};
 ///
 /// Prints `listening on http://127.0.0.1:PORT` when it is ready. Sites are at /zhihui, /fangqi, /jiaoyikecha, /openvlab, /rongda,
 /// /rdqh; robots at /dingtalk/robot/send?access_token=…, /wecom/cgi-bin/webhook/send?key=…, /feishu/open-apis/bot/v2/hook/…;
+/// applications at /feishu and /dingtalk;
 /// administration at /_sim/log, /_sim/messages, /_sim/faults, /_sim/reset.
 #[derive(Debug, Parser)]
 #[command(
@@ -47,6 +48,9 @@ struct Cli {
     /// Feishu checks signatures with this secret
     #[arg(long, value_name = "SECRET")]
     feishu_secret: Option<String>,
+    /// Applications of Feishu and DingTalk are known by this secret
+    #[arg(long, value_name = "SECRET")]
+    app_secret: Option<String>,
     /// Messages a minute that DingTalk and WeCom take
     #[arg(long, default_value_t = 20, value_name = "N")]
     rate_limit: usize,
@@ -83,6 +87,8 @@ fn main() -> anyhow::Result<()> {
         dingtalk_secret: cli.dingtalk_secret,
         dingtalk_keyword: cli.dingtalk_keyword,
         feishu_secret: cli.feishu_secret,
+        app_secret: cli.app_secret,
+        ping_interval: 120,
         rate_limit_per_minute: cli.rate_limit,
         clock_ahead: chrono::TimeDelta::seconds(cli.clock_ahead),
         messages: cli.messages,

@@ -15,12 +15,13 @@ use serde_json::Value;
 use crate::fault::{Fault, Plan, PlanError};
 use crate::http::{Request, Response, read_request};
 use crate::log::{Log, Message, RequestRecord};
-use crate::{Context, Options, Shared, admin, robots, sites};
+use crate::{AppCard, Context, Options, Shared, admin, robots, sites};
 
 /// What all connections share.
 pub struct State {
     pub options: Options,
     pub log: Log,
+    pub apps: robots::Apps,
     pub plans: Mutex<Vec<Plan>>,
     connections: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,
@@ -54,6 +55,7 @@ impl Sim {
         let state = Arc::new(State {
             log: Log::to_file(options.messages.clone()),
             options,
+            apps: robots::Apps::default(),
             plans: Mutex::default(),
             connections: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -102,6 +104,42 @@ impl Sim {
     #[must_use]
     pub fn messages(&self) -> Vec<Message> {
         self.state.log.messages()
+    }
+
+    /// The messages of applications, as they stand now.
+    #[must_use]
+    pub fn cards(&self) -> Vec<AppCard> {
+        self.state.apps.cards()
+    }
+
+    /// Presses a button of a message, as `user`; gives what the application answers, or why it does not.
+    ///
+    /// # Errors
+    /// When nobody is connected, or no answer comes.
+    pub fn press(&self, message: &str, value: &Value, user: &str) -> Result<Value, String> {
+        self.state.apps.press(message, value, user)
+    }
+
+    /// No token that was given until now is valid any more.
+    pub fn end_tokens(&self) {
+        self.state.apps.end_tokens();
+    }
+
+    /// How many applications are connected.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.state.apps.connected()
+    }
+
+    /// How many pings of applications came.
+    #[must_use]
+    pub fn pings(&self) -> usize {
+        self.state.apps.pings()
+    }
+
+    /// Ends the connections of applications.
+    pub fn disconnect(&self) {
+        self.state.apps.disconnect();
     }
 
     /// Waits for ever: for the program.
@@ -181,10 +219,15 @@ fn serve(mut stream: TcpStream, state: &Shared) -> io::Result<()> {
         let context = Context {
             options: &state.options,
             log: &state.log,
+            apps: &state.apps,
             request: &request,
             fault,
             applied: found.as_ref().map_or(0, |(_, n)| *n),
         };
+        if fault.is_none() && robots::is_socket(&request) {
+            state.log.request(&request, 101, None);
+            return robots::serve_socket(stream, pending, &request, state);
+        }
         let response = answer(&context, state);
         let status = if fault == Some(&Fault::Hang) {
             0

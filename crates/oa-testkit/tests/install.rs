@@ -245,6 +245,7 @@ fn downgrade_and_uninstall(machine: &Machine) {
         "/usr/local/share/bash-completion/completions/oa-crawl",
         "/usr/local/lib/systemd/system/oa-crawl.timer",
         "/usr/local/lib/systemd/system/oa-backup-stream.service",
+        "/usr/local/lib/systemd/system/oa-alert-listen.service",
         "/usr/local/share/oa/cron.d",
         "/usr/local/share/oa/prometheus-rules.yml",
         "/usr/local/share/oa/grafana-dashboard.json",

@@ -174,7 +174,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "oa-alert",
-        &["pace render", "channels", "deliver check", "commands"],
+        &[
+            "pace render",
+            "channels",
+            "deliver check",
+            "listen",
+            "commands",
+        ],
     ),
     (
         "oa-crawl",

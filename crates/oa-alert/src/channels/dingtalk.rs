@@ -53,7 +53,7 @@ pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) 
 }
 
 /// DingTalk shows Markdown: a line end alone is a blank, and a line behind a list belongs to its last item. What is broken so already stays.
-fn lines_that_stay(text: &str) -> String {
+pub(super) fn lines_that_stay(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut lines = text.split('\n').peekable();
     while let Some(line) = lines.next() {

@@ -71,8 +71,8 @@ pub(super) fn object(message: &Message, text: &str) -> Value {
         .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
     if !message.actions.is_empty() {
-        let actions = message.actions.iter();
-        let actions = actions.map(|(word, url)| ((*word).to_owned(), url.clone().into()));
+        let actions = message.links();
+        let actions = actions.map(|(word, url)| (word.to_owned(), url.into()));
         object.insert("actions".to_owned(), Value::Object(actions.collect()));
     }
     Value::Object(object)

@@ -20,6 +20,9 @@ fn name(kind: ChannelKind) -> &'static str {
         ChannelKind::Dingtalk => "dingtalk",
         ChannelKind::Wecom => "wecom",
         ChannelKind::Feishu => "feishu",
+        ChannelKind::FeishuApp => "feishu_app",
+        ChannelKind::DingtalkApp => "dingtalk_app",
+        ChannelKind::WecomApp => "wecom_app",
         ChannelKind::Webhook => "webhook",
         ChannelKind::Email => "email",
         ChannelKind::Command => "command",
@@ -37,7 +40,18 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
     };
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
     if let Some(of) = vendor(&host) {
-        if of != channel.kind {
+        let app = match channel.kind {
+            ChannelKind::FeishuApp => of == ChannelKind::Feishu,
+            ChannelKind::DingtalkApp => host == "api.dingtalk.com",
+            ChannelKind::WecomApp => of == ChannelKind::Wecom,
+            _ => false,
+        };
+        if app && uri.path().trim_end_matches('/') != "" {
+            return Err(format!(
+                "url of an application is only https://{host}, which need not be said; remove url"
+            ));
+        }
+        if of != channel.kind && !app {
             let (of, kind) = (name(of), name(channel.kind));
             return Err(format!(
                 "url is the address of a {of} robot, but kind is \"{kind}\"; set kind = \"{of}\", or copy the right address"
@@ -46,7 +60,12 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
         if uri.scheme_str() != Some("https") {
             return Err(format!("url must begin with https://{host}"));
         }
-        let takes = if of == ChannelKind::Feishu { 100 } else { 20 };
+        let takes = match of {
+            // 5 a second in a group.
+            ChannelKind::Feishu if app => 300,
+            ChannelKind::Feishu => 100,
+            _ => 20,
+        };
         if channel.pace.per_minute().is_some_and(|most| most > takes) {
             return Err(format!(
                 "per_minute is more than the {takes} messages a minute that a {} robot takes",
@@ -78,6 +97,7 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
         }
         _ => {}
     }
+    check_app(channel, stray)?;
     if let Some(secret) = &channel.secret {
         let secret = secret.expose();
         if secret.is_empty() || stray(secret) {
@@ -96,6 +116,46 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
         )),
         None => Ok(()),
     }
+}
+
+/// The ids of an application and of a group have forms of their own.
+fn check_app(channel: &Channel, stray: impl Fn(&str) -> bool) -> Result<(), String> {
+    let Some((kind, app)) = channel.app() else {
+        return Ok(());
+    };
+    for (key, value) in [("app_id", app.id()), ("chat", app.chat())] {
+        if stray(value) {
+            return Err(format!("{key} has blanks or quotes in it; copy it again"));
+        }
+    }
+    if kind == ChannelKind::WecomApp && !app.id().starts_with("ww") {
+        return Err(
+            "app_id does not begin with ww; it is the company's id (我的企业, 企业ID)".to_owned(),
+        );
+    }
+    if kind == ChannelKind::DingtalkApp && !app.chat().starts_with("cid") {
+        return Err(
+            "chat does not begin with cid; it is the openConversationId of the group".to_owned(),
+        );
+    }
+    if kind == ChannelKind::FeishuApp {
+        if !app.id().starts_with("cli_") {
+            return Err(
+                "app_id does not begin with cli_; copy the App ID from the application's 凭证与基础信息"
+                    .to_owned(),
+            );
+        }
+        let known = ["oc_", "ou_", "on_"]
+            .iter()
+            .any(|p| app.chat().starts_with(p));
+        if !known && !app.chat().contains('@') {
+            return Err(
+                "chat is no group (oc_…) or person (ou_…, on_…, or the mail address); the group's settings show its 会话 ID"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Whether robots take it for the number of somebody to mention.

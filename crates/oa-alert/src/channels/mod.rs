@@ -1,14 +1,19 @@
 //! One file a kind of channel. Robots are all of the same shape: a request from a message, and what its answer means.
 
+mod app;
+mod card;
 mod command;
 mod dingtalk;
+mod dingtalk_app;
 mod email;
 mod event;
 mod feishu;
+mod feishu_app;
 mod lint;
 mod services;
 mod webhook;
 mod wecom;
+mod wecom_app;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,10 +24,16 @@ use oa_core::app::config::{
 };
 use oa_core::base::secrets::{Secret, redact};
 use oa_core::model::Severity;
+use oa_wording::Wording;
 use serde_json::Value;
 
 use crate::pace::Pace;
 use crate::render::{Form, Message};
+pub(crate) use app::App;
+use app::Method;
+pub(crate) use card::{Card, Receipt, State};
+pub(crate) use dingtalk_app::{connection as dingtalk_connection, notice as dingtalk_notice};
+pub(crate) use feishu_app::{connection as feishu_connection, ping_interval};
 pub(crate) use lint::is_mobile;
 
 /// A channel with its secrets resolved.
@@ -46,6 +57,7 @@ pub(crate) struct Channel {
     pace: Pace,
     locale: Locale,
     config: PathBuf,
+    app: Option<App>,
 }
 
 /// A request to a robot. The address holds a secret.
@@ -67,6 +79,8 @@ pub(crate) struct SendError {
     pub(crate) cause: Cause,
     /// The answer was lost: perhaps the robot did take it.
     pub(crate) unknown: bool,
+    /// The code of the refusal, where whoever asks needs it.
+    pub(crate) code: Option<String>,
 }
 
 /// What a refusal is about, which decides what comes next. It is decided by codes, never by words.
@@ -97,6 +111,7 @@ impl SendError {
             message: message.into(),
             cause: Cause::Now,
             unknown: false,
+            code: None,
         }
     }
 
@@ -138,11 +153,10 @@ impl Channel {
                 channel.name
             ),
         };
-        if channel.kind == ChannelKind::Feishu
-            && (channel.at_duty || !channel.at_mobiles.is_empty())
-        {
+        let mentions_nobody = channel.kind == ChannelKind::Feishu || channel.kind.is_app();
+        if mentions_nobody && (channel.at_duty || !channel.at_mobiles.is_empty()) {
             return Err(impossible(
-                "a Feishu robot cannot mention mobile numbers; remove at_mobiles and at_duty, or use at_all",
+                "Feishu and applications cannot mention mobile numbers; remove at_mobiles and at_duty, or use at_all",
             ));
         }
         if channel.kind == ChannelKind::Wecom && channel.secret.is_some() {
@@ -155,7 +169,7 @@ impl Channel {
         let url = url
             .map(|url| config.secret(url, &setting("url")))
             .transpose()?;
-        let url = url.unwrap_or_else(|| Secret::new(String::new()));
+        let url = url.unwrap_or_else(|| Secret::new(default_url(channel.kind).to_owned()));
         let schemes: &[&str] = match channel.kind {
             ChannelKind::Command => &[""],
             ChannelKind::Email => &["smtps://", "smtp://"],
@@ -174,6 +188,10 @@ impl Channel {
             .as_ref()
             .map(|s| config.secret(s, &setting("secret")))
             .transpose()?;
+        let app = secret
+            .clone()
+            .filter(|_| channel.kind.is_app())
+            .map(|secret| App::of(channel, &url, secret));
         let resolved = Self {
             name: channel.name.clone(),
             kind: channel.kind,
@@ -203,6 +221,7 @@ impl Channel {
             ),
             locale: config.locale,
             config: config.path.clone(),
+            app,
         };
         match resolved.kind {
             ChannelKind::Email => email::check(&resolved).map_err(|e| impossible(&e))?,
@@ -241,7 +260,11 @@ impl Channel {
             ChannelKind::Wecom => Some(wecom::request(self, message)),
             ChannelKind::Feishu => Some(feishu::request(self, message, now)),
             ChannelKind::Webhook => Some(webhook::request(self, message)),
-            ChannelKind::Email | ChannelKind::Command => None,
+            ChannelKind::Email
+            | ChannelKind::Command
+            | ChannelKind::FeishuApp
+            | ChannelKind::DingtalkApp
+            | ChannelKind::WecomApp => None,
         }
     }
 
@@ -271,7 +294,8 @@ impl Channel {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();
         hash.update(self.url.expose());
-        for word in &self.command {
+        let id = self.app.iter().map(App::id);
+        for word in self.command.iter().map(String::as_str).chain(id) {
             hash.update([0]);
             hash.update(word);
         }
@@ -284,44 +308,68 @@ impl Channel {
 
     /// The longest time that sending one message takes.
     pub(crate) fn longest(&self) -> Duration {
+        // An application asks for a token, and once more for both when that has ended.
+        if self.app.is_some() {
+            return TIMEOUT * 4;
+        }
         // A mail goes to all at once, and to each by himself when the server does not take one of them.
         TIMEOUT * u32::try_from(self.to.len() + 1).unwrap_or(u32::MAX)
     }
 
-    /// Sends a message.
-    pub(crate) fn send(&self, message: &Message) -> Result<(), SendError> {
+    /// Sends a message. Gives what it can be changed by, where the platform can and there will be something to change.
+    pub(crate) fn send(&self, message: &Message) -> Result<Option<Receipt>, SendError> {
+        match (self.kind, &self.app) {
+            (ChannelKind::FeishuApp, Some(app)) => feishu_app::send(self, app, message),
+            (ChannelKind::DingtalkApp, Some(app)) => dingtalk_app::send(self, app, message),
+            (ChannelKind::WecomApp, Some(app)) => {
+                wecom_app::send(self, app, message).map(|()| None)
+            }
+            _ => self.send_once(message).map(|()| None),
+        }
+    }
+
+    /// Changes a message where it stands. `false`: the platform changes it no more.
+    pub(crate) fn update(
+        &self,
+        message: &str,
+        card: &Card,
+        state: &State,
+        wording: &Wording,
+    ) -> Result<bool, SendError> {
+        match (self.kind, &self.app) {
+            (ChannelKind::FeishuApp, Some(app)) => {
+                feishu_app::update(app, (message, card, state), wording)
+            }
+            (ChannelKind::DingtalkApp, Some(app)) => {
+                dingtalk_app::update(app, (message, card, state), wording)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether people press buttons of its messages.
+    pub(crate) fn has_buttons(&self) -> bool {
+        self.kind.has_buttons()
+    }
+
+    /// The application that sends.
+    pub(crate) fn app(&self) -> Option<(ChannelKind, &App)> {
+        Some(self.kind).zip(self.app.as_ref())
+    }
+
+    fn send_once(&self, message: &Message) -> Result<(), SendError> {
         let Some(request) = self.request(message, Utc::now()) else {
             return match self.kind {
                 ChannelKind::Email => email::send(self, message),
                 _ => command::send(self, message),
             };
         };
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            // Apart from the whole: without a connection the robot certainly has nothing.
-            .timeout_connect(Some(CONNECT))
-            .timeout_resolve(Some(CONNECT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .build()
-            .into();
-        let mut builder = agent.post(request.url.expose());
-        for (name, value) in &self.headers {
-            builder = builder.header(name, value.expose());
-        }
-        let mut answer = builder.send_json(&request.body).map_err(|e| lost(&e))?;
-        let status = answer.status().as_u16();
-        let header = |name: &str| answer.headers().get(name)?.to_str().ok();
-        let asked = header("retry-after").and_then(|v| wait_asked(v, header("date")));
-        if let Some(refused) = too_fast(status, asked) {
-            return Err(refused);
-        }
-        let text = answer
-            .body_mut()
-            .with_config()
-            .limit(LARGEST_ANSWER)
-            .read_to_string()
-            .map_err(|e| lost(&e))?;
+        let headers: Vec<(&str, &str)> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose()))
+            .collect();
+        let (status, text) = app::ask(Method::Post, request.url.expose(), &headers, &request.body)?;
         self.assess(status, &text)
     }
 
@@ -400,18 +448,32 @@ fn mentioned(config: &Config, channel: &config::Channel) -> Vec<String> {
     mobiles
 }
 
+/// Where a platform is when the configuration does not say so.
+fn default_url(kind: ChannelKind) -> &'static str {
+    match kind {
+        ChannelKind::FeishuApp => feishu_app::BASE,
+        ChannelKind::DingtalkApp => dingtalk_app::BASE,
+        ChannelKind::WecomApp => wecom_app::BASE,
+        _ => "",
+    }
+}
+
 /// Each kind has its own keys; one that another kind has would be without effect.
 fn check_keys(channel: &config::Channel) -> Result<(), String> {
     use ChannelKind::{Command, Dingtalk, Email, Feishu, Webhook, Wecom};
-    let kind = channel.kind;
-    let robot = matches!(kind, Dingtalk | Wecom | Feishu);
+    let (kind, app) = (channel.kind, channel.kind.is_app());
+    let wecom = kind == ChannelKind::WecomApp;
+    let robot = matches!(kind, Dingtalk | Wecom | Feishu) || app;
     let rules = [
         (
             "url",
             channel.url.is_some(),
             kind != Command,
-            kind != Command,
+            kind != Command && !app,
         ),
+        ("app_id", !channel.app_id.is_empty(), app, app),
+        ("chat", !channel.chat.is_empty(), app, app),
+        ("agent_id", channel.agent_id.is_some(), wecom, wecom),
         (
             "command",
             !channel.command.is_empty(),
@@ -421,7 +483,7 @@ fn check_keys(channel: &config::Channel) -> Result<(), String> {
         (
             "template",
             channel.template.is_some(),
-            kind == Webhook,
+            kind == Webhook || kind == ChannelKind::DingtalkApp,
             false,
         ),
         (
@@ -449,11 +511,11 @@ fn check_keys(channel: &config::Channel) -> Result<(), String> {
             "secret",
             channel.secret.is_some(),
             robot || kind == Webhook,
-            false,
+            app,
         ),
         ("at_mobiles", !channel.at_mobiles.is_empty(), robot, false),
         ("at_duty", channel.at_duty, robot, false),
-        ("at_all", channel.at_all, robot, false),
+        ("at_all", channel.at_all, robot && !wecom, false),
     ];
     for (key, given, possible, needed) in rules {
         if given && !possible {
@@ -538,6 +600,12 @@ fn too_fast(status: u16, asked: Option<Duration>) -> Option<SendError> {
     ))
 }
 
+/// For how long a server wants not to be asked.
+fn retry_after(headers: &ureq::http::HeaderMap) -> Option<Duration> {
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    header("retry-after").and_then(|v| wait_asked(v, header("date")))
+}
+
 /// `Retry-After`: seconds, or a date, which is seen from the server's own clock where it gives that.
 fn wait_asked(value: &str, date: Option<&str>) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
@@ -566,5 +634,7 @@ fn hmac_base64(key: &[u8], message: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes())
 }
 
+#[cfg(test)]
+mod card_texts;
 #[cfg(test)]
 mod tests;

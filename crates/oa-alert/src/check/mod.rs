@@ -8,6 +8,7 @@ mod certificate;
 mod cookies;
 mod data;
 mod disk;
+mod listener;
 mod missed;
 pub(crate) mod network;
 mod opening;
@@ -79,6 +80,8 @@ pub(crate) struct Found {
     host: String,
     repositories: Vec<String>,
     certificate: Option<String>,
+    /// Channels that only other machines have.
+    others_channels: Vec<String>,
 }
 
 impl Found {
@@ -88,6 +91,7 @@ impl Found {
             "clock_off" | "disk_filling" | "spool_waiting" => subject == self.host,
             "cookie_expiring" => subject.split('/').next() == Some(&self.host),
             "certificate_expiring" => Some(subject) == self.certificate.as_deref(),
+            "listener_down" => !self.others_channels.iter().any(|c| c == subject),
             "backup_late"
             | "backup_unverified"
             | "backup_missing"
@@ -127,6 +131,7 @@ pub(crate) fn find(
     found.extend(opening::find(client, config, &calendar, now)?);
     found.extend(data::find(client, config, &calendar, now)?);
     found.extend(backups::find(client, state, config)?);
+    found.extend(listener::find(client, config)?);
     found.extend(spool::find_here(recorder, drained, config));
     found.extend(disk::find(state, host, &config.alert, now));
     found.extend(cookies::find(state, host, config, now));
@@ -140,6 +145,7 @@ pub(crate) fn find(
         host: host.to_owned(),
         repositories: backups::configured(state).into_keys().collect(),
         certificate: seen.map(|s| s.server),
+        others_channels: listener::of_others(client, config)?,
     })
 }
 

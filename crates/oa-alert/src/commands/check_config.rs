@@ -114,6 +114,11 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             "there is no url in [report], so messages carry no links",
         ),
         Ok(Some(_)) => line("link_key", "ok", "messages carry links that act"),
+        Ok(None) if channels.iter().any(|c| c.kind.has_buttons()) => line(
+            "link_key",
+            "warning",
+            "there is no link_key in [report], so messages of applications have no buttons",
+        ),
         Ok(None) => {}
         Err(e) => line("link_key", WRONG, &e.to_string()),
     }

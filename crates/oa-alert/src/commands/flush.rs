@@ -1,5 +1,7 @@
 //! `oa-alert flush`: what waits goes out now.
 
+use std::time::Duration;
+
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -15,9 +17,13 @@ use super::{channels, wording};
 use crate::PROGRAM;
 use crate::channels::Channel;
 use crate::check::network;
+use crate::deliver::cards;
 use crate::deliver::{
     Database, Delivery, Rendering, Route, Spooled, Undelivered, deliver, in_spool,
 };
+
+/// For so long messages are changed; what is left, the next one or `oa-alert listen` does.
+const CARDS: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -180,7 +186,10 @@ impl Sender<'_> {
             }
             deliver(&mut outbox, self.usable, &self.rendering, done)?;
             outbox.settle()?;
-            outbox.undelivered()
+            let undelivered = outbox.undelivered()?;
+            let (state, wording) = (recorder.map(Recorder::state), &self.rendering.wording);
+            cards::refresh(client, state, self.usable, wording, CARDS)?;
+            Ok(undelivered)
         };
         sent().map_err(|e: postgres::Error| {
             let code = if is_connection_error(&e) {

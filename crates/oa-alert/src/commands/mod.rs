@@ -6,6 +6,7 @@ pub(crate) mod check_config;
 pub(crate) mod flush;
 mod heartbeat;
 pub(crate) mod list;
+pub(crate) mod listen;
 pub(crate) mod send;
 pub(crate) mod show;
 pub(crate) mod silence;

@@ -67,7 +67,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         let (code, state, detail) = match Channel::resolve(config, channel) {
             Err(e) => (exit::CONFIG, "misconfigured", e.to_string()),
             Ok(channel) => match channel.send(&message) {
-                Ok(()) => (
+                Ok(_) => (
                     exit::OK,
                     "sent",
                     "the robot took it; look at the phone".to_owned(),
@@ -104,7 +104,11 @@ fn requested(config: &Config, client: &mut Client, host: &str) -> Result<(), pos
             continue;
         };
         let sent = Channel::resolve(config, channel).map_err(|e| e.to_string());
-        let sent = sent.and_then(|c| c.send(&message(config)).map_err(|e| e.to_string()));
+        let sent = sent.and_then(|c| {
+            c.send(&message(config))
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        });
         let said = sent.as_ref().err().map_or("sent", String::as_str);
         requests::end(client, &taken, sent.is_ok(), None, said)?;
     }

@@ -17,9 +17,10 @@ use postgres::{Client, Transaction};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::cards;
 use super::roots::{self, HELD};
 use super::{Claim, Claimed, DIGEST_MOST, History, Outbox, Tried, at_once, first_of, lease_of};
-use crate::channels::Channel;
+use crate::channels::{Channel, Receipt};
 
 /// A configured channel, usable or not, and which alerts are for it.
 #[derive(Debug, Clone)]
@@ -409,6 +410,15 @@ impl Outbox for Database<'_> {
             )?;
         }
         tx.commit()
+    }
+
+    fn note_card(
+        &mut self,
+        channel: &str,
+        alert: Uuid,
+        receipt: &Receipt,
+    ) -> Result<(), postgres::Error> {
+        cards::note(self.client, &cards::Noted::of(channel, alert, receipt))
     }
 
     fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), postgres::Error> {

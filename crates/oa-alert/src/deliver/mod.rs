@@ -16,6 +16,7 @@
 //! recorded, so that whoever comes next goes on there). That one is sent without its text, and when it is refused even so it is given
 //! up, which is a message of its own.
 
+pub(crate) mod cards;
 mod database;
 pub(crate) mod page;
 mod roots;
@@ -33,8 +34,9 @@ use oa_core::base::text::error_text;
 use oa_core::journal::incidents::Policy;
 use oa_core::model::event::{Alert, Event, Kind, Lost, Severity};
 use oa_wording::Wording;
+use uuid::Uuid;
 
-use crate::channels::{Cause, Channel, SendError};
+use crate::channels::{Cause, Channel, Receipt, SendError};
 use crate::pace::Pace;
 use crate::render::{Facts, Message, digest, mark_repeat, without_text};
 pub(crate) use database::{Database, Route};
@@ -202,6 +204,14 @@ pub(crate) trait Outbox {
         pause: Option<Duration>,
     ) -> Result<(), Self::Error>;
 
+    /// Notes a message that can be changed where it stands.
+    fn note_card(
+        &mut self,
+        channel: &str,
+        alert: Uuid,
+        receipt: &Receipt,
+    ) -> Result<(), Self::Error>;
+
     /// Opens the incident of a channel; the other channels are notified, unless they were lately.
     fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), Self::Error>;
 
@@ -254,8 +264,13 @@ fn deliver_to<O: Outbox>(
             Claim::These(claimed) => claimed,
         };
         failpoint::hit("alert.claimed");
-        let result = channel.send(&combine(&claimed, &channel.name, rendering));
+        let sent = channel.send(&combine(&claimed, &channel.name, rendering));
         failpoint::hit("alert.sent");
+        // Before it is recorded as sent: killed in between, it is sent once more, and the platform gives the same message.
+        if let (Ok(Some(receipt)), [one]) = (&sent, claimed.as_slice()) {
+            outbox.note_card(&channel.name, one.alert.id, receipt)?;
+        }
+        let result = sent.map(|_| ());
         let of_the_message = |e: &SendError| e.cause.is_of_the_message();
         refused = match &result {
             Ok(()) => 0,

@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
 use super::Rendering;
+use crate::render::Action;
 
 /// So long the links of a message work.
 const LINKS_WORK: TimeDelta = TimeDelta::hours(24);
@@ -22,16 +23,12 @@ fn root(page: &str) -> &str {
     page.strip_suffix("/admin").unwrap_or(page)
 }
 
-/// Links that do something about an alert, for one channel: a word, and an address that works once.
-pub(super) fn actions(
-    alert: &Alert,
-    channel: &str,
-    rendering: &Rendering<'_>,
-) -> Vec<(&'static str, String)> {
-    let (Some(page), Some(key)) = (rendering.page, rendering.links) else {
+/// What can be done about an alert from its message in one channel; each works once.
+pub(super) fn actions(alert: &Alert, channel: &str, rendering: &Rendering<'_>) -> Vec<Action> {
+    let Some(key) = rendering.links else {
         return Vec::new();
     };
-    let address = |action| {
+    let address = |action: LinkAction| {
         let link = Link {
             action,
             alert: alert.id,
@@ -49,7 +46,15 @@ pub(super) fn actions(
             (LinkAction::Run, Locale::En) => "Run again",
             (LinkAction::Log, Locale::En) => "Show the run",
         };
-        Some((word, format!("{}/act/{signed}", root(page))))
+        let url = rendering
+            .page
+            .map(|page| format!("{}/act/{signed}", root(page)));
+        Some(Action {
+            what: action.as_str().to_owned(),
+            word: word.to_owned(),
+            signed,
+            url,
+        })
     };
     let offered = answers::offered(alert).into_iter();
     offered.filter_map(address).collect()

@@ -13,9 +13,10 @@ use oa_core::model::event::{Alert, Event, Kind, Severity, channel_fingerprint};
 use oa_wording::Wording;
 use uuid::Uuid;
 
+use super::cards;
 use super::roots::{self, Relations};
 use super::{Claim, Claimed, History, Outbox, Route, Tried, at_once, lease_of};
-use crate::channels::Channel;
+use crate::channels::{Channel, Receipt};
 
 /// The outbox in the spool. One process at a time has it.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Spooled<'a> {
     spool: Spool,
     routes: &'a [Route],
     state: StateDir,
+    /// Where messages with buttons are kept until PostgreSQL is there.
+    disk: StateDir,
     wording: Wording,
     /// Held from claim to record: a drain would move the alerts to PostgreSQL, and whoever can connect to that sends them from there.
     draining: Option<Lock>,
@@ -38,7 +41,8 @@ impl<'a> Spooled<'a> {
         routes: &'a [Route],
         wording: Wording,
     ) -> Result<Option<Self>, SpoolError> {
-        Self::of(recorder.state().clone(), recorder.spool()?, routes, wording)
+        let disk = recorder.state().clone();
+        Self::of((disk.clone(), disk), recorder.spool()?, routes, wording)
     }
 
     /// The one in memory, where alerts wait while neither PostgreSQL nor the disk takes anything.
@@ -49,7 +53,7 @@ impl<'a> Spooled<'a> {
     ) -> Result<Option<Self>, SpoolError> {
         match recorder.state().has_memory() {
             true => Self::of(
-                recorder.state().in_memory()?,
+                (recorder.state().in_memory()?, recorder.state().clone()),
                 recorder.memory_spool()?,
                 routes,
                 wording,
@@ -59,7 +63,7 @@ impl<'a> Spooled<'a> {
     }
 
     fn of(
-        state: StateDir,
+        (state, disk): (StateDir, StateDir),
         mut spool: Spool,
         routes: &'a [Route],
         wording: Wording,
@@ -72,6 +76,7 @@ impl<'a> Spooled<'a> {
             spool,
             routes,
             state,
+            disk,
             wording,
             draining: None,
             limits: HashMap::new(),
@@ -202,6 +207,16 @@ impl Outbox for Spooled<'_> {
         let recorded = self.spool.end_tries(&ended);
         self.draining = None;
         recorded
+    }
+
+    fn note_card(
+        &mut self,
+        channel: &str,
+        alert: Uuid,
+        receipt: &Receipt,
+    ) -> Result<(), SpoolError> {
+        cards::keep(&self.disk, &cards::Noted::of(channel, alert, receipt));
+        Ok(())
     }
 
     fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), SpoolError> {

@@ -320,18 +320,19 @@ pub struct Report {
     pub status_page: bool,
     /// The address under which a role that may only read connects. Default: the database's.
     pub database_url: Option<SecretRef>,
-    /// With this secret messages carry links that acknowledge, silence, run again and show the run; `serve` needs the same. Needs `url`.
+    /// With this secret messages carry links and buttons that acknowledge, silence, run again and show the run; `serve` needs the same. Links need
+    /// `url`.
     pub link_key: Option<SecretRef>,
 }
 
 impl Report {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, has_buttons: bool) -> Result<(), String> {
         let web = |u: &String| u.starts_with("https://") || u.starts_with("http://");
         match &self.url {
             Some(url) if !web(url) || url.contains(char::is_whitespace) => Err(
                 "url in [report] is no address; write the page's, for example \"https://oa.example.com\"".to_owned(),
             ),
-            None if self.link_key.is_some() => Err(
+            None if self.link_key.is_some() && !has_buttons => Err(
                 "link_key in [report] needs url there: the address of the page as people reach it, which the links begin with".to_owned(),
             ),
             _ => Ok(()),
@@ -478,7 +479,8 @@ impl Config {
             }
         }
         file.alert.check().map_err(invalid)?;
-        file.report.check().map_err(invalid)?;
+        let has_buttons = file.alert.channels.iter().any(|c| c.kind.has_buttons());
+        file.report.check(has_buttons).map_err(invalid)?;
         if let Some(backup) = &file.backup {
             backup.schedule.check().map_err(invalid)?;
         }

@@ -108,8 +108,8 @@ pub fn act(client: &mut Client, link: &Link, by: &str) -> Result<Acted, postgres
     let mut tx = client.transaction()?;
     // Whoever comes at the same moment waits here, and finds it done.
     let new = tx.execute(
-        "INSERT INTO oa.used_links (link, action, alert, channel) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        &[&link.hash(), &link.action.as_str(), &link.alert, &link.channel],
+        "INSERT INTO oa.used_links (link, action, alert, channel, used_by) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        &[&link.hash(), &link.action.as_str(), &link.alert, &link.channel, &error_text(by)],
     )? == 1;
     let Some(subject) = subject(&mut tx, link)? else {
         return Ok(Acted::Unknown);

@@ -247,6 +247,15 @@ pub enum Finding {
         /// How long that is from now; `None`: it has ended.
         left: Option<u64>,
     },
+    /// Nobody takes what is pressed on the messages of a channel.
+    ListenerDown {
+        /// The channel.
+        channel: String,
+        /// When somebody last did; `None`: never.
+        last_at: Option<DateTime<Utc>>,
+        /// Why not; may be empty.
+        error: String,
+    },
     /// The certificate of the database's server ends soon, or has ended.
     CertificateExpiring {
         /// Host and port.
@@ -392,6 +401,7 @@ impl Finding {
             Self::SpoolWaiting { .. } => "spool_waiting",
             Self::CookieExpiring { .. } => "cookie_expiring",
             Self::CertificateExpiring { .. } => "certificate_expiring",
+            Self::ListenerDown { .. } => "listener_down",
             Self::BackupAbsent { .. } | Self::BackupLate { .. } => "backup_late",
             Self::BackupMissing { .. } => "backup_missing",
             Self::BackupDamaged { .. } | Self::BackupUnverified { .. } => "backup_unverified",
@@ -404,7 +414,7 @@ impl Finding {
     }
 
     /// All rules that `oa-alert check` asks.
-    pub const RULES: [&'static str; 24] = [
+    pub const RULES: [&'static str; 25] = [
         "run_missed",
         "never_run",
         "cron_stopped",
@@ -421,6 +431,7 @@ impl Finding {
         "spool_waiting",
         "cookie_expiring",
         "certificate_expiring",
+        "listener_down",
         "backup_late",
         "backup_unverified",
         "backup_missing",
@@ -450,6 +461,7 @@ impl Finding {
             | Self::SpoolWaiting { host, .. } => host.clone(),
             Self::CookieExpiring { host, provider, .. } => format!("{host}/{provider}"),
             Self::CertificateExpiring { server, .. } => server.clone(),
+            Self::ListenerDown { channel, .. } => channel.clone(),
             Self::BackupAbsent { repository, .. }
             | Self::BackupLate { repository, .. }
             | Self::BackupMissing { repository, .. }

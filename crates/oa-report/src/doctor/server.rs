@@ -171,7 +171,7 @@ fn rights(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
     let row = client.query_one(
         "SELECT quote_ident(current_user),
                 (SELECT string_agg(t, ', ') FROM unnest(ARRAY['oa.runs', 'oa.attempts', 'oa.tasks', 'oa.slots', 'oa.days', 'oa.incidents',
-                   'oa.alerts', 'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups', 'oa.silences', 'oa.requests', 'oa.used_links']) t
+                   'oa.alerts', 'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups', 'oa.silences', 'oa.requests', 'oa.used_links', 'oa.cards', 'oa.listeners']) t
                  WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))),
                 has_schema_privilege('oa', 'USAGE'), has_schema_privilege('public', 'USAGE')",
         &[],

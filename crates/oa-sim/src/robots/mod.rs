@@ -1,8 +1,12 @@
 //! The robots, with the real protocols' signatures, limits and error codes. Everything is answered with HTTP 200.
 
+mod apps;
 mod dingtalk;
+mod dingtalk_app;
 mod feishu;
+mod feishu_app;
 mod wecom;
+mod wecom_app;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,12 +14,17 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+pub use apps::{AppCard, Apps, is_socket, serve_socket};
+
 use crate::Context;
 use crate::fault::Fault;
 use crate::http::Response;
 
 pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
-    if context.request.method != "POST" {
+    if (robot, rest) == ("wecom", "cgi-bin/gettoken") {
+        return wecom_app::token(context);
+    }
+    if !["POST", "PUT", "PATCH"].contains(&context.request.method.as_str()) {
         return Response::not_found();
     }
     let message: Value = serde_json::from_slice(&context.request.body).unwrap_or(Value::Null);
@@ -26,9 +35,16 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
     }
     match (robot, rest) {
         ("dingtalk", "robot/send") => dingtalk::handle(context, &message),
+        ("dingtalk", _) if rest.starts_with("v1.0/") => {
+            dingtalk_app::handle(context, &message, rest)
+        }
+        ("wecom", "cgi-bin/message/send") => wecom_app::send(context, &message),
         ("wecom", "cgi-bin/webhook/send") => wecom::handle(context, &message),
         ("feishu", _) if rest.starts_with("open-apis/bot/v2/hook/") => {
             feishu::handle(context, &message, rest)
+        }
+        ("feishu", _) if rest.starts_with("open-apis/") || rest.starts_with("callback/") => {
+            feishu_app::handle(context, &message, rest)
         }
         ("webhook", _) => {
             context.log.message(

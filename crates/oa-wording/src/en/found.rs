@@ -419,6 +419,23 @@ fn of_machines(finding: &Finding, w: &Wording) -> Option<Draft> {
                 ],
             }
         }
+        Finding::ListenerDown {
+            channel,
+            last_at,
+            error,
+        } => {
+            let last = last_at.map_or_else(|| "never".to_owned(), |at| w.at(at));
+            let mut lines = vec![format!("Last connected: {last}")];
+            if !error.is_empty() {
+                lines.push(format!("Cause: {error}"));
+            }
+            lines.extend([
+                "Effect: alerts arrive as ever, but what is pressed on a card is not done, and cards turn green up to a minute later".to_owned(),
+                "What to do: see that oa-alert listen runs (systemctl status oa-alert-listen, or the @reboot line of the crontab); where the application is the cause, oa-alert check-config first".to_owned(),
+            ]);
+            let title = format!("nobody takes what is pressed in channel {channel}");
+            Draft { title, lines }
+        }
         Finding::CertificateExpiring {
             server,
             ends_at,

@@ -390,6 +390,28 @@ fn of_machines(finding: &Finding, w: &Wording) -> Option<Draft> {
                 ],
             }
         }
+        Finding::ListenerDown {
+            channel,
+            last_at,
+            error,
+        } => {
+            let last = last_at.map_or_else(
+                || "尚无连接记录".to_owned(),
+                |at| format!("最后一次在线：{}", w.at(at)),
+            );
+            let mut lines = vec![last];
+            if !error.is_empty() {
+                lines.push(format!("原因：{error}"));
+            }
+            lines.extend([
+                "影响：告警照常送达，但卡片上的按钮按下后无人处理，卡片最多晚一分钟变绿".to_owned(),
+                "处理：确认 oa-alert listen 在运行（systemctl status oa-alert-listen，或 crontab 的 @reboot 行）；原因是应用配置时先执行 oa-alert check-config".to_owned(),
+            ]);
+            Draft {
+                title: format!("通道 {channel} 的卡片按钮无人接收"),
+                lines,
+            }
+        }
         Finding::CertificateExpiring {
             server,
             ends_at,

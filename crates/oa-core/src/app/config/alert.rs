@@ -159,7 +159,7 @@ pub struct Channel {
     /// For `command`: the program and its arguments. It gets the message as JSON on stdin.
     #[serde(default)]
     pub command: Vec<String>,
-    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{fingerprint}`, `{state}` and others stand inside texts.
+    /// For `dingtalk_app`: the id of a card's template. For `webhook`: the body, JSON in which `{title}`, `{text}`, `{fingerprint}`, `{state}` and others stand inside texts.
     pub template: Option<String>,
     /// For `webhook`: request headers, by reference where they are secrets.
     #[serde(default)]
@@ -188,8 +188,17 @@ pub struct Channel {
     /// Most messages a minute; below the robot's own limit when absent.
     #[serde(default)]
     pub per_minute: Option<u32>,
-    /// The robot's signing secret, where it has one.
+    /// The robot's signing secret, where it has one; the secret of an application.
     pub secret: Option<SecretRef>,
+    /// For an application: its id; WeCom's is the company's.
+    #[serde(default)]
+    pub app_id: String,
+    /// For an application: the group, or the people, that it writes to.
+    #[serde(default)]
+    pub chat: String,
+    /// For `wecom_app`: the application's number.
+    #[serde(default)]
+    pub agent_id: Option<i64>,
     /// Mobile numbers to @mention.
     #[serde(default)]
     pub at_mobiles: Vec<String>,
@@ -295,4 +304,27 @@ pub enum ChannelKind {
     Email,
     /// A program of this machine.
     Command,
+    /// An application robot of Feishu (飞书企业自建应用), whose messages have buttons.
+    #[serde(rename = "feishu_app")]
+    FeishuApp,
+    /// An application robot of DingTalk (钉钉企业内部应用), whose messages have buttons.
+    #[serde(rename = "dingtalk_app")]
+    DingtalkApp,
+    /// Messages of an application of WeCom (企业微信自建应用).
+    #[serde(rename = "wecom_app")]
+    WecomApp,
+}
+
+impl ChannelKind {
+    /// Whether an application sends, by its id and secret.
+    #[must_use]
+    pub fn is_app(self) -> bool {
+        self.has_buttons() || self == Self::WecomApp
+    }
+
+    /// Whether its messages have buttons, and `oa-alert listen` takes what is pressed.
+    #[must_use]
+    pub fn has_buttons(self) -> bool {
+        matches!(self, Self::FeishuApp | Self::DingtalkApp)
+    }
 }
