@@ -433,3 +433,43 @@ fn rules_for_prometheus_name_metrics_that_there_are() {
     }
     assert!(seen > 5, "only {seen} metrics are named");
 }
+
+#[test]
+fn benchmarks_of_different_days_stand_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let scripts = oa_testkit::workspace_root().join("scripts");
+    let bench = |commit: &str, parts: &[&str]| {
+        let mut command = Command::new(scripts.join("bench"));
+        command.args(["--commit", commit, "--only"]).args(parts);
+        command.arg("--from").arg(folder.path());
+        command.arg("--out").arg(at("page.md"));
+        let done = command.arg("--keep").arg(at("keep")).output().unwrap();
+        (done.status.code(), fs::read_to_string(at("page.md")).unwrap())
+    };
+    fs::write(at("alert.md"), "| check | 7 |\n").unwrap();
+    fs::write(at("crawl.md"), "| small | 28 |\n").unwrap();
+    let (code, page) = bench("first", &["alert", "crawl"]);
+    assert_eq!(code, Some(0));
+    assert!(page.find("| small | 28 |") < page.find("| check | 7 |"));
+
+    fs::write(at("crawl.md"), "| small | 19 |\n").unwrap();
+    let (code, page) = bench("second", &["crawl"]);
+    assert_eq!(code, Some(0));
+    for there in ["at commit first", "| check | 7 |", "at commit second", "| small | 19 |"] {
+        assert!(page.contains(there), "{there}: {page}");
+    }
+    assert!(!page.contains("| small | 28 |"), "{page}");
+
+    // What cannot be measured keeps what was.
+    let (code, after) = bench("third", &["storm"]);
+    assert_eq!((code, after), (Some(1), page));
+    let kept = fs::read_to_string(at("keep/crawl.section.md")).unwrap();
+    assert!(kept.contains("| small | 19 |"), "{kept}");
+
+    let lib = scripts.join("bench_lib.py");
+    let mut medians = Command::new("python3");
+    medians.env("PYTHONDONTWRITEBYTECODE", "1");
+    let done = medians.args(["-m", "doctest"]).arg(lib).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+}
