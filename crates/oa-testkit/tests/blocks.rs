@@ -1,0 +1,702 @@
+//! Every block of commands in the pages is run, here or by a test that is named, or has a reason why not.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use oa_testkit::{Postgres, program, workspace_root, write_private};
+
+const PASSWORD: &str = "on-paper-only";
+
+/// What is done with a block that is not run here.
+enum Elsewhere {
+    /// This test reads the page, or gives the same commands.
+    By(&'static str),
+    /// Nobody runs it in CI.
+    Not(&'static str),
+}
+use Elsewhere::{By, Not};
+
+const INSTALL: Elsewhere = By("crates/oa-testkit/tests/install.rs");
+const DISASTER: Elsewhere = By("crates/oa-restore/tests/disaster.rs");
+const PACKAGE: Elsewhere = By("scripts/packaging/test");
+const SYSTEM: Elsewhere = Not("installs packages of the system");
+
+/// Page, first line of the block, and why it is not among [`STEPS`].
+const ELSEWHERE: &[(&str, &str, Elsewhere)] = &[
+    (
+        "README.md",
+        "scripts/demo",
+        Not("builds all programs once more; run by hand"),
+    ),
+    ("README.md", "sudo apt-get install ./oa", PACKAGE),
+    ("README.md", "cargo build --release", INSTALL),
+    ("README.zh-CN.md", "sudo apt-get install ./oa", PACKAGE),
+    ("README.zh-CN.md", "scripts/demo", Not("as in README.md")),
+    (
+        "README.zh-CN.md",
+        "scripts/test",
+        Not("is what runs this test"),
+    ),
+    ("README.zh-CN.md", "cargo build --release", INSTALL),
+    (
+        "docs/CONTRIBUTING.md",
+        "scripts/setup --tests",
+        Not("is what runs this test"),
+    ),
+    (
+        "docs/backup.md",
+        "sudo systemctl enable --now oa-backup-stream",
+        Not("needs a running systemd"),
+    ),
+    (
+        "docs/development.md",
+        "scripts/setup",
+        Not("is what runs this test, and what takes longer than CI may"),
+    ),
+    ("docs/disaster.md", "apt-get install postgresql-15", SYSTEM),
+    (
+        "docs/disaster.md",
+        "export DATABASE_URL='postgresql://postgres:PASSWORD@",
+        DISASTER,
+    ),
+    ("docs/disaster.md", "apt-get install restic", SYSTEM),
+    (
+        "docs/disaster.md",
+        "export RESTIC_REPOSITORY=/mnt/backup/oa",
+        DISASTER,
+    ),
+    ("docs/disaster.md", "restic snapshots --tag oa", DISASTER),
+    (
+        "docs/disaster.md",
+        "restic restore latest --tag oa,physical,full",
+        DISASTER,
+    ),
+    ("docs/disaster.md", "cp \"$DIR\"/log/*", DISASTER),
+    (
+        "docs/disaster.md",
+        "for link in \"$DIR\"/data/pg_tblspc/*; do",
+        DISASTER,
+    ),
+    ("docs/disaster.md", "cd \"$DIR/data\"", DISASTER),
+    ("docs/disaster.md", "chown -R postgres: \"$DIR\"", DISASTER),
+    (
+        "docs/disaster.md",
+        "runuser -u postgres -- psql -h /tmp",
+        DISASTER,
+    ),
+    (
+        "docs/disaster.md",
+        "restic restore latest --tag oa,logical",
+        DISASTER,
+    ),
+    ("docs/install.md", "sudo apt-get install ./oa", PACKAGE),
+    (
+        "docs/install.md",
+        "sha256sum --check",
+        Not("needs a package that was published"),
+    ),
+    ("docs/install.md", "cargo build --release", INSTALL),
+    ("docs/install.md", "sudo oa-setup", PACKAGE),
+    ("docs/install.md", "export OA_CHANNEL_URL=", PACKAGE),
+    ("docs/install.md", "export OA_S3_ACCESS_KEY=", PACKAGE),
+    ("docs/install.md", "sudo oa-setup --timers none", PACKAGE),
+    ("docs/install.md", "sudo apt-get remove oa", PACKAGE),
+    (
+        "docs/install.md",
+        "scripts/package",
+        Not("builds all programs for release, and needs docker"),
+    ),
+    (
+        "docs/migration.md",
+        "oa-migrate run app.db --rehearse",
+        By("crates/oa-migrate/tests/before.rs"),
+    ),
+    (
+        "docs/migration.md",
+        "python manage.py migrate",
+        By("crates/oa-migrate/tests/frameworks.rs"),
+    ),
+    (
+        "docs/migration.md",
+        "alembic upgrade head",
+        By("crates/oa-migrate/tests/frameworks.rs"),
+    ),
+    (
+        "docs/migration.md",
+        "npx prisma migrate deploy",
+        Not("Prisma's engines are downloaded from a place of their own"),
+    ),
+    (
+        "docs/migration.md",
+        "oa-migrate sync /new/place/option_tracker.db",
+        By("crates/oa-migrate/tests/which_source.rs"),
+    ),
+    (
+        "docs/scale-out.md",
+        "for n in a b; do",
+        Not("needs namespaces of process ids; due.rs lets two machines share the work"),
+    ),
+    (
+        "docs/zh/disaster.md",
+        "apt-get install postgresql-15",
+        SYSTEM,
+    ),
+    (
+        "docs/zh/disaster.md",
+        "mkdir -p /etc/oa",
+        Not("as in docs/disaster.md"),
+    ),
+    (
+        "docs/zh/quick-start.md",
+        "sudo apt-get install ./oa",
+        PACKAGE,
+    ),
+    ("docs/zh/quick-start.md", "cargo build --release", INSTALL),
+    ("docs/zh/quick-start.md", "sudo oa-setup", PACKAGE),
+    ("docs/zh/quick-start.md", "export OA_CHANNEL_URL=", PACKAGE),
+];
+
+enum Step {
+    /// A page's block that begins so.
+    Run(&'static str, &'static str),
+    /// What the pages say in words, or take for granted.
+    Do(&'static str),
+    /// The machine is gone.
+    ServerGone,
+}
+use Step::{Do, Run, ServerGone};
+
+/// One story: migrated, collected, backed up, looked at, restored, lost and brought back.
+const STEPS: &[Step] = &[
+    Run("docs/migration.md", "oa-migrate init"),
+    Run("docs/migration.md", "# 1. Move what is there."),
+    Run(
+        "docs/legacy-service.md",
+        "oa-migrate verify option_tracker.db",
+    ),
+    Run("docs/install.md", "sudo -u oa oa-migrate init"),
+    Run("docs/zh/quick-start.md", "sudo -u oa oa-migrate init"),
+    Do("oa-crawl run zhihui-full-view --date 2025-12-01"),
+    Run("docs/new-source.md", "oa-crawl sources export ./sources"),
+    Run("docs/new-source.md", "oa-crawl new "),
+    Do("cp saved/my-quotes.toml . && cp saved/answer.json saved-answer.json"),
+    Run("docs/new-source.md", "oa-crawl try my-quotes.toml"),
+    Do("cp my-quotes.toml /etc/oa/sources/"),
+    Run("docs/new-source.md", "oa-crawl check"),
+    Do("oa-crawl run my-quotes --date 2025-12-01"),
+    Run("docs/new-source.md", "oa-crawl replay my-quotes"),
+    Run("docs/exec.md", "oa-crawl exec --task fangqi-daily"),
+    Run("docs/exec.md", "psql -c"),
+    Run("docs/migration.md", "0  18  *  *  1-5  oa-crawl exec"),
+    Do("! oa-crawl run zhihui-reports --date 2025-12-01"),
+    Run("docs/alerts.md", "* * * * *  oa-alert check"),
+    Run("docs/zh/alerts.md", "sudo -u oa oa-alert check-config"),
+    Run("docs/alerts.md", "oa-alert check-config"),
+    Run("docs/alerts.md", "oa-alert list --open"),
+    Run("docs/zh/alerts.md", "sudo -u oa oa-alert list --open"),
+    Run("docs/backup.md", "oa-backup init"),
+    Run("docs/backup.md", "0   2 * * *  oa-backup full --cron"),
+    Run("docs/zh/backup.md", "sudo -u oa oa-backup init"),
+    Run("docs/zh/backup.md", "sudo -u oa oa-backup copy"),
+    Run(
+        "docs/daily-report.md",
+        "*/5 * * * *  oa-report daily --send --cron",
+    ),
+    Run("docs/daily-report.md", "oa-report daily"),
+    Run(
+        "README.md",
+        "sudo -u oa oa-crawl run zhihui-full-view --format json",
+    ),
+    Run(
+        "README.zh-CN.md",
+        "sudo -u oa oa-crawl run zhihui-full-view --format json",
+    ),
+    Run("docs/report.md", "oa-report serve"),
+    Run("docs/report.md", "oa-report health --fail-on warning"),
+    Run("docs/report.md", "oa-report days"),
+    Run("docs/report.md", "oa-report as-of market_full_view"),
+    Run("docs/report.md", "oa-report token wang"),
+    Run("docs/report.md", "sudo -u oa oa-report doctor"),
+    Run("docs/troubleshooting.md", "sudo -u oa oa-report doctor"),
+    Run("docs/zh/troubleshooting.md", "sudo -u oa oa-report doctor"),
+    Run("docs/zh/quick-start.md", "sudo -u oa oa-report doctor"),
+    Run("docs/zh/page.md", "sudo -u oa oa-report serve"),
+    Run("docs/zh/page.md", "oa-report token wang"),
+    Run("docs/zh/page.md", "sudo -u oa oa-report health"),
+    Run("docs/restore.md", "oa-restore plan --to"),
+    Run("docs/restore.md", "0 5 1 * * oa-restore drill --cron"),
+    Run("docs/zh/backup.md", "sudo -u oa oa-restore plan --to"),
+    Run(
+        "docs/zh/backup.md",
+        "sudo -u oa oa-restore table option_contracts --to \"10 min ago\"",
+    ),
+    Run(
+        "docs/zh/backup.md",
+        "sudo -u oa oa-restore table option_contracts --to \"2026",
+    ),
+    Run("docs/zh/backup.md", "sudo -u oa oa-restore database --to"),
+    Run("docs/zh/backup.md", "sudo -u oa oa-restore drill --yes"),
+    Run("docs/migration.md", "# 1. Stop the new crawlers"),
+    Do("oa-backup incremental"),
+    Do("mkdir -p /mnt/backup && mv /var/backups/oa /mnt/backup/oa && rm -r /etc/oa /var/lib/oa"),
+    ServerGone,
+    Run("docs/disaster.md", "mkdir -p /etc/oa"),
+    Run("docs/disaster.md", "oa-backup list"),
+    Run("docs/disaster.md", "oa-restore cluster --to latest"),
+    Run("docs/disaster.md", "runuser -u postgres -- psql -p 5432"),
+    Run("docs/disaster.md", "oa-restore files --to latest"),
+    Run("docs/zh/disaster.md", "oa-backup list"),
+    Run("docs/zh/disaster.md", "oa-restore cluster --to latest"),
+    Run("docs/zh/disaster.md", "runuser -u postgres -- psql -p 5432"),
+    Run("docs/zh/disaster.md", "oa-restore files --to latest"),
+    Run("docs/zh/disaster.md", "oa-backup full"),
+];
+
+#[derive(Debug)]
+struct Block {
+    page: String,
+    cron: bool,
+    lines: Vec<String>,
+}
+
+impl Block {
+    fn begins(&self, page: &str, first: &str) -> bool {
+        self.page == page && self.lines[0].starts_with(first)
+    }
+}
+
+/// Blocks of shell (```` ```sh ````) and of a crontab (```` ```cron ````), and how blocks of commands begin that say of neither what they are.
+fn blocks() -> (Vec<Block>, Vec<String>) {
+    let root = workspace_root();
+    let mut pages = vec!["README.md".to_owned(), "README.zh-CN.md".to_owned()];
+    for folder in ["docs", "docs/zh"] {
+        let names = fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap());
+        let names = names.map(|e| format!("{folder}/{}", e.file_name().display()));
+        pages.extend(names.filter(|n| Path::new(n).extension().is_some_and(|e| e == "md")));
+    }
+    let (mut found, mut unsaid) = (Vec::new(), Vec::new());
+    for page in pages {
+        let text = fs::read_to_string(root.join(&page)).unwrap();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let Some(language) = line.trim_start().strip_prefix("```") else {
+                continue;
+            };
+            let depth = line.len() - line.trim_start().len();
+            let body: Vec<String> = lines
+                .by_ref()
+                .take_while(|l| !l.trim_start().starts_with("```"))
+                .map(|l| l.get(depth..).unwrap_or_default().to_owned())
+                .collect();
+            let block = Block {
+                page: page.clone(),
+                cron: language == "cron",
+                lines: body,
+            };
+            if matches!(language, "sh" | "cron") {
+                found.push(block);
+            } else if block
+                .lines
+                .iter()
+                .any(|l| l.starts_with("oa-") && !l.contains('◀') || l.starts_with("sudo "))
+            {
+                unsaid.push(format!("{page}: {}", block.lines[0]));
+            }
+        }
+    }
+    (found, unsaid)
+}
+
+#[test]
+fn every_block_of_commands_in_the_pages_is_run_or_says_why_not() {
+    let (blocks, unsaid) = blocks();
+    assert!(unsaid.is_empty(), "not marked as sh or cron: {unsaid:#?}");
+    let (mut here, mut elsewhere, mut not, mut nowhere) = (0, 0, 0, Vec::new());
+    for block in &blocks {
+        let run = STEPS
+            .iter()
+            .any(|s| matches!(s, Run(page, first) if block.begins(page, first)));
+        let other = ELSEWHERE
+            .iter()
+            .find(|(page, first, _)| block.begins(page, first));
+        match (run, other) {
+            (true, None) => here += 1,
+            (false, Some((_, _, By(_)))) => elsewhere += 1,
+            (false, Some((_, _, Not(_)))) => not += 1,
+            (true, Some(_)) => nowhere.push(format!("both: {block:?}")),
+            (false, None) => nowhere.push(format!("neither: {block:?}")),
+        }
+    }
+    assert!(nowhere.is_empty(), "{nowhere:#?}");
+    for (page, first, how) in ELSEWHERE {
+        assert!(
+            blocks.iter().any(|b| b.begins(page, first)),
+            "{page} has no {first}"
+        );
+        match how {
+            By(test) => assert!(workspace_root().join(test).is_file(), "{test}"),
+            Not(reason) => assert!(!reason.is_empty()),
+        }
+    }
+    for step in STEPS {
+        if let Run(page, first) = step {
+            assert!(
+                blocks.iter().any(|b| b.begins(page, first)),
+                "{page} has no {first}"
+            );
+        }
+    }
+    println!(
+        "{} blocks: {here} run here, {elsewhere} by other tests, {not} not in CI",
+        blocks.len()
+    );
+    assert!(
+        here > 2 * not,
+        "{here} of {} blocks are run, {not} not",
+        blocks.len()
+    );
+}
+
+/// What a machine of the pages has besides the programs. Nothing is asked here, so that what destroys gets --yes; what runs for ever is ended when
+/// it has said its first words.
+const PRELUDE: &str = r#"
+sudo() { while [[ $1 == -* ]]; do [[ $1 != -u ]] || shift; shift; done; "$@"; }
+runuser() { shift 3; "$@"; }
+crontab() { :; }
+type jq >/dev/null 2>&1 || jq() { cat; }
+oa-restore() {
+    case $1 in
+    cluster) command oa-restore "$@" --port "$RESTORED_PORT" --yes ;;
+    table | database | drill | files) command oa-restore "${@/--yes/-q}" --yes ;;
+    *) command oa-restore "$@" ;;
+    esac
+}
+oa-report() {
+    case " $* " in
+    *" serve "* | *" --follow "*)
+        local words=$PWD/words process
+        rm -f "$words"
+        command oa-report "$@" >"$words" &
+        process=$!
+        until [[ -s $words ]]; do kill -0 "$process" || return 1; done
+        kill "$process"
+        wait "$process" || true
+        ;;
+    *) command oa-report "$@" ;;
+    esac
+}
+"#;
+
+/// Commands whose exit code says what they found: there is something to find.
+const FOUND: &[(&str, &[i32])] = &[
+    ("oa-report health", &[0, 1, 2, 10, 20]),
+    ("oa-report days --fail-on", &[0, 10, 20]),
+    ("oa-report doctor", &[0, 1]),
+    ("oa-backup doctor", &[0, 1]),
+    ("oa-backup status", &[0, 1]),
+    ("oa-alert check", &[0, 1, 2]),
+    ("oa-report why", &[0, 1]),
+    ("oa-crawl try my-quotes.toml --body", &[0, 1]),
+];
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server whose first line says where it listens.
+fn listening(command: &mut Command) -> (Ended, String) {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    // `listening on URL` of the simulator, `Serving HTTP on ADDRESS port PORT (URL/) ...` of Python.
+    let url = words.iter().find_map(|w| {
+        w.find("http://")
+            .map(|at| w[at..].trim_end_matches(['/', ')']).to_owned())
+    });
+    (Ended(child), url.unwrap_or_else(|| panic!("{line}")))
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    server: Postgres,
+    _processes: [Ended; 2],
+    /// Words of the pages, and what they are here.
+    here: Vec<(String, String)>,
+    restored_port: u16,
+    done: BTreeSet<String>,
+    failures: Vec<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = oa_testkit::temp_dir();
+        let root = dir.path().to_owned();
+        // The server's account walks through it to what is restored.
+        fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let server = Postgres::start();
+        for folder in [
+            "etc/oa/sources",
+            "var/log/oa",
+            "var/www/html",
+            "var/lib/postgresql",
+            "srv",
+            "work/saved",
+            "work/crawlers",
+            "opt/service/jobs",
+            "site/api",
+        ] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        let (sim, sites) = listening(
+            Command::new(program("oa-sim"))
+                .args(["--fault", "/zhihui/api/report/viewPoint/listPage: 502"]),
+        );
+        let mut site = Command::new("python3");
+        site.args([
+            "-u",
+            "-m",
+            "http.server",
+            "0",
+            "--bind",
+            "127.0.0.1",
+            "--directory",
+        ])
+        .arg(root.join("site"));
+        let (quotes, quotes_url) = listening(&mut site);
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut here: Vec<(String, String)> = [
+            "/etc/oa",
+            "/var/lib/oa",
+            "/var/log/oa",
+            "/var/backups/oa",
+            "/var/www/html",
+            "/var/lib/postgresql/restored",
+            "/srv/restored-files",
+            "/mnt/backup",
+            "/opt/service",
+        ]
+        .iter()
+        .map(|p| ((*p).to_owned(), format!("{}{p}", root.display())))
+        .collect();
+        here.push(("https://quotes.example.com".to_owned(), quotes_url));
+        here.push(("psql -p 5432".to_owned(), format!("psql -p {port}")));
+        here.push(("'…'".to_owned(), format!("'{PASSWORD}'")));
+        let world = Self {
+            dir,
+            server,
+            _processes: [sim, quotes],
+            here,
+            restored_port: port,
+            done: BTreeSet::new(),
+            failures: Vec::new(),
+        };
+        world.write_files(&sites);
+        world
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn write_files(&self, sites: &str) {
+        let root = self.dir.path().display();
+        let providers: String = [
+            "zhihui",
+            "fangqi",
+            "jiaoyikecha",
+            "openvlab",
+            "rongda",
+            "rdqh",
+        ]
+        .iter()
+        .map(|p| format!("[providers.{p}]\nbase = \"{sites}/{p}\"\n"))
+        .collect();
+        let config = format!(
+            "state_dir = \"{root}/var/lib/oa\"\n[database]\nurl = \"env:DATABASE_URL\"\n\
+             [crawl]\nenable = []\nretries = 0\nsources = \"{root}/etc/oa/sources\"\n{providers}\
+             [report]\nlisten = \"127.0.0.1:0\"\n\
+             [[alert.channels]]\nname = \"ops\"\nkind = \"dingtalk\"\nurl = \"env:ROBOT\"\n\
+             [backup]\nrepository = \"{root}/var/backups/oa\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\npaths = [\"{root}/etc/oa\"]\n\
+             [backup.copy]\nrepository = \"{root}/mnt/elsewhere/oa\"\n"
+        );
+        fs::write(self.at("etc/oa/oa.toml"), config).unwrap();
+        let secrets = format!(
+            "DATABASE_URL={}\nOA_BACKUP_PASSWORD={PASSWORD}\nZHIHUI_AUTH_TOKEN=sim-token\nROBOT={sites}/dingtalk/robot/send?access_token=t\n",
+            self.server.superuser_url()
+        );
+        write_private(&self.at("etc/oa/.env"), secrets);
+        // The site and the source file of docs/new-source.md.
+        let records: Vec<String> = ["rb2601", "hc2601", "i2601"]
+            .iter()
+            .map(|c| format!("{{\"contract\": \"{c}\", \"close\": \"3,100.5\"}}"))
+            .collect();
+        let answer = format!(
+            "{{\"data\": {{\"list\": [{}], \"count\": 3}}}}",
+            records.join(", ")
+        );
+        fs::write(self.at("site/api/daily"), &answer).unwrap();
+        fs::write(self.at("work/saved/answer.json"), answer).unwrap();
+        let page = fs::read_to_string(workspace_root().join("docs/new-source.md")).unwrap();
+        let source = page
+            .split("```toml\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
+        fs::write(self.at("work/saved/my-quotes.toml"), self.translate(source)).unwrap();
+        let collector = "import json\nfor n in range(50):\n    print(json.dumps({\"n\": n}))\n";
+        for place in [
+            "work/crawlers/fangqi.py",
+            "opt/service/jobs/virtual_real_ratio.py",
+            "opt/service/jobs/daily_analysis.py",
+        ] {
+            fs::write(self.at(place), collector).unwrap();
+        }
+        let made = Command::new(program("oa-sim"))
+            .arg("--make-legacy-db")
+            .arg(self.at("work/option_tracker.db"))
+            .status();
+        assert!(made.unwrap().success());
+    }
+
+    fn translate(&self, text: &str) -> String {
+        self.here
+            .iter()
+            .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    }
+
+    /// A script as somebody in that folder would give it; what the pages call a time in the past is the last time at which a backup had all.
+    fn shell(&mut self, place: &str, script: &str) {
+        let command = script.lines().next().unwrap_or_default();
+        let command = command.split(" #").next().unwrap_or_default();
+        let command = command
+            .trim_start_matches("sudo -u oa ")
+            .trim_start_matches("sudo ");
+        let command = command.split_whitespace().collect::<Vec<_>>().join(" ");
+        let alone = script.lines().count() == 1;
+        if alone && !self.done.insert(command.clone()) {
+            return;
+        }
+        let programs = program("oa-crawl").parent().unwrap().display().to_string();
+        let path = format!(
+            "{programs}:{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            self.server.programs().display()
+        );
+        let superuser = self.server.superuser_url();
+        let password = superuser
+            .split(':')
+            .nth(2)
+            .unwrap()
+            .split('@')
+            .next()
+            .unwrap();
+        let done = Command::new("timeout")
+            .args(["300", "bash", "-uo", "pipefail", "-c"])
+            .arg(format!("{PRELUDE}\n{}", self.translate(script)))
+            .current_dir(self.at("work"))
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", self.at("work"))
+            .env("LC_ALL", "C.UTF-8")
+            .env("OA_CONFIG", self.at("etc/oa/oa.toml"))
+            .env("RESTORED_PORT", self.restored_port.to_string())
+            .envs([
+                ("PGHOST", "127.0.0.1"),
+                ("PGUSER", "postgres"),
+                ("PGDATABASE", "oa"),
+                ("PGPASSWORD", password),
+            ])
+            .env("PGPORT", self.server.port().to_string())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let code = done.status.code().unwrap_or(-1);
+        let found = FOUND.iter().find(|(c, _)| command.starts_with(c));
+        if !found.map_or(&[0][..], |(_, codes)| codes).contains(&code) {
+            let (out, err) = (
+                String::from_utf8_lossy(&done.stdout),
+                String::from_utf8_lossy(&done.stderr),
+            );
+            self.failures
+                .push(format!("{place}: {script}\nexit {code}\n{out}{err}"));
+        }
+    }
+
+    fn block(&mut self, block: &Block) {
+        if block.cron {
+            for line in &block.lines {
+                let command: Vec<&str> = line.split_whitespace().skip(5).collect();
+                self.shell(&block.page, &command.join(" "));
+            }
+            return;
+        }
+        // Lines that belong together.
+        let whole = block
+            .lines
+            .iter()
+            .any(|l| l.contains("<<") || l.starts_with("export ") || l.starts_with("for "));
+        if whole {
+            self.shell(&block.page, &block.lines.join("\n"));
+            return;
+        }
+        for line in block
+            .lines
+            .iter()
+            .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        {
+            self.shell(&block.page, line);
+        }
+    }
+}
+
+#[test]
+fn the_pages_followed_word_by_word_do_what_they_say() {
+    let (blocks, _) = blocks();
+    let mut world = World::new();
+    for step in STEPS {
+        match step {
+            Do(line) => world.shell("between the pages", line),
+            Run(page, first) => {
+                let block = blocks.iter().find(|b| b.begins(page, first)).unwrap();
+                world.block(block);
+            }
+            ServerGone => world.server.stop(),
+        }
+        let last = matches!(step, Run("docs/zh/backup.md", "sudo -u oa oa-backup copy"));
+        if last {
+            let now = "SELECT to_char(clock_timestamp() AT TIME ZONE 'Asia/Shanghai', 'YYYY-MM-DD HH24:MI:SS.US')";
+            let now: String = world.server.connect().query_one(now, &[]).unwrap().get(0);
+            for past in ["2026-11-23 14:05", "2025-12-01 16:00", "10 min ago"] {
+                world.here.push((past.to_owned(), now.clone()));
+            }
+        }
+    }
+    assert!(
+        world.failures.is_empty(),
+        "{} failed:\n\n{}",
+        world.failures.len(),
+        world.failures.join("\n\n")
+    );
+}
