@@ -266,6 +266,11 @@ const RESTORED: &[Step] = &[
     Run("docs/zh/disaster.md", "oa-restore cluster --to latest"),
     Run("docs/zh/disaster.md", "runuser -u postgres -- psql -p 5432"),
     Run("docs/zh/disaster.md", "oa-restore files --to latest"),
+    // The restored configuration, with what is elsewhere now.
+    Do(
+        "cp -a /srv/restored-files/etc/oa/. /etc/oa/ && sed -i 's|/var/backups/oa|/mnt/backup/oa|' /etc/oa/oa.toml",
+    ),
+    Do("sed -i \"s|:[0-9]*/oa$|:$RESTORED_PORT/oa|\" /etc/oa/.env"),
     Run("docs/zh/disaster.md", "oa-backup full"),
 ];
 
