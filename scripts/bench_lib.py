@@ -5,6 +5,7 @@ import pathlib
 import pwd
 import resource
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ def release_program(name):
     """The release build of one of the programs; ends with what to do when it is not built."""
     program = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release" / name
     if not program.exists():
-        sys.exit(f"{program} is not built; run: cargo build --release -p {name}")
+        sys.exit(f"{program} is not built; run: cargo build --release --workspace --bins")
     return program
 
 
@@ -90,3 +91,42 @@ def measure(command, **options):
         sys.exit("a measured command failed, see above")
     wall, cpu, rss = map(float, first.split())
     return {"wall": wall, "cpu": cpu, "rss": rss, "output": output}
+
+
+class Table:
+    """Rows that are measured several times, printed as Markdown with the median of each cell and, where it was measured more than once, the
+    lowest and the highest value. Columns are (NAME, DIGITS); one without digits is a label.
+
+    >>> table = Table(("what", None), ("s", 1), ("MB", 0))
+    >>> for wall in (2.0, 1.0, 4.0):
+    ...     table.add("copy", wall, 12)
+    >>> table.add("pgloader", None, "not installed")
+    >>> table.print()
+    | what | s | MB |
+    |---|---:|---:|
+    | copy | 2.0 (1.0–4.0) | 12 |
+    | pgloader |  | not installed |
+    """
+
+    def __init__(self, *columns):
+        self.columns = columns
+        self.labels = sum(digits is None for _, digits in columns)
+        self.rows = {}
+
+    def add(self, *cells):
+        self.rows.setdefault(cells[:self.labels], []).append(cells[self.labels:])
+
+    @staticmethod
+    def cell(values, digits):
+        numbers = [v for v in values if isinstance(v, (int, float))]
+        if not numbers:
+            return next((str(v) for v in values if v is not None), "")
+        low, middle, high = (f"{v:,.{digits}f}" for v in (min(numbers), statistics.median(numbers), max(numbers)))
+        return middle if low == high else f"{middle} ({low}–{high})"
+
+    def print(self):
+        print("| " + " | ".join(name for name, _ in self.columns) + " |")
+        print("|" + "|".join("---" if digits is None else "---:" for _, digits in self.columns) + "|")
+        for labels, measured in self.rows.items():
+            numbers = [self.cell(values, digits) for values, (_, digits) in zip(zip(*measured), self.columns[self.labels:])]
+            print("| " + " | ".join([*labels, *numbers]) + " |", flush=True)

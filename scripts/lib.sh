@@ -3,6 +3,9 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export ROOT
+# What scripts/setup --tests has put there.
+TOOLS=$ROOT/target/tools/bin
+export PATH=$PATH:$TOOLS
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*" >&2; }
 note() { printf '%s\n' "$*" >&2; }

@@ -433,3 +433,116 @@ fn rules_for_prometheus_name_metrics_that_there_are() {
     }
     assert!(seen > 5, "only {seen} metrics are named");
 }
+
+#[test]
+fn benchmarks_of_different_days_stand_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let scripts = oa_testkit::workspace_root().join("scripts");
+    let bench = |commit: &str, parts: &[&str]| {
+        let mut command = Command::new(scripts.join("bench"));
+        command.args(["--commit", commit, "--only"]).args(parts);
+        command.arg("--from").arg(folder.path());
+        command.arg("--out").arg(at("page.md"));
+        let done = command.arg("--keep").arg(at("keep")).output().unwrap();
+        (
+            done.status.code(),
+            fs::read_to_string(at("page.md")).unwrap(),
+        )
+    };
+    fs::write(at("alert.md"), "| check | 7 |\n").unwrap();
+    fs::write(at("crawl.md"), "| small | 28 |\n").unwrap();
+    let (code, page) = bench("first", &["alert", "crawl"]);
+    assert_eq!(code, Some(0));
+    assert!(page.find("| small | 28 |") < page.find("| check | 7 |"));
+
+    fs::write(at("crawl.md"), "| small | 19 |\n").unwrap();
+    let (code, page) = bench("second", &["crawl"]);
+    assert_eq!(code, Some(0));
+    for there in [
+        "at commit first",
+        "| check | 7 |",
+        "at commit second",
+        "| small | 19 |",
+    ] {
+        assert!(page.contains(there), "{there}: {page}");
+    }
+    assert!(!page.contains("| small | 28 |"), "{page}");
+
+    // What cannot be measured keeps what was.
+    let (code, after) = bench("third", &["storm"]);
+    assert_eq!((code, after), (Some(1), page));
+    let kept = fs::read_to_string(at("keep/crawl.section.md")).unwrap();
+    assert!(kept.contains("| small | 19 |"), "{kept}");
+
+    let lib = scripts.join("bench_lib.py");
+    let mut medians = Command::new("python3");
+    medians.env("PYTHONDONTWRITEBYTECODE", "1");
+    let done = medians.args(["-m", "doctest"]).arg(lib).output().unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stdout)
+    );
+}
+
+#[test]
+fn each_promise_names_tests_that_there_are() {
+    let root = oa_testkit::workspace_root();
+    let results = tempfile::NamedTempFile::new().unwrap();
+    let one = "<testsuites timestamp=\"2026-01-02T03:04:05Z\"><testsuite name=\"oa-crawl::held\"><testcase name=\"a\" time=\"1\"/>\
+               <testcase name=\"b\" time=\"2\"><flakyFailure/></testcase></testsuite></testsuites>";
+    fs::write(results.path(), one).unwrap();
+    let mut command = Command::new(root.join("scripts/promises"));
+    let done = command.arg(results.path()).output().unwrap();
+    // All other tests have no result.
+    assert_eq!(done.status.code(), Some(1));
+    let table = String::from_utf8(done.stdout).unwrap();
+    assert!(table.contains("| 2 | 0 | 1 | 3 |"), "{table}");
+    let names: Vec<(&str, &str)> = table
+        .split('`')
+        .filter_map(|word| word.split_once("::"))
+        .collect();
+    assert!(names.len() > 15, "{table}");
+    for (of, name) in names {
+        let test = root.join(format!("crates/{of}/tests/{name}.rs"));
+        assert!(test.is_file(), "{}", test.display());
+    }
+}
+
+#[test]
+fn every_file_that_the_pages_name_is_there() {
+    let root = oa_testkit::workspace_root();
+    let is_path = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for page in pages() {
+        // What the changelog names may be gone.
+        if page.ends_with("CHANGELOG.md") {
+            continue;
+        }
+        let text = fs::read_to_string(&page).unwrap();
+        for span in text.split('`').skip(1).step_by(2) {
+            let path = span.split([' ', ':']).next().unwrap_or_default();
+            let ours = ["crates/", "scripts/", ".ci/", ".config/", ".github/"];
+            if ours.iter().any(|p| path.starts_with(p))
+                && path.chars().all(is_path)
+                && !path.contains("NAME")
+            {
+                seen += 1;
+                if !root.join(path).exists() {
+                    wrong.push(format!("{}: {path}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 30, "only {seen} files are named");
+}
+
+#[test]
+fn what_contributing_says_of_adding_something_is_where_it_says() {
+    let mut command = Command::new(oa_testkit::workspace_root().join("scripts/walk"));
+    let done = command.arg("--dry-run").output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+}

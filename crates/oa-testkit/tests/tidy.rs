@@ -328,3 +328,18 @@ fn the_pages_on_security_and_scale_name_tests_that_exist() {
     assert!(named > 40, "{named}");
     assert!(missing.is_empty(), "{missing:#?}");
 }
+
+#[test]
+fn tests_need_no_other_features_than_the_programs() {
+    // Else CI builds the crate, and all that use it, once for the programs and once more for the tests.
+    let root = oa_testkit::workspace_root();
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(root.join("crates")).unwrap().flatten() {
+        let manifest = entry.path().join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).unwrap();
+        let (_, own) = text.split_once("[dev-dependencies]").unwrap_or_default();
+        let lines = own.lines().filter(|l| l.contains("features"));
+        wrong.extend(lines.map(|l| format!("{}: {l}", manifest.display())));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

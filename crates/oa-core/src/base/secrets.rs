@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{LazyLock, OnceLock, RwLock};
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use percent_encoding::percent_decode_str;
 use regex::{Captures, Regex};
 use serde_json::Value;
@@ -84,6 +84,8 @@ impl Forms {
             let forms: Vec<String> = self.values.iter().flat_map(|v| forms::forms(v)).collect();
             let built = AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostLongest)
+                // A program that ends soon searches less than building the tables of a DFA takes.
+                .kind(Some(AhoCorasickKind::ContiguousNFA))
                 .build(forms);
             built.ok().filter(|m| m.patterns_len() > 0)
         };
@@ -241,6 +243,7 @@ pub fn redact(text: &str) -> String {
 static SIGNS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
+        .kind(Some(AhoCorasickKind::ContiguousNFA))
         .build([
             "://",
             "@",

@@ -41,7 +41,7 @@ use crate::{PROGRAM, RestoreError};
 /// Bring tables, or some of their rows, back into the live database
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A table that is there is replaced in one short step and kept as NAME_before_TIME. With --where rows go back by primary key, and the versions that they replace are kept beside.\n\nExamples:\n  oa-restore table option_contracts --to \"2026-11-23 14:05\" --as option_contracts_1405\n  oa-restore table option_contracts --to \"10min ago\"\n  oa-restore table option_contracts --to latest --where \"symbol = 'IO2612'\"\n  oa-restore table one two --to 3f2a9c81 --yes"
+    after_help = "A table that is there is replaced in one short step and kept as NAME_before_TIME. With --where rows go back by primary key, and the versions that they replace are kept beside.\n\nExamples:\n  oa-restore table option_flows --to \"2026-11-23 14:05\" --as option_flows_1405\n  oa-restore table option_flows --to \"10min ago\"\n  oa-restore table option_flows --to latest --where \"comm_code = 'RB'\"\n  oa-restore table one two --to 3f2a9c81 --yes"
 )]
 pub(crate) struct Args {
     /// The tables, with a schema where it is not public
