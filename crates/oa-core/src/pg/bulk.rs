@@ -10,8 +10,8 @@ use std::io::{self, Write};
 use postgres::Transaction;
 use serde_json::Value;
 
-use super::Meaning;
 use super::upsert::{Rounded, Statement, UpsertError, Zoned, definitions, unreadable};
+use super::{Meaning, Prepared, Tx};
 use crate::base::exact;
 use crate::model::run::Batch;
 
@@ -87,8 +87,11 @@ pub(super) fn store(
     let copied = copy(&mut savepoint, batch, input, first, rounded);
     let stored = match copied {
         Ok(Some(rows)) => {
-            let stored = statement.store(&mut savepoint, batch, "");
-            stored.map(|stored| stored.map(|(inserted, updated)| (rows, inserted, updated)))
+            let mut own = Prepared::default();
+            let stored = statement.store(&mut Tx::new(&mut savepoint, &mut own), batch, "");
+            let stored =
+                stored.map(|stored| stored.map(|(inserted, updated)| (rows, inserted, updated)));
+            stored
         }
         Ok(None) => return Ok(None),
         Err(CopyError::Rows(e)) => return Err(unreadable(batch, e)),
