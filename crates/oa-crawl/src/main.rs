@@ -18,6 +18,7 @@ mod fetch;
 mod fuzz;
 mod latest;
 mod program;
+mod progress;
 mod source;
 mod store;
 mod validate;

@@ -179,7 +179,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "oa-crawl",
         &[
-            "dates",
+            "dates progress",
             "source",
             "extract",
             "fetch program",
