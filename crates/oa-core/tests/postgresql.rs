@@ -593,6 +593,7 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
         "2025-12-02 00:30:00",
         "naive local time"
     );
+    one_after_the_other(&mut client);
     client
         .batch_execute("DROP INDEX market_full_view_key")
         .unwrap();
@@ -601,6 +602,56 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
         upsert(&mut tx, &batch(many(1, 1)), Some(Uuid::nil())),
         Err(UpsertError::NoKey(_))
     ));
+}
+
+/// Two values that are one key to PostgreSQL: what comes last stays, and each counts, whether few rows come (as JSON) or many (by COPY).
+fn one_after_the_other(client: &mut Client) {
+    client
+        .batch_execute("CREATE TABLE r (k numeric(6, 1) PRIMARY KEY, v int)")
+        .unwrap();
+    for filler in [10_i64, 2500] {
+        for (values, expected) in [
+            // There is 1: after 2 comes 1 again; 1 again, and then 2; both new.
+            ([2, 1], (1, (0, 2, 0))),
+            ([1, 2], (2, (0, 1, 1))),
+            ([2, 2], (2, (0, 1, 1))),
+            ([3, 2], (2, (0, 2, 0))),
+        ] {
+            let mut tx = client.transaction().unwrap();
+            tx.execute(
+                "INSERT INTO r SELECT n, 1 FROM generate_series(1, $1::bigint) n",
+                &[&filler],
+            )
+            .unwrap();
+            let mut rows: Vec<Vec<Value>> =
+                (2..=filler).map(|k| vec![json!(k), json!(1)]).collect();
+            rows.insert(3, vec![json!("1.04"), json!(values[0])]);
+            rows.push(vec![json!("0.96"), json!(values[1])]);
+            let batch = Batch {
+                table: "r".into(),
+                columns: vec!["k".into(), "v".into()],
+                key: vec!["k".into()],
+                ..batch(rows)
+            };
+            let done = upsert(&mut tx, &batch, None).unwrap();
+            let last: i32 = tx
+                .query_one("SELECT v FROM r WHERE k = 1", &[])
+                .unwrap()
+                .get(0);
+            let (inserted, updated, unchanged) = expected.1;
+            assert_eq!(
+                (last, done.inserted, done.updated, done.unchanged),
+                (
+                    expected.0,
+                    inserted,
+                    updated,
+                    unchanged + filler.unsigned_abs() - 1
+                ),
+                "{values:?} among {filler}"
+            );
+            tx.rollback().unwrap();
+        }
+    }
 }
 
 #[test]

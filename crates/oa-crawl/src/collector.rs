@@ -30,7 +30,8 @@ use crate::fetch::{Client, FetchError, Network};
 use crate::latest;
 use crate::program::LEFTOVERS;
 use crate::program::environment::{Environment, Programs};
-use crate::source::Source;
+use crate::progress;
+use crate::source::{FetchKind, Source};
 use crate::store;
 use crate::validate::shape::Shape;
 use crate::validate::{CollectionTime, Validated, validate};
@@ -119,7 +120,15 @@ impl<'a> Collector<'a> {
         calendar: &'a Calendar,
         trigger: Trigger,
     ) -> anyhow::Result<Self> {
-        let recorder = Recorder::open(config, PROGRAM)?;
+        Self::new(config, calendar, trigger, Recorder::open(config, PROGRAM)?)
+    }
+
+    pub(crate) fn new(
+        config: &'a Config,
+        calendar: &'a Calendar,
+        trigger: Trigger,
+        recorder: Recorder,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             config,
             calendar,
@@ -169,6 +178,7 @@ impl<'a> Collector<'a> {
 
     fn run(&self, job: &Job<'_>) -> Result<RunReport, JournalError> {
         let (source, date) = (job.source, job.date);
+        let _shown = progress::run(&source.name);
         let mut start = start_of(source, self.trigger);
         start.due_at = job.due_at;
         start.day = Some(date);
@@ -340,6 +350,8 @@ impl<'a> Collector<'a> {
             outcome.day = Some(day);
             return;
         };
+        let storing = format!("storing {} rows", validated.rows.len());
+        progress::say(&source.name, storing);
         day.content = fingerprint(source, &collected, &validated);
         day.evidence = evidence(source, &gathered.before, &collected);
         outcome.day = Some(day);
@@ -531,6 +543,10 @@ impl Task for Collection<'_> {
         Some(self.source.retry)
     }
 
+    fn starts_programs(&self) -> bool {
+        self.source.fetch.kind != FetchKind::Http || self.source.image.is_some()
+    }
+
     fn prepare(&mut self, run: &mut Run) -> Result<(), NotReady> {
         self.gathered.leftovers = run.leftovers().to_vec();
         self.equipment = Some(self.equip(run)?);
@@ -564,8 +580,10 @@ impl Task for Collection<'_> {
                 collector.config.crawl.max_body.0,
             )
         };
-        let collected = collect_in_time(context, collector.stop)
-            .map_err(|e| self.failed(e.error, e.retry_after, e.not_there))?;
+        let collected = collect_in_time(context, collector.stop).map_err(|e| {
+            progress::say(&source.name, format!("attempt {number} failed"));
+            self.failed(e.error, e.retry_after, e.not_there)
+        })?;
         // A day whose data are received now, by the server's clock.
         let at = collector.recorder.now();
         self.gathered
@@ -598,6 +616,10 @@ struct Replay<'a> {
 }
 
 impl Task for Replay<'_> {
+    fn starts_programs(&self) -> bool {
+        false
+    }
+
     fn prepare(&mut self, run: &mut Run) -> Result<(), NotReady> {
         if !self.collector.may_repeat(self.source, self.time.date) {
             self.gathered.before.content = run.content_before(self.time.date);

@@ -18,6 +18,7 @@ mod fetch;
 mod fuzz;
 mod latest;
 mod program;
+mod progress;
 mod source;
 mod store;
 mod validate;
@@ -71,9 +72,9 @@ enum Command {
     ///
     /// Written into `enable` in [crawl] of the configuration.
     #[command(
-        after_help = "Examples:\n  oa-crawl enable zhihui\n  oa-crawl enable zhihui-full-view fangqi-night"
+        after_help = "Examples:\n  oa-crawl enable zhihui --try\n  oa-crawl enable zhihui-full-view fangqi-night"
     )]
-    Enable(enable::Args),
+    Enable(enable::EnableArgs),
     /// Switch sources off; they are no longer missed, and their open incidents are resolved
     #[command(
         after_help = "Examples:\n  oa-crawl disable rongda-positions\n  oa-crawl disable --all"
@@ -126,8 +127,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::New(args) => new::run(&args, cli.global.load_config_if_any()?.as_ref()),
         Command::Sources(command) => export::run(&command),
         Command::Cookies(cookies::Command::Import(args)) => cookies::import(&args, &config()?),
-        Command::Enable(args) => enable::run(&args, &config()?, true),
-        Command::Disable(args) => enable::run(&args, &config()?, false),
+        Command::Enable(args) => enable::enable(&args, &config()?),
+        Command::Disable(args) => enable::disable(&args, &config()?),
         Command::Crontab(args) => crontab::run(&args, &config()?),
         Command::Forget(args) => forget::run(&args, &config()?),
         Command::Drain(args) => drain::run(&args, &config()?),

@@ -85,8 +85,21 @@ fn only_what_is_enabled_is_expected_and_what_is_disabled_is_forgotten() {
     let by_hand = service.crawl(&["run", "fangqi-night"]);
     assert_eq!(by_hand.code, 0, "by name, now: {by_hand:?}");
     assert_eq!(scheduled(&service), "none");
-    let on = service.crawl(&["enable", "zhihui", "fangqi-night"]);
+    let on = service.crawl(&["enable", "zhihui", "fangqi-night", "--try"]);
     assert_eq!(on.code, 0, "{on:?}");
+    let tried = |task: &str| {
+        on.stdout
+            .lines()
+            .any(|line| line.trim_start().starts_with(task))
+    };
+    assert!(tried("zhihui-reports") && tried("fangqi-night"), "{on:?}");
+    service.sim.fault("/fangqi: 500").unwrap();
+    let fails = service.crawl(&["enable", "fangqi-night", "--try"]);
+    assert!(
+        fails.code == 1 && fails.stdout.contains("HTTP 500"),
+        "{fails:?}"
+    );
+    service.sim.clear_faults();
     due(&service);
     let all = "fangqi-night zhihui-full-view zhihui-reports zhihui-varieties";
     assert_eq!(scheduled(&service), all);

@@ -198,8 +198,16 @@ fn quotes_and_receipts_of_all_exchanges_are_stored_as_published() {
 fn a_file_of_another_day_is_not_stored_under_this_one() {
     let service = Service::start();
     service.sim.fault("/shfe/: stale").unwrap();
+    service.sim.fault("/czce/: stale").unwrap();
     service.configure_crawl("retries = 0\n");
-    for task in ["shfe-futures", "shfe-options"] {
+    let tasks = [
+        ("shfe-futures", "20251130"),
+        ("shfe-options", "20251130"),
+        ("czce-futures", "2025-11-30"),
+        ("czce-options", "2025-11-30"),
+        ("czce-receipts", "2025-11-30"),
+    ];
+    for (task, said) in tasks {
         let row = service
             .crawl(&["run", task, "--date", DAY, "--format", "json"])
             .row();
@@ -207,11 +215,12 @@ fn a_file_of_another_day_is_not_stored_under_this_one() {
             row["error"]
                 .as_str()
                 .unwrap()
-                .contains("the answer is of another day (20251130)"),
+                .contains(&format!("the answer is of another day ({said})")),
             "{row}"
         );
     }
     assert_eq!(service.count("futures_quotes"), 0);
+    assert_eq!(service.count("exchange_receipts"), 0);
     // No trading day has no file.
     let row = service
         .crawl(&[

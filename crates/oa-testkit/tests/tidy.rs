@@ -185,7 +185,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "oa-crawl",
         &[
-            "dates",
+            "dates progress",
             "source",
             "extract",
             "fetch program",

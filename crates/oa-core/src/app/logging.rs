@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::base::secrets::redact;
+use crate::base::terminal;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -77,6 +78,6 @@ impl Write for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let text = redact(&String::from_utf8_lossy(&self.0));
-        let _ = io::stderr().lock().write_all(text.as_bytes());
+        terminal::write(text.as_bytes());
     }
 }

@@ -7,6 +7,7 @@ mod flush;
 pub mod logging;
 pub mod man;
 pub mod output;
+pub mod progress;
 mod settings;
 pub mod sibling;
 pub mod work;

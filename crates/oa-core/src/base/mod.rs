@@ -9,6 +9,7 @@ pub mod pile;
 pub mod secrets;
 pub mod state_dir;
 pub mod supervise;
+pub mod terminal;
 pub mod text;
 pub mod trust;
 pub mod units;

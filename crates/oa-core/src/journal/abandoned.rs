@@ -10,6 +10,7 @@ use super::incidents::{self, Policy};
 use super::store::{StoreError, Times, insert_raw, process_of, update_task};
 use crate::model::retry::ErrorKind;
 use crate::model::{Outcome, RawRecord, RunError, RunStart, Status};
+use crate::pg::{Prepared, Tx};
 
 /// Finds runs whose process is gone and marks them `abandoned`, with an alert each: runs of this machine whose process does not
 /// live, and runs of others whose lease is over. Call it after the spool was drained, with the runs that wait there all the same:
@@ -90,9 +91,11 @@ fn abandon(
     if changed == 0 {
         return Ok(false);
     }
-    insert_raw(&mut tx, outcome)?;
+    let mut own = Prepared::default();
+    let mut prepared = Tx::new(&mut tx, &mut own);
+    insert_raw(&mut prepared, outcome)?;
     let times = Times::of(outcome, outcome.finished_at);
-    let state = update_task(&mut tx, outcome, times, seq, false)?;
+    let state = update_task(&mut prepared, outcome, times, seq, false)?;
     incidents::after_run(&mut tx, outcome, &state, policy)?;
     tx.commit()?;
     Ok(true)

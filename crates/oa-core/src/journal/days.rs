@@ -4,10 +4,10 @@
 //! there is more, or that puts another day's content in its place, does.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use postgres::{GenericClient, Transaction};
 
 use crate::model::retry::ErrorKind;
 use crate::model::run::{DayOutcome, Evidence, Outcome, RunError, Status, Trigger};
+use crate::pg::{Session, Tx};
 
 /// What came for a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,34 +71,33 @@ impl Known {
     }
 }
 
+const CONTENT_BEFORE: &str = "SELECT day, encode(content, 'hex') FROM oa.days WHERE task = $1 AND day < $2 AND content IS NOT NULL ORDER BY day DESC LIMIT 1";
+
 /// The last day before this one that has content, and its SHA-256 in hexadecimal.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn content_before(
-    client: &mut impl GenericClient,
+    session: &mut Session,
     task: &str,
     day: NaiveDate,
 ) -> Result<Option<(NaiveDate, String)>, postgres::Error> {
-    let row = client.query_opt(
-        "SELECT day, encode(content, 'hex') FROM oa.days WHERE task = $1 AND day < $2 AND content IS NOT NULL ORDER BY day DESC LIMIT 1",
-        &[&task, &day],
-    )?;
+    let row = session.query_opt(CONTENT_BEFORE, &[&task, &day])?;
     Ok(row.map(|r| (r.get(0), r.get(1))))
 }
 
 /// The earlier day whose content a run has brought again, where that is not normal.
 pub(crate) fn repeated(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     outcome: &Outcome,
 ) -> Result<Option<NaiveDate>, postgres::Error> {
     let Some(of) = outcome.day.as_ref().filter(|of| !of.may_repeat) else {
         return Ok(None);
     };
-    let before = content_before(tx, &outcome.start.task, of.day)?;
+    let before = tx.query_opt(CONTENT_BEFORE, &[&outcome.start.task, &of.day])?;
     Ok(before
-        .filter(|(_, content)| of.content.as_ref() == Some(content))
-        .map(|(day, _)| day))
+        .filter(|row| of.content.as_deref() == Some(row.get(1)))
+        .map(|row| row.get(0)))
 }
 
 /// The outcome of a run that brought the content of an earlier day.
@@ -128,7 +127,7 @@ pub fn repeats(day: NaiveDate, earlier: NaiveDate) -> RunError {
 
 /// Writes the day of an outcome. The task's row is locked by then, so that no other run of it is here.
 pub(crate) fn record(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     outcome: &Outcome,
     refused: bool,
     repeated: bool,

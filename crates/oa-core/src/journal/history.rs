@@ -6,6 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::RawRecord;
+use crate::pg::Session;
 
 /// How many records a task has on such days by this time of day: the median of its last successful runs until then, one a day.
 /// `None` when fewer than three of the days have one. `at` is a local time of `zone`.
@@ -13,13 +14,13 @@ use crate::model::RawRecord;
 /// # Errors
 /// When PostgreSQL fails.
 pub fn usual_count(
-    client: &mut Client,
+    session: &mut Session,
     task: &str,
     days: &[NaiveDate],
     at: NaiveTime,
     zone: &str,
 ) -> Result<Option<u64>, postgres::Error> {
-    let row = client.query_one(
+    let row = session.query_opt(
         "SELECT count(*), percentile_disc(0.5) WITHIN GROUP (ORDER BY collected) FROM unnest($2::date[]) d, LATERAL (
            SELECT q.collected FROM oa.quality q JOIN oa.runs r ON r.id = q.run_id
            WHERE q.task = $1 AND q.day = d AND r.status = 'success'
@@ -28,19 +29,17 @@ pub fn usual_count(
            ORDER BY r.seq DESC LIMIT 1) last",
         &[&task, &days, &at, &zone],
     )?;
-    let enough = row.get::<_, i64>(0) >= 3;
-    Ok(row
-        .get::<_, Option<i64>>(1)
-        .filter(|_| enough)
-        .map(i64::unsigned_abs))
+    let enough = row.filter(|row| row.get::<_, i64>(0) >= 3);
+    let usual = enough.and_then(|row| row.get::<_, Option<i64>>(1));
+    Ok(usual.map(i64::unsigned_abs))
 }
 
 /// The fields of a task's records and their kinds, as its last success left them; see [`Outcome::shape`](crate::model::Outcome::shape).
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn shape(client: &mut Client, task: &str) -> Result<Option<Value>, postgres::Error> {
-    let row = client.query_opt("SELECT shape FROM oa.tasks WHERE name = $1", &[&task])?;
+pub fn shape(session: &mut Session, task: &str) -> Result<Option<Value>, postgres::Error> {
+    let row = session.query_opt("SELECT shape FROM oa.tasks WHERE name = $1", &[&task])?;
     Ok(row.and_then(|r| r.get(0)))
 }
 

@@ -24,6 +24,7 @@ use crate::model::event::{
 };
 use crate::model::retry::ErrorKind;
 use crate::model::run::{Outcome, RunError, Status};
+use crate::pg::Tx;
 
 /// So many recoveries of one incident within an hour are notified; then it must stay away first.
 const MOST_RECOVERIES: i64 = 3;
@@ -283,6 +284,15 @@ pub fn open_faults(
         Some((Fault::ALL.into_iter().find(is)?, task))
     };
     Ok(rows.iter().filter_map(of_this_machine).collect())
+}
+
+/// Whether an incident is open, for whoever is about to resolve it: waits for its lock.
+pub(super) fn is_open(tx: &mut Tx<'_, '_>, fingerprint: &str) -> Result<bool, postgres::Error> {
+    let row = tx.query_opt(
+        "SELECT resolved_at IS NULL FROM oa.incidents WHERE fingerprint = $1 FOR UPDATE",
+        &[&fingerprint],
+    )?;
+    Ok(row.is_some_and(|r| r.get(0)))
 }
 
 /// Since when an incident is open, and for how long (by the server's clock); `None`: it is not open.

@@ -7,10 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use postgres::Client;
-
 use crate::base::state_dir::StateDir;
 use crate::journal::spool::{Spool, SpoolError};
+use crate::pg::Session;
 
 /// So long after a program has connected, drained the spool and looked for abandoned runs, its runs do without that.
 const FRESH: Duration = Duration::from_secs(10);
@@ -23,7 +22,7 @@ pub(super) struct Kept {
 
 #[derive(Default)]
 struct Connections {
-    idle: Vec<Client>,
+    idle: Vec<Session>,
     /// When one was made, with all that belongs to it.
     made: Option<Instant>,
 }
@@ -51,22 +50,22 @@ impl Kept {
     }
 
     /// One that is free, unless it is time to connect anew.
-    pub(super) fn take(&self) -> Option<Client> {
+    pub(super) fn take(&self) -> Option<Session> {
         let mut all = lock(&self.connections);
         if all.made.is_none_or(|made| made.elapsed() >= FRESH) {
             all.idle.clear();
         }
-        while let Some(client) = all.idle.pop() {
-            if !client.is_closed() {
-                return Some(client);
+        while let Some(session) = all.idle.pop() {
+            if !session.is_closed() {
+                return Some(session);
             }
         }
         None
     }
 
     /// A connection is free, and nothing is under way on it.
-    pub(super) fn give_back(&self, client: Client) {
-        lock(&self.connections).idle.push(client);
+    pub(super) fn give_back(&self, session: Session) {
+        lock(&self.connections).idle.push(session);
     }
 
     /// Looks into the spool. What is put into it is put by a spool that was opened for that.

@@ -36,7 +36,7 @@ use crate::journal::spool::{self, DrainError, Drained, Record, Spool, SpoolError
 use crate::model::event::{Alert, Event, Fault, run_fingerprint};
 use crate::model::retry::ErrorKind;
 use crate::model::{Outcome, RunError, RunStart, Status};
-use crate::pg::{self, Meaning, describe, schema};
+use crate::pg::{self, Meaning, Session, describe, schema};
 
 /// Keeps the run log for one program.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub enum Persisted {
 /// Where a start is known.
 enum Begun {
     /// In PostgreSQL; with what its clock is ahead of this machine's.
-    Here(Box<Client>, TimeDelta),
+    Here(Box<Session>, TimeDelta),
     /// Here alone, because of this.
     Alone(Option<TimeDelta>, String),
     /// The task is somebody else's.
@@ -191,6 +191,33 @@ impl Recorder {
         Ok((client, drained))
     }
 
+    /// Does something on a connection that was made by [`Recorder::connect`], by this or an earlier call, and is kept for the next one.
+    ///
+    /// # Errors
+    /// See [`DbUnavailable`]; the inner one when PostgreSQL fails.
+    pub fn connected<T>(
+        &self,
+        mut what: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<Result<T, postgres::Error>, DbUnavailable> {
+        loop {
+            let kept = self.kept.take();
+            let was_kept = kept.is_some();
+            let mut session = kept.map_or_else(|| self.session(), Ok)?;
+            match what(&mut session) {
+                // It may have been closed since it was used last.
+                Err(e) if was_kept && Meaning::of(&e) == Meaning::Unreachable => {}
+                done => {
+                    self.kept.give_back(session);
+                    return Ok(done);
+                }
+            }
+        }
+    }
+
+    fn session(&self) -> Result<Session, DbUnavailable> {
+        self.connect().map(|(client, _)| Session::new(client))
+    }
+
     fn marked_abandoned(&self, runs: &[Uuid]) {
         if !runs.is_empty() {
             let n = runs.len();
@@ -266,7 +293,17 @@ impl Recorder {
     ///
     /// # Errors
     /// When the schema does not fit, or the state directory cannot be used.
-    pub fn begin(&self, mut start: RunStart) -> Result<StartOutcome, JournalError> {
+    pub fn begin(&self, start: RunStart) -> Result<StartOutcome, JournalError> {
+        self.begin_with(start, true)
+    }
+
+    /// The same; `programs`: runs of the task start programs, of which a killed one may have left some. To look for them takes a look at
+    /// all processes.
+    pub(super) fn begin_with(
+        &self,
+        mut start: RunStart,
+        programs: bool,
+    ) -> Result<StartOutcome, JournalError> {
         let mut no_lock = self.state.fault();
         let lock = match self.state.try_lock(&format!("task-{}", start.task)) {
             Ok(Some(lock)) => Some(lock),
@@ -314,7 +351,7 @@ impl Recorder {
             leftovers: Vec::new(),
             _lock: lock,
         };
-        match self.end_leftovers(&mut run) {
+        match self.end_leftovers(&mut run, programs) {
             Ok(ended) => run.leftovers = ended,
             Err(e) => {
                 let mut outcome = Outcome::bare(run.start.clone(), Status::Failed, Utc::now());
@@ -333,7 +370,7 @@ impl Recorder {
             let was_kept = kept.is_some();
             let connected = match kept.take() {
                 Some(client) => Ok(client),
-                None => self.connect().map(|(client, _)| client),
+                None => self.session(),
             };
             let mut client = match connected {
                 Ok(client) => client,
@@ -366,9 +403,16 @@ impl Recorder {
     }
 
     /// A killed run may have left its program: it ends before this one starts another copy.
-    fn end_leftovers(&self, run: &mut Run) -> Result<Vec<String>, supervise::Stubborn> {
+    fn end_leftovers(
+        &self,
+        run: &mut Run,
+        programs: bool,
+    ) -> Result<Vec<String>, supervise::Stubborn> {
         let start = &run.start;
         let owner = Owner::new(&start.task, start.id, self.state.path());
+        if !programs && !owner.is_noted() {
+            return Ok(Vec::new());
+        }
         let mut client = run.connection.as_mut();
         let of_this_task = |id| {
             let known = client
@@ -395,7 +439,7 @@ impl Recorder {
         let mut outcome = Outcome::bare(start, Status::Skipped, Utc::now());
         outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
         let kept = self.kept.take().map(Ok);
-        let connected = kept.unwrap_or_else(|| self.connect().map(|(client, _)| client));
+        let connected = kept.unwrap_or_else(|| self.session());
         if connected.is_ok() {
             outcome.on_server_clock(self.clock_offset());
         }
@@ -491,8 +535,8 @@ impl Recorder {
     }
 
     fn reconnect(&self, run: &mut Run) {
-        run.connection = match self.connect() {
-            Ok((client, _)) => Some(client),
+        run.connection = match self.session() {
+            Ok(session) => Some(session),
             Err(e) => {
                 run.unreachable = Some(e.to_string());
                 None

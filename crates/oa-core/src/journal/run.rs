@@ -2,12 +2,11 @@
 
 use chrono::{NaiveDate, NaiveTime, TimeDelta};
 use chrono_tz::Tz;
-use postgres::Client;
 
 use super::{days, history, store};
 use crate::base::state_dir::Lock;
 use crate::model::{Attempt, RunStart};
-use crate::pg::{self, describe};
+use crate::pg::{self, Session, describe};
 
 /// A run under way.
 pub struct Run {
@@ -15,7 +14,7 @@ pub struct Run {
     pub(super) settings: pg::Settings,
     /// What the server's clock was ahead of this machine's when it began; `None` when it began without PostgreSQL.
     pub(super) clock_offset: Option<TimeDelta>,
-    pub(super) connection: Option<Client>,
+    pub(super) connection: Option<Session>,
     /// PostgreSQL knows of it.
     pub(super) known: bool,
     /// Why there is no connection.
@@ -99,7 +98,7 @@ impl Run {
         }
         for _ in 0..2 {
             if self.connection.is_none() {
-                self.connection = pg::connect(&self.settings).ok();
+                self.connection = pg::connect(&self.settings).ok().map(Session::new);
             }
             let Some(client) = &mut self.connection else {
                 return;

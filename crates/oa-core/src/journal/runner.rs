@@ -23,6 +23,11 @@ pub trait Task {
         None
     }
 
+    /// Whether its attempts start programs; where they do not, nothing of the kind is left by a run that was killed.
+    fn starts_programs(&self) -> bool {
+        true
+    }
+
     /// Gets everything that the attempts need, once the run is in the run log.
     fn prepare(&mut self, _run: &mut Run) -> Result<(), NotReady> {
         Ok(())
@@ -144,7 +149,7 @@ pub fn run(
     let clock = Stopwatch::start(start.started_at);
     // A signal that comes later ends the attempt under way.
     let stopped = task.policy().is_some() && stop.requested();
-    let mut run = match recorder.begin(start.clone())? {
+    let mut run = match recorder.begin_with(start.clone(), task.starts_programs())? {
         StartOutcome::Run(run) => run,
         StartOutcome::Skipped { reason } => return Ok(RunReport::skipped(&start, &reason)),
     };

@@ -18,6 +18,7 @@ use postgres::{GenericClient, Transaction};
 use crate::model::event::MissedEnd;
 use crate::model::run::Trigger;
 use crate::model::{RunStart, Status};
+use crate::pg::Tx;
 use crate::schedule::{CatchUp, DueTime};
 
 /// A clock that is right may differ by this from the server's.
@@ -389,7 +390,7 @@ impl Writer {
 
 /// Whether the slot that a run is for is still open. One that nobody has written is.
 pub(super) fn is_open(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     task: &str,
     due_at: DateTime<Utc>,
 ) -> Result<bool, postgres::Error> {
@@ -403,7 +404,7 @@ pub(super) fn is_open(
 /// The slot that a run is for which names none: the open one nearest before its start, of its day; for a run that is about no day the last
 /// one, if that is open. A backfill, a run about another day, and one of `run --due` that names none (of a broken file), is for none.
 pub(super) fn named_by(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     start: &RunStart,
     at: DateTime<Utc>,
 ) -> Result<Option<DateTime<Utc>>, postgres::Error> {
@@ -426,7 +427,7 @@ pub(super) fn named_by(
 
 /// What the outcome of a run means for slots. `due_at`: the one that it names; `day`: the day that it is about, or on which it ran.
 pub(super) fn after_run(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     start: &RunStart,
     status: Status,
     reason: Option<&str>,
@@ -469,7 +470,7 @@ pub(super) fn after_run(
 /// A success fills the holes of its day, those of before it: what waited in a spool knows nothing of what was due after it. What is still
 /// open of a day that has passed it closes.
 fn fill(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     start: &RunStart,
     day: NaiveDate,
     due_at: Option<DateTime<Utc>>,

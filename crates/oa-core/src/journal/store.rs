@@ -2,7 +2,7 @@
 //! because a connection may break after the commit and before its confirmation.
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use postgres::{Client, Transaction};
+use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -11,10 +11,11 @@ use crate::base::exact;
 use crate::base::supervise::ProcessId;
 use crate::base::text::{error_text, printable_json};
 use crate::journal::incidents::{self, Policy};
+use crate::model::event::run_fingerprint;
 use crate::model::run::Batch;
 use crate::model::{Attempt, Outcome, Reject, RunStart, Status};
-use crate::pg::upsert::{Refused, UpsertError, upsert};
-use crate::pg::{Meaning, describe, revisions};
+use crate::pg::upsert::{Refused, UpsertError, upsert_in};
+use crate::pg::{Connection, Meaning, Prepared, Tx, describe, revisions};
 
 /// A fact could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +75,11 @@ pub enum Lease {
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError> {
-    let mut tx = client.transaction()?;
+pub fn begin(client: &mut impl Connection, start: &RunStart) -> Result<Lease, StoreError> {
+    let mut own = Prepared::default();
+    let (client, prepared) = client.parts(&mut own);
+    let mut transaction = client.transaction()?;
+    let mut tx = Tx::new(&mut transaction, prepared);
     tx.execute("SELECT oa.ensure_partitions()", &[])?;
     upsert_task(&mut tx, start)?;
     if let Some(host) = leased_by(&mut tx, &start.task)? {
@@ -87,7 +91,7 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
         )?;
         let day = start.day.unwrap_or_default();
         slots::after_run(&mut tx, start, Status::Skipped, Some(&why), None, day)?;
-        tx.commit()?;
+        transaction.commit()?;
         return Ok(Lease::HeldBy { host });
     }
     if let Some(due) = start.due_at
@@ -95,8 +99,13 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     {
         return Ok(Lease::AlreadyDone);
     }
-    let now = tx.query_one("SELECT now()", &[])?.get(0);
-    let due_at = slots::named_by(&mut tx, start, now)?;
+    let due_at = match start.due_at {
+        Some(due) => Some(due),
+        None => {
+            let now = tx.query_one("SELECT now()", &[])?.get(0);
+            slots::named_by(&mut tx, start, now)?
+        }
+    };
     let named = RunStart {
         due_at,
         ..start.clone()
@@ -108,12 +117,12 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
          WHERE name = $1",
         &[&start.task, &start.id, &start.process.host, &start.lease.as_secs_f64(), &start.process.machine_id],
     )?;
-    tx.commit()?;
+    transaction.commit()?;
     Ok(Lease::Acquired)
 }
 
 /// The machine that holds the task, unless its process there is gone.
-fn leased_by(tx: &mut Transaction<'_>, task: &str) -> Result<Option<String>, postgres::Error> {
+fn leased_by(tx: &mut Tx<'_, '_>, task: &str) -> Result<Option<String>, postgres::Error> {
     let lease = tx.query_opt(
         "SELECT lease_run_id, lease_host FROM oa.tasks WHERE name = $1 AND lease_until > now() FOR UPDATE",
         &[&task],
@@ -152,7 +161,7 @@ pub fn is_run_of(client: &mut Client, id: Uuid, task: &str) -> Result<bool, post
     Ok(found.is_some())
 }
 
-fn upsert_task(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgres::Error> {
+fn upsert_task(tx: &mut Tx<'_, '_>, start: &RunStart) -> Result<(), postgres::Error> {
     tx.execute(
         "INSERT INTO oa.tasks (name, tool, title, schedule) VALUES ($1, $2, $3, $4)
          ON CONFLICT (name) DO UPDATE SET tool = EXCLUDED.tool, title = EXCLUDED.title, schedule = coalesce(EXCLUDED.schedule, tasks.schedule)
@@ -164,7 +173,7 @@ fn upsert_task(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgre
 
 /// `begins`: it starts at this moment. Else it has started before, and not after now, whatever the machine's clock said.
 fn insert_run(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     start: &RunStart,
     status: Status,
     begins: bool,
@@ -203,16 +212,17 @@ fn insert_run(
 /// # Errors
 /// When PostgreSQL fails.
 pub fn apply_start(client: &mut Client, start: &RunStart) -> Result<(), StoreError> {
-    let mut tx = client.transaction()?;
+    let (mut own, mut transaction) = (Prepared::default(), client.transaction()?);
+    let mut tx = Tx::new(&mut transaction, &mut own);
     tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     upsert_task(&mut tx, start)?;
     insert_past_run(&mut tx, start)?;
-    tx.commit()?;
+    transaction.commit()?;
     Ok(())
 }
 
 /// A run that began while PostgreSQL was down names its slot now, by the time of its start.
-fn insert_past_run(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgres::Error> {
+fn insert_past_run(tx: &mut Tx<'_, '_>, start: &RunStart) -> Result<(), postgres::Error> {
     let named = RunStart {
         due_at: slots::named_by(tx, start, start.started_at)?,
         ..start.clone()
@@ -229,7 +239,8 @@ pub fn record_attempt(
     start: &RunStart,
     attempt: &Attempt,
 ) -> Result<(), StoreError> {
-    let mut tx = client.transaction()?;
+    let (mut own, mut transaction) = (Prepared::default(), client.transaction()?);
+    let mut tx = Tx::new(&mut transaction, &mut own);
     insert_attempts(&mut tx, start.id, std::slice::from_ref(attempt))?;
     let lease = start.lease.as_secs_f64();
     tx.execute(
@@ -248,7 +259,7 @@ pub fn record_attempt(
         "UPDATE oa.tasks SET last_status = 'retrying', lease_until = now() + make_interval(secs => $3) WHERE name = $1 AND lease_run_id = $2",
         &[&start.task, &start.id, &lease],
     )?;
-    tx.commit()?;
+    transaction.commit()?;
     Ok(())
 }
 
@@ -259,17 +270,30 @@ pub fn record_attempt(
 /// # Errors
 /// When PostgreSQL fails or refuses the rows as a whole; nothing is stored then.
 pub fn apply(
-    client: &mut Client,
+    client: &mut impl Connection,
+    outcome: &Outcome,
+    policy: &Policy,
+) -> Result<WriteCounts, StoreError> {
+    let mut own = Prepared::default();
+    let (client, prepared) = client.parts(&mut own);
+    let mut transaction = client.transaction()?;
+    let applied = apply_in(&mut Tx::new(&mut transaction, prepared), outcome, policy)?;
+    transaction.commit()?;
+    Ok(applied)
+}
+
+/// Where the run has its final state already, nothing is written.
+fn apply_in(
+    tx: &mut Tx<'_, '_>,
     outcome: &Outcome,
     policy: &Policy,
 ) -> Result<WriteCounts, StoreError> {
     let start = &outcome.start;
-    let mut tx = client.transaction()?;
     tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
-    upsert_task(&mut tx, start)?;
+    upsert_task(tx, start)?;
     match outcome.status {
-        Status::Skipped => insert_run(&mut tx, start, Status::Running, false)?,
-        _ => insert_past_run(&mut tx, start)?,
+        Status::Skipped => insert_run(tx, start, Status::Running, false)?,
+        _ => insert_past_run(tx, start)?,
     }
     let run = tx.query_one(
         "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned', now(), seq, due_at
@@ -287,7 +311,7 @@ pub fn apply(
         });
     }
     // What the run could not know: it had no connection then, or another run was faster.
-    let repeated = days::repeated(&mut tx, outcome)?;
+    let repeated = days::repeated(tx, outcome)?;
     let unseen = repeated.filter(|_| outcome.status == Status::Success);
     let stale = outcome.day.as_ref().zip(unseen);
     let stale = stale.map(|(of, earlier)| days::as_stale(outcome, of, earlier));
@@ -300,14 +324,14 @@ pub fn apply(
     let mut rejects = outcome.rejects.clone();
     let mut rounded: Vec<String> = Vec::new();
     if !outcome.batches.is_empty() {
-        revisions::name_run(&mut tx, start.id)?;
+        tx.execute(revisions::NAME_RUN, &[&start.id.to_string()])?;
     }
     for batch in &outcome.batches {
         if batch.newest_by.is_some() {
-            rounded.extend(store_newest(&mut tx, batch, outcome, policy)?);
+            rounded.extend(store_newest(tx, batch, outcome, policy)?);
             continue;
         }
-        let done = upsert(&mut tx, batch, policy.keep_revisions.then_some(start.id))?;
+        let done = upsert_in(tx, batch, policy.keep_revisions.then_some(start.id))?;
         rounded.extend(done.rounded);
         applied.inserted += done.inserted;
         applied.updated += done.updated;
@@ -319,10 +343,10 @@ pub fn apply(
         );
     }
     applied.rejected = rejects.len() as u64;
-    insert_attempts(&mut tx, start.id, &outcome.attempts)?;
-    insert_rejects(&mut tx, start, &rejects)?;
-    insert_raw(&mut tx, outcome)?;
-    insert_quality(&mut tx, outcome, &rounded, applied.rejected)?;
+    insert_attempts(tx, start.id, &outcome.attempts)?;
+    insert_rejects(tx, start, &rejects)?;
+    insert_raw(tx, outcome)?;
+    insert_quality(tx, outcome, &rounded, applied.rejected)?;
     tx.execute(
         "UPDATE oa.runs SET status = $2, started_at = least(started_at, $13), finished_at = $3, attempts = $4, fetched = $5, inserted = $6,
                 updated = $7, unchanged = $8, rejected = $9, error_kind = $10, error_message = $11, details = $12, lease_until = NULL
@@ -343,24 +367,19 @@ pub fn apply(
             &times.started,
         ],
     )?;
-    let state = update_task(&mut tx, outcome, times, run.get(7), run.get(5))?;
+    let state = update_task(tx, outcome, times, run.get(7), run.get(5))?;
     let refused = applied.rejected > outcome.rejects.len() as u64;
-    days::record(
-        &mut tx,
-        outcome,
-        refused,
-        repeated.is_some(),
-        times.finished,
-    )?;
+    days::record(tx, outcome, refused, repeated.is_some(), times.finished)?;
     let error = outcome.error.as_ref().map(|e| e.message.as_str());
     let (due_at, day) = (run.get(8), day_of(outcome, run.get(8), times, policy));
-    slots::after_run(&mut tx, start, outcome.status, error, due_at, day)?;
+    slots::after_run(tx, start, outcome.status, error, due_at, day)?;
     // A row that PostgreSQL refused is not where the check looks.
     let by_check = outcome.reported_by_check && applied.rejected == 0;
-    if !outcome.alerted && !by_check {
-        applied.alerted = incidents::after_run(&mut tx, outcome, &state, policy)?;
+    let is_over = outcome.status == Status::Success
+        && !incidents::is_open(tx, &run_fingerprint(&start.task))?;
+    if !outcome.alerted && !by_check && !is_over {
+        applied.alerted = incidents::after_run(tx, outcome, &state, policy)?;
     }
-    tx.commit()?;
     Ok(applied)
 }
 
@@ -396,14 +415,14 @@ impl Times {
 
 /// See [`Batch::newest_by`]. Gives why it was not done, or not wholly, where the table is not fit for it.
 fn store_newest(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     batch: &Batch,
     outcome: &Outcome,
     policy: &Policy,
 ) -> Result<Option<String>, StoreError> {
     let by = policy.keep_revisions.then_some(outcome.start.id);
-    let mut savepoint = tx.transaction()?;
-    match upsert(&mut savepoint, batch, by) {
+    let (mut savepoint, prepared) = tx.savepoint()?;
+    match upsert_in(&mut Tx::new(&mut savepoint, prepared), batch, by) {
         Ok(done) => {
             savepoint.commit()?;
             let (table, refused) = (&batch.table, done.refused.len());
@@ -430,7 +449,7 @@ fn refused_row(batch: &Batch, refused: Refused) -> Reject {
 }
 
 fn insert_attempts(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     run: Uuid,
     attempts: &[Attempt],
 ) -> Result<(), postgres::Error> {
@@ -453,17 +472,16 @@ fn insert_attempts(
 }
 
 fn insert_rejects(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     start: &RunStart,
     rejects: &[Reject],
 ) -> Result<(), postgres::Error> {
     if rejects.is_empty() {
         return Ok(());
     }
-    let statement = tx.prepare(
+    let statement =
         "INSERT INTO oa.rejects (run_id, seq, task, target, source_key, field, reason, record, raw)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9) ON CONFLICT DO NOTHING",
-    )?;
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9) ON CONFLICT DO NOTHING";
     for (seq, reject) in rejects.iter().enumerate() {
         // jsonb cannot hold U+0000; such a record is kept as bytes instead.
         let text = exact::to_text(&reject.record);
@@ -476,7 +494,7 @@ fn insert_rejects(
         let source_key = reject.source_key.as_deref().map(error_text);
         let field = reject.field.as_deref().map(error_text);
         tx.execute(
-            &statement,
+            statement,
             &[
                 &start.id,
                 &(seq as i64),
@@ -493,20 +511,15 @@ fn insert_rejects(
     Ok(())
 }
 
-pub(super) fn insert_raw(
-    tx: &mut Transaction<'_>,
-    outcome: &Outcome,
-) -> Result<(), postgres::Error> {
+pub(super) fn insert_raw(tx: &mut Tx<'_, '_>, outcome: &Outcome) -> Result<(), postgres::Error> {
     if outcome.raw.is_empty() {
         return Ok(());
     }
-    let statement = tx.prepare(
-        "INSERT INTO oa.raw (run_id, seq, attempt, url, status, content_type, sha256, size_bytes, stored_bytes, fetched_at, part)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
-    )?;
+    let statement = "INSERT INTO oa.raw (run_id, seq, attempt, url, status, content_type, sha256, size_bytes, stored_bytes, fetched_at, part)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING";
     for (seq, raw) in outcome.raw.iter().enumerate() {
         tx.execute(
-            &statement,
+            statement,
             &[
                 &outcome.start.id,
                 &(seq as i32),
@@ -526,7 +539,7 @@ pub(super) fn insert_raw(
 }
 
 fn insert_quality(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     outcome: &Outcome,
     rounded: &[String],
     rejected: u64,
@@ -572,9 +585,15 @@ pub struct TaskState {
     pub outdated: bool,
 }
 
+/// The lease of a task, if the run `$2` holds it.
+const LEASE_ENDS: &str = "lease_host = CASE WHEN lease_run_id = $2 THEN NULL ELSE lease_host END,
+    lease_machine = CASE WHEN lease_run_id = $2 THEN NULL ELSE lease_machine END,
+    lease_until = CASE WHEN lease_run_id = $2 THEN NULL ELSE lease_until END,
+    lease_run_id = CASE WHEN lease_run_id = $2 THEN NULL ELSE lease_run_id END";
+
 /// `counted`: the run was taken for abandoned before its outcome arrived, and so already counts as a failure.
 pub(super) fn update_task(
-    tx: &mut Transaction<'_>,
+    tx: &mut Tx<'_, '_>,
     outcome: &Outcome,
     times: Times,
     seq: i64,
@@ -595,21 +614,13 @@ pub(super) fn update_task(
         last_success_at: row.get(2),
         outdated: row.get(3),
     };
-    tx.execute(
-        "UPDATE oa.tasks SET lease_run_id = NULL, lease_host = NULL, lease_machine = NULL, lease_until = NULL WHERE name = $1 AND lease_run_id = $2",
-        &[&start.task, &start.id],
-    )?;
-    if outcome.status == Status::Skipped {
-        state.outdated = true;
-        return Ok(state);
-    }
+    state.outdated |= outcome.status == Status::Skipped;
     if state.outdated {
-        if outcome.status == Status::Success {
-            tx.execute(
-                "UPDATE oa.tasks SET last_success_at = greatest(last_success_at, $2) WHERE name = $1",
-                &[&start.task, &times.finished],
-            )?;
-        }
+        let success = (outcome.status == Status::Success).then_some(times.finished);
+        tx.execute(
+            &format!("UPDATE oa.tasks SET last_success_at = greatest(last_success_at, $3), {LEASE_ENDS} WHERE name = $1"),
+            &[&start.task, &start.id, &success],
+        )?;
         return Ok(state);
     }
     let failed = matches!(
@@ -625,11 +636,13 @@ pub(super) fn update_task(
         _ => (state.consecutive_failures, state.failing_since),
     };
     tx.execute(
-        "UPDATE oa.tasks SET last_run_id = $2, last_status = $3, last_started_at = $4, last_finished_at = $5,
-                last_success_at = CASE WHEN $3 = 'success' THEN $5 ELSE last_success_at END,
-                last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = coalesce($9, next_due_at), shape = coalesce($10, shape),
-                last_seq = $11, provider = coalesce($12, provider)
-         WHERE name = $1",
+        &format!(
+            "UPDATE oa.tasks SET last_run_id = $2, last_status = $3, last_started_at = $4, last_finished_at = $5,
+                    last_success_at = CASE WHEN $3 = 'success' THEN $5 ELSE last_success_at END,
+                    last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = coalesce($9, next_due_at), shape = coalesce($10, shape),
+                    last_seq = $11, provider = coalesce($12, provider), {LEASE_ENDS}
+             WHERE name = $1"
+        ),
         &[
             &start.task,
             &start.id,

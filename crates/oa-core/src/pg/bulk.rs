@@ -10,8 +10,8 @@ use std::io::{self, Write};
 use postgres::Transaction;
 use serde_json::Value;
 
-use super::Meaning;
 use super::upsert::{Rounded, Statement, UpsertError, Zoned, definitions, unreadable};
+use super::{Meaning, Prepared, Tx};
 use crate::base::exact;
 use crate::model::run::Batch;
 
@@ -87,8 +87,14 @@ pub(super) fn store(
     let copied = copy(&mut savepoint, batch, input, first, rounded);
     let stored = match copied {
         Ok(Some(rows)) => {
-            let stored = statement.store(&mut savepoint, batch, "");
-            stored.map(|stored| stored.map(|(inserted, updated)| (rows, inserted, updated)))
+            let mut own = Prepared::default();
+            let stored = statement.store(&mut Tx::new(&mut savepoint, &mut own), batch, "");
+            let stored =
+                stored.map(|stored| stored.map(|(inserted, updated)| (rows, inserted, updated)));
+            match stored {
+                Ok(Some(done)) if repeats(&mut savepoint, batch, done)? => return Ok(None),
+                stored => stored,
+            }
         }
         Ok(None) => return Ok(None),
         Err(CopyError::Rows(e)) => return Err(unreadable(batch, e)),
@@ -104,6 +110,32 @@ pub(super) fn store(
         Ok(None) => Err(UpsertError::Contended(batch.table.clone())),
         Err(e) if Meaning::of(&e) == Meaning::BadData || is_cancelled(&e) => Ok(None),
         Err(e) => Err(statement.failed(e)),
+    }
+}
+
+/// Whether a key came with a row that is there just so, which was left out, and with one that was stored: only one after the other do they
+/// leave what came last. Where nothing was left out, or nothing but that was done, PostgreSQL says so itself, or it does not matter.
+fn repeats(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+    (rows, inserted, updated): (usize, u64, u64),
+) -> Result<bool, UpsertError> {
+    let left_out = (rows as u64).saturating_sub(inserted + updated);
+    if updated == 0 || left_out == 0 {
+        return Ok(false);
+    }
+    let query = format!(
+        "SELECT EXISTS (SELECT FROM {TABLE} GROUP BY {} HAVING count(*) > 1)",
+        batch.key.join(", ")
+    );
+    match tx.query_one(&query, &[]) {
+        Ok(row) => Ok(row.get(0)),
+        // Then one after the other, as if they did.
+        Err(e) if is_cancelled(&e) => Ok(true),
+        Err(source) => Err(UpsertError::Database {
+            table: batch.table.clone(),
+            source,
+        }),
     }
 }
 

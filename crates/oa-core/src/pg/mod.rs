@@ -8,12 +8,14 @@ mod meaning;
 mod passfile;
 pub mod revisions;
 pub mod schema;
+mod session;
 mod tls;
 pub mod upsert;
 
 pub use connect::{ConnectError, Settings, certificate, check_address, connect, tls_servers};
 pub use lock::alone;
 pub use meaning::{Meaning, is_connection_error, is_passing};
+pub use session::{Connection, Prepared, Session, Tx};
 
 /// Quotes an identifier, whatever it contains.
 #[must_use]

@@ -5,12 +5,12 @@
 //! version that was replaced (its xmax) is not the one that is seen, fewer rows are kept than changed, and the rows are locked and the
 //! statement is repeated.
 
-use postgres::{GenericClient, Transaction};
+use postgres::GenericClient;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::upsert::Zoned;
-use super::{quote_ident, quote_literal};
+use super::{Tx, quote_ident, quote_literal};
 use crate::model::run::Batch;
 
 /// What goes into the upsert's statement.
@@ -29,7 +29,7 @@ impl Kept {
     /// `input`: the rows as an item of `FROM`. `None` when the table's own triggers keep its revisions (`oa-migrate init --audit`), and
     /// for schema `oa`. The error has the code 42P10 when there is no unique index on the key.
     pub(super) fn prepare(
-        tx: &mut Transaction<'_>,
+        tx: &mut Tx<'_, '_>,
         batch: &Batch,
         input: &str,
     ) -> Result<Option<Self>, postgres::Error> {
@@ -94,16 +94,15 @@ impl Kept {
     }
 }
 
+/// See [`name_run`].
+pub const NAME_RUN: &str = "SELECT set_config('oa.run_id', $1, true)";
+
 /// Notes what the transaction's run is, for the triggers of audited tables (`oa.audit`).
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn name_run(tx: &mut impl GenericClient, run: Uuid) -> Result<(), postgres::Error> {
-    tx.execute(
-        "SELECT set_config('oa.run_id', $1, true)",
-        &[&run.to_string()],
-    )
-    .map(|_| ())
+    tx.execute(NAME_RUN, &[&run.to_string()]).map(|_| ())
 }
 
 /// Whether the database has a schema `oa` that keeps revisions.
@@ -223,20 +222,15 @@ pub fn rows_with_key(
 }
 
 /// The unique index that decides what is the same row.
-fn arbiter(
-    tx: &mut Transaction<'_>,
-    batch: &Batch,
-    table: &str,
-) -> Result<String, postgres::Error> {
-    let plan: Value = tx
-        .query_one(
-            &format!(
-                "EXPLAIN (FORMAT JSON, COSTS OFF) INSERT INTO {table} DEFAULT VALUES ON CONFLICT ({}) DO NOTHING",
-                batch.key.join(", ")
-            ),
-            &[],
-        )?
-        .get(0);
+fn arbiter(tx: &mut Tx<'_, '_>, batch: &Batch, table: &str) -> Result<String, postgres::Error> {
+    let row = tx.query_one(
+        &format!(
+            "EXPLAIN (FORMAT JSON, COSTS OFF) INSERT INTO {table} DEFAULT VALUES ON CONFLICT ({}) DO NOTHING",
+            batch.key.join(", ")
+        ),
+        &[],
+    )?;
+    let plan: Value = row.get(0);
     let index = &plan[0]["Plan"]["Conflict Arbiter Indexes"][0];
     Ok(index.as_str().unwrap_or_default().to_owned())
 }

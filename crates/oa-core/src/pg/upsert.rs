@@ -18,7 +18,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::revisions::Kept;
-use super::{Meaning, bulk, describe, quote_ident};
+use super::{Meaning, Prepared, Tx, bulk, describe, quote_ident};
 use crate::base::exact;
 use crate::model::run::Batch;
 
@@ -119,6 +119,18 @@ pub fn upsert(
     batch: &Batch,
     by: Option<Uuid>,
 ) -> Result<Upserted, UpsertError> {
+    upsert_in(&mut Tx::new(tx, &mut Prepared::default()), batch, by)
+}
+
+/// The same with statements that stay prepared.
+///
+/// # Errors
+/// As [`upsert`].
+pub fn upsert_in(
+    tx: &mut Tx<'_, '_>,
+    batch: &Batch,
+    by: Option<Uuid>,
+) -> Result<Upserted, UpsertError> {
     let table = Table::look_up(tx, batch)?;
     let zoned = Zoned::of(batch, &table.types);
     let mut done = Upserted::default();
@@ -186,7 +198,7 @@ struct Table {
 }
 
 impl Table {
-    fn look_up(tx: &mut Transaction<'_>, batch: &Batch) -> Result<Self, UpsertError> {
+    fn look_up(tx: &mut Tx<'_, '_>, batch: &Batch) -> Result<Self, UpsertError> {
         let fail = |source| UpsertError::Database {
             table: batch.table.clone(),
             source,
@@ -258,7 +270,7 @@ struct Repeat {
 
 impl Statement {
     fn prepare(
-        tx: &mut Transaction<'_>,
+        tx: &mut Tx<'_, '_>,
         batch: &Batch,
         of: &Table,
         by: Option<Uuid>,
@@ -300,7 +312,7 @@ impl Statement {
 
     fn run(
         &self,
-        tx: &mut Transaction<'_>,
+        tx: &mut Tx<'_, '_>,
         batch: &Batch,
         first: usize,
         rows: &[Vec<Value>],
@@ -344,7 +356,7 @@ impl Statement {
     /// known what they replaced.
     pub(super) fn store(
         &self,
-        tx: &mut Transaction<'_>,
+        tx: &mut Tx<'_, '_>,
         batch: &Batch,
         json: &str,
     ) -> Result<Option<(u64, u64)>, postgres::Error> {
@@ -355,8 +367,8 @@ impl Statement {
         }
         let mut sql = &self.sql;
         for _ in 0..ROUNDS {
-            let mut savepoint = tx.transaction()?;
-            let row = savepoint.query_one(sql, &parameters)?;
+            let (mut savepoint, prepared) = tx.savepoint()?;
+            let row = Tx::new(&mut savepoint, prepared).query_one(sql, &parameters)?;
             let count = |i| row.get::<_, i64>(i).unsigned_abs();
             let (inserted, updated) = (count(0), count(1));
             let Some((_, again)) = self.kept.as_ref().filter(|_| count(2) < inserted + updated)

@@ -24,6 +24,7 @@ use crate::extract::{Extracted, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
+use crate::progress;
 use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill, query_secret};
 
 #[derive(Debug, Clone)]
@@ -99,6 +100,9 @@ fn ask_once(
     page: Option<&Position<'_>>,
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
+    let task = &context.source.name;
+    let (pages, records) = (collected.pages, collected.records.len());
+    progress::say(task, format!("{pages} page(s), {records} records"));
     let (request_line, response) = fetch(context, placeholders, page)?;
     collected.note(&response.findings);
     archive(
@@ -344,7 +348,7 @@ fn print(context: &Context, placeholders: &Placeholders) -> Result<(String, Prin
         .get()
         .saturating_duration_since(Instant::now());
     context.programs.environment.give_to(&mut command);
-    let output = ProgramOutput::new(context.max_body).map_err(|e| cannot_wait(&e))?;
+    let output = ProgramOutput::new(&source.name, context.max_body).map_err(|e| cannot_wait(&e))?;
     let output = Arc::new(Mutex::new(output));
     let launch = Launch {
         lines: Some(output.clone()),

@@ -10,7 +10,10 @@ use serde_json::Value;
 
 use crate::archive::{Packed, Packer};
 use crate::extract::repeated;
+use crate::progress;
 
+/// After so many records the line on the terminal changes.
+const SAID: usize = 5000;
 /// So many records stay in memory.
 const IN_MEMORY: usize = 2000;
 /// So many bytes of lines are written at once.
@@ -19,6 +22,7 @@ const BLOCK: usize = 256 << 10;
 /// What is made of a program's output.
 #[derive(Debug)]
 pub(crate) struct ProgramOutput {
+    task: String,
     /// The most bytes that it may print.
     limit: u64,
     bytes: u64,
@@ -50,8 +54,9 @@ pub(crate) struct Printed {
 }
 
 impl ProgramOutput {
-    pub(crate) fn new(limit: u64) -> io::Result<Self> {
+    pub(crate) fn new(task: &str, limit: u64) -> io::Result<Self> {
         Ok(Self {
+            task: task.to_owned(),
             limit,
             bytes: 0,
             packer: Packer::new()?,
@@ -133,6 +138,9 @@ impl ProgramOutput {
         };
         self.repeated = self.repeated.take().or_else(|| repeated(&keys));
         self.count += 1;
+        if self.count.is_multiple_of(SAID) {
+            progress::say(&self.task, format!("{} records", self.count));
+        }
         self.lines.extend_from_slice(line);
         self.lines.push(b'\n');
         if self.count <= IN_MEMORY {

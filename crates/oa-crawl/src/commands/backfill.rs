@@ -17,6 +17,7 @@ use oa_core::schedule::Calendar;
 use super::args::{SourcesArg, parse_date, parse_delay};
 use super::report;
 use crate::collector::{Collector, Job};
+use crate::progress;
 use crate::source::Source;
 use oa_core::journal::JournalError;
 use oa_core::journal::runner::RunReport;
@@ -111,7 +112,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
+    let shown = progress::show(args.format, false);
+    progress::expect(days.len());
     let reports = collect_days(&collector, source, &days, args.pause.0, || {});
+    drop(shown);
     report::conclude(config, reports, args.format)
 }
 

@@ -23,6 +23,7 @@ use crate::PROGRAM;
 use crate::fetch::{Network, browser};
 use crate::program::Query;
 use crate::program::environment::Environment;
+use crate::progress;
 use crate::source::{BUILT_IN, FetchKind, Shows, Source, Sources};
 
 struct CheckReport {
@@ -77,6 +78,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     for warning in config.warnings() {
         report.add("configuration", Err((exit::OK, warning)));
     }
+    let shown = progress::show(args.format, false);
+    let work = progress::work("check");
     let sources = check_sources(args, config, &mut report);
     check_secrets(config, sources.as_ref(), &mut report);
     check_browser(sources.as_ref(), &mut report);
@@ -84,6 +87,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     check_calendar(config, &mut report);
     check_state_dir(config, &mut report);
     check_database(config, sources.as_ref(), &mut report);
+    drop((work, shown));
     report
         .listing
         .print(args.format)

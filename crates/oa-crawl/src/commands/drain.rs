@@ -11,6 +11,7 @@ use oa_core::journal::Recorder;
 use serde_json::json;
 
 use crate::PROGRAM;
+use crate::progress;
 
 /// Bring what waits in the local spool into PostgreSQL
 #[derive(Debug, ClapArgs)]
@@ -29,7 +30,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         .spool()
         .and_then(|s| s.pending())
         .map_err(anyhow::Error::from)?;
+    let shown = progress::show(args.format, false);
+    let work = progress::work("spool");
     let (_, drained) = recorder.connect()?;
+    drop((work, shown));
     let after = recorder
         .spool()
         .and_then(|s| s.pending())

@@ -40,19 +40,18 @@ pub(super) fn jobs<'a>(
     recorder: &Recorder,
     seen: Option<&Seen>,
 ) -> Vec<Vec<Job<'a>>> {
-    // Connected, what is due is decided by the server's clock, which all machines share.
-    let connected = recorder.connect().map_err(|e| e.to_string());
-    let planner = Planner {
+    let planner = || Planner {
         config,
         calendar,
         recorder,
         now: recorder.now(),
         seen: seen.filter(|_| sources.all_well()),
     };
-    let planned = connected.and_then(|(mut client, _)| {
-        let planned = planner.by_slots(&mut client, sources);
-        planned.map_err(|e| describe(&e))
-    });
+    // Connected, what is due is decided by the server's clock, which all machines share.
+    let planned = recorder.connected(|client| planner().by_slots(client, sources));
+    let planned = planned.map_err(|e| e.to_string());
+    let planned = planned.and_then(|planned| planned.map_err(|e| describe(&e)));
+    let planner = planner();
     let jobs = planned.unwrap_or_else(|e| {
         let of = |source| -> Vec<Job<'_>> {
             let again = planner.alone_again(source).into_iter();
@@ -123,11 +122,9 @@ fn policy(source: &Source, config: &Config) -> Policy {
 /// Counts that this start came to a bad end, other than by a source that failed.
 pub(super) fn note_failed(recorder: &Recorder) {
     let noted = recorder
-        .connect()
+        .connected(|client| watch::failed(client, watch::DUE, recorder.host()))
         .map_err(|e| e.to_string())
-        .and_then(|(mut client, _)| {
-            watch::failed(&mut client, watch::DUE, recorder.host()).map_err(|e| describe(&e))
-        });
+        .and_then(|noted| noted.map_err(|e| describe(&e)));
     if let Err(e) = noted {
         tracing::warn!("could not count that this start failed: {e}");
     }

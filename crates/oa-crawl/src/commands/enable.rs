@@ -12,20 +12,24 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::Utc;
 use clap::Args as ClapArgs;
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
+use oa_core::app::output::Format;
 use oa_core::base::state_dir::write_durably;
 use oa_core::journal::{Recorder, due};
 use oa_core::pg::{self, describe, schema};
+use oa_core::schedule::Calendar;
 use postgres::Client;
 use toml_edit::{Array, DocumentMut, Item, Table};
 use uuid::Uuid;
 
 use super::args::SourcesArg;
+use super::run;
 use crate::PROGRAM;
-use crate::source::Sources;
+use crate::source::{Source, Sources};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -43,10 +47,61 @@ pub(crate) struct Args {
     sources: SourcesArg,
 }
 
-/// Switches tasks, all tasks of providers, or everything on or off, and prints what is on afterwards.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EnableArgs {
+    #[command(flatten)]
+    of: Args,
+    /// Ask each of them once and show what comes; nothing is stored. On a terminal this is done without being asked for
+    #[arg(long = "try")]
+    attempt: bool,
+}
+
+/// Switches them on, and tries them.
+///
+/// Exits as [`disable`], and with 1 or 78 when one that is enabled now would fail, or lacks a secret.
+pub(crate) fn enable(args: &EnableArgs, config: &Config) -> Result<u8, Failure> {
+    let changed = switch(&args.of, config, true)?;
+    if !args.attempt && !cli::interactive() {
+        return Ok(exit::OK);
+    }
+    let sources = args
+        .of
+        .sources
+        .load(&changed)
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let calendar =
+        Calendar::load(changed.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let named = |s: &&Source| {
+        let names = &args.of.names;
+        args.of.all || names.contains(&s.name) || names.contains(&s.provider)
+    };
+    let mut code = exit::OK;
+    let mut ready = Vec::new();
+    for source in sources.enabled().filter(named) {
+        match source.secrets(&changed) {
+            Ok(_) => ready.push(source),
+            Err(e) => {
+                code = exit::CONFIG;
+                tracing::error!("{}: {e}", source.name);
+            }
+        }
+    }
+    let today = Utc::now().with_timezone(&changed.timezone).date_naive();
+    let day = |source: &Source| source.present_day(today, &calendar);
+    let tried = run::dry_run(&changed, &ready, &day, &calendar, Format::Table)?;
+    Ok(code.max(tried))
+}
+
+/// Switches them off.
 ///
 /// Exits 2 for a name that is neither a task nor a provider, 77 for a file that may not be written, 78 for one that is wrong.
-pub(crate) fn run(args: &Args, config: &Config, on: bool) -> Result<u8, Failure> {
+pub(crate) fn disable(args: &Args, config: &Config) -> Result<u8, Failure> {
+    switch(args, config, false).map(|_| exit::OK)
+}
+
+/// Switches tasks, all tasks of providers, or everything on or off, and prints what is on afterwards. Gives the configuration as it is
+/// then.
+fn switch(args: &Args, config: &Config, on: bool) -> Result<Config, Failure> {
     cli::end_at_the_latest(Duration::ZERO);
     let sources = args
         .sources
@@ -96,7 +151,7 @@ pub(crate) fn run(args: &Args, config: &Config, on: bool) -> Result<u8, Failure>
         schema::check(&mut client)?;
         forget(&mut client, &off)?;
     }
-    Ok(exit::OK)
+    Ok(changed)
 }
 
 /// The list with these names. A provider stands for its tasks.
@@ -236,8 +291,9 @@ pub(super) fn reconcile(
     let still = before.filter(|name| sources.broken_one(name).is_some());
     let enabled: BTreeSet<String> = still.cloned().chain(enabled).collect();
     if config.crawl.enable.is_none() {
-        let (mut client, _) = recorder.connect()?;
-        let before = scheduled(&mut client, sources)?;
+        let before = recorder.connected(|client| scheduled(client, sources))?;
+        let before =
+            before.map_err(|e| anyhow::anyhow!("could not read oa.tasks: {}", describe(&e)))?;
         // What is not enabled now was on before.
         note(recorder, &before);
         let skip = &config.crawl.skip;
@@ -281,13 +337,11 @@ pub(super) fn reconcile(
 }
 
 /// Tasks that are expected to run.
-fn scheduled(client: &mut Client, sources: &Sources) -> Result<BTreeSet<String>, Failure> {
+fn scheduled(client: &mut Client, sources: &Sources) -> Result<BTreeSet<String>, postgres::Error> {
     let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
     let query =
         "SELECT name FROM oa.tasks WHERE name = ANY($1) AND tool = $2 AND schedule IS NOT NULL";
-    let rows = client
-        .query(query, &[&names, &PROGRAM])
-        .map_err(|e| anyhow::anyhow!("could not read oa.tasks: {}", describe(&e)))?;
+    let rows = client.query(query, &[&names, &PROGRAM])?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 

@@ -23,6 +23,7 @@ use super::report;
 use crate::PROGRAM;
 use crate::program::environment::{Environment, Programs};
 use crate::program::{AttemptOutput, LEFTOVERS, Program, Query};
+use crate::progress;
 use crate::source::{self, Source, Sources};
 use oa_core::journal::runner::{self, NotReady, Task};
 
@@ -101,7 +102,11 @@ pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
         earlier: VecDeque::new(),
         leftovers: Vec::new(),
     };
+    // What the program prints says more, where it prints anything.
+    let shown = progress::show(args.format, true);
+    let work = progress::work(&args.task);
     let report = runner::run(&recorder, stop, start.clone(), &mut task);
+    drop((work, shown));
     report::conclude(config, vec![report], args.format)
 }
 
@@ -143,6 +148,7 @@ impl Task for ProgramRun<'_> {
         if self.earlier.len() > EARLIER {
             self.earlier.pop_front();
         }
+        progress::say(&self.start.task, format!("attempt {number}"));
         let (start, stop) = (self.start, self.stop);
         self.program
             .attempt(start, number, &self.programs, stop, &mut self.last)
@@ -180,12 +186,11 @@ fn make_known(config: &Config, recorder: &Recorder, scheduled: Scheduled) {
         zone: config.timezone,
         calendar: &calendar,
     };
+    let tasks = [scheduled];
     let known = recorder
-        .connect()
+        .connected(|client| register(client, PROGRAM, &tasks, times))
         .map_err(|e| e.to_string())
-        .and_then(|(mut client, _)| {
-            register(&mut client, PROGRAM, &[scheduled], times).map_err(|e| describe(&e))
-        });
+        .and_then(|known| known.map_err(|e| describe(&e)));
     if let Err(e) = known {
         tracing::warn!("could not write slots: {e}");
     }

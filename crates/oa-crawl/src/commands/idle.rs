@@ -19,8 +19,6 @@ use oa_core::journal::watch;
 use oa_core::pg::describe;
 use sha2::{Digest, Sha256};
 
-use crate::PROGRAM;
-
 /// No task's name has a dot.
 const NOTE: &str = "sources.seen";
 
@@ -101,27 +99,24 @@ impl Seen {
     }
 
     /// Whether there is nothing to do; then this start is counted.
-    pub(super) fn nothing_is_due(&self, config: &Config) -> bool {
-        let Ok(recorder) = Recorder::open(config, PROGRAM) else {
-            return false;
-        };
+    pub(super) fn nothing_is_due(&self, config: &Config, recorder: &Recorder) -> bool {
         let folder = recorder.state().folder("due").ok();
         let Some(noted) = folder.and_then(|f| fs::read_to_string(f.join(NOTE)).ok()) else {
             return false;
         };
-        let Ok((mut client, _)) = recorder.connect() else {
-            return false;
-        };
-        let counted = registered(&mut client).and_then(|registered| {
+        let counted = recorder.connected(|client| {
+            let registered = registered(client)?;
             if !registered.is_idle || noted != self.line(&registered) {
                 return Ok(false);
             }
-            watch::begun(&mut client, watch::DUE, recorder.host(), config.timezone)?;
+            watch::begun(client, watch::DUE, recorder.host(), config.timezone)?;
             Ok(true)
         });
-        counted.unwrap_or_else(|e| {
-            tracing::debug!("{}", describe(&e));
-            false
+        counted.is_ok_and(|counted| {
+            counted.unwrap_or_else(|e| {
+                tracing::debug!("{}", describe(&e));
+                false
+            })
         })
     }
 }

@@ -12,6 +12,7 @@ use clap::Args as ClapArgs;
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
+use oa_core::app::output::Format;
 use oa_core::base::exact;
 use oa_core::base::secrets::is_secret_parameter;
 use oa_core::service;
@@ -23,6 +24,7 @@ use crate::collect::extract;
 use crate::extract::{field as value_of, propose};
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Network, Request, Response, body, check_status};
+use crate::progress;
 use crate::source::{FieldType, Source, parse};
 use crate::validate::{CollectionTime, columns, reads_as, validate};
 
@@ -61,7 +63,10 @@ pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(usage(format!("{url} must begin with http:// or https://")));
     }
+    let shown = progress::show(Format::Table, false);
+    let work = progress::work(url.host_str().unwrap_or_default());
     let response = ask(&url, config)?;
+    drop((work, shown));
     check_status(url.as_str(), &response).map_err(|e| fail(e.error.message))?;
     let text = body::text(url.as_str(), &response, None).ok();
     let answer = propose::answer(&response.body, text.as_ref().map(|(text, _)| text.as_str()));

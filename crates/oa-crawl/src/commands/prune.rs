@@ -11,7 +11,7 @@ use oa_core::base::units::Bytes;
 use oa_core::journal::Recorder;
 use oa_core::journal::attempts::Failed;
 use oa_core::model::retry::{ErrorKind, Policy};
-use oa_core::model::run::{Outcome, RunError, RunStart};
+use oa_core::model::run::{Outcome, RunError, RunStart, Trigger};
 use postgres::Client;
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ use super::report;
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::archive::prune::{Pruned, Rules, prune};
+use crate::progress;
 use oa_core::journal::runner::{self, Task};
 
 const TASK: &str = "raw-prune";
@@ -74,8 +75,11 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             .filter_map(|s| Some((s.name.clone(), s.raw_keep?.0))),
         config.store.keep_revisions.map(|span| span.0),
     );
+    let shown = progress::show(args.format, args.cron.trigger() != Trigger::Manual);
+    let work = progress::work("raw archive");
     if args.dry_run {
         let pruned = prune(&mut client, &archive, &rules, false)?;
+        drop((work, shown));
         return print(&pruned, args.format);
     }
     let start = RunStart::now(
@@ -94,6 +98,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         pruned: None,
     };
     let report = runner::run(&recorder, StopSignal, start, &mut task);
+    drop((work, shown));
     if let Some(pruned) = &task.pruned {
         print(pruned, args.format)?;
     }

@@ -22,6 +22,7 @@ use crate::collector::Collector;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Network};
 use crate::program::environment::Programs;
+use crate::progress;
 use crate::source::Source;
 use crate::store;
 use crate::validate::{CollectionTime, columns, validate};
@@ -63,6 +64,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let collector = Collector::open(config, &calendar, Trigger::Backfill)?;
+    let shown = progress::show(args.format, false);
+    let work = progress::work(&source.name);
+    progress::say(&source.name, "reading the answers");
     let (mut client, _) = collector.recorder.connect().map_err(Failure::from)?;
     let (id, raw) = answers(&mut client, source, args)?;
     keep_day(config, &mut client, source, &calendar, args, (id, &raw))?;
@@ -71,6 +75,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
     };
     if let Some(key) = &args.find {
+        drop((work, shown));
         let archive = &collector.archive;
         return place::print(&mut client, source, time, archive, &raw, key, args.format);
     }
@@ -83,8 +88,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     if args.yes {
         drop(client);
         let report = collector.replay(source, time, id, raw, collected);
+        drop((work, shown));
         return report::conclude(config, vec![report], args.format);
     }
+    drop((work, shown));
     preview(&mut client, source, time, id, &collected, args.format)
 }
 

@@ -62,11 +62,10 @@ pub(super) fn carry_out(
 /// What PostgreSQL does not take now is taken, or ended, by the next program.
 fn connected<T>(
     recorder: &Recorder,
-    what: impl FnOnce(&mut Client) -> Result<T, postgres::Error>,
+    what: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
 ) -> Option<T> {
-    let (mut client, _) = recorder.connect().ok()?;
-    what(&mut client)
-        .inspect_err(|e| tracing::warn!("requests: {}", describe(e)))
+    let done = recorder.connected(what).ok()?;
+    done.inspect_err(|e| tracing::warn!("requests: {}", describe(e)))
         .ok()
 }
 

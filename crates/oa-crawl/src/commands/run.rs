@@ -16,11 +16,13 @@ use serde_json::{Map, Value, json};
 use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
 use super::idle::Seen;
 use super::{broken, due, enable, list, report, requested};
+use crate::PROGRAM;
 use crate::collect::{Context, Folders, collect};
 use crate::collector::{Collector, Job, is_expected, start_of};
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Network};
 use crate::program::environment::Programs;
+use crate::progress;
 use crate::source::{Broken, FetchKind, Source, Sources};
 use crate::validate::{CollectionTime, columns, validate};
 use crate::verdict::{Before, assess};
@@ -79,9 +81,12 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     let config = &config;
     let seen = args.due.then(|| Seen::look(config, args.sources.folder()));
     let seen = seen.flatten();
-    if seen
+    // What is wrong with it is said below.
+    let opened = seen
         .as_ref()
-        .is_some_and(|seen| seen.nothing_is_due(config))
+        .and_then(|_| Recorder::open(config, PROGRAM).ok());
+    if let (Some(seen), Some(recorder)) = (&seen, &opened)
+        && seen.nothing_is_due(config, recorder)
     {
         return Ok(exit::OK);
     }
@@ -109,7 +114,11 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         });
     }
     let trigger = args.trigger();
-    let mut collector = Collector::open(config, &calendar, trigger).map_err(|e| {
+    let shown = progress::show(args.format, trigger != Trigger::Manual);
+    let opened = opened.map_or_else(|| Recorder::open(config, PROGRAM), Ok);
+    let collector =
+        opened.and_then(|recorder| Collector::new(config, &calendar, trigger, recorder));
+    let mut collector = collector.map_err(|e| {
         let starts = chosen.iter().map(|s| start_of(s, trigger));
         report::unstarted(config, starts.collect(), e.into())
     })?;
@@ -143,16 +152,11 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
             &collector.recorder,
             seen.as_ref(),
         );
+        progress::expect(jobs.iter().map(Vec::len).sum());
         reports.extend(run_due(config, &collector, jobs));
     } else {
         // Which day it is, the server knows. What keeps us from it is reported by each run.
-        if let Ok((mut client, _)) = collector.recorder.connect() {
-            let expected = chosen.iter().copied();
-            let expected: Vec<&Source> = expected.filter(|s| is_expected(s, trigger)).collect();
-            if let Err(e) = due::make_known(&mut client, config, &calendar, &expected) {
-                tracing::warn!("could not write slots: {}", describe(&e));
-            }
-        }
+        make_known(config, &collector.recorder, &calendar, &chosen, trigger);
         let day = day_at(collector.recorder.now());
         let job = |source| Job {
             source,
@@ -161,8 +165,10 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
             again: false,
         };
         let jobs: Vec<Job<'_>> = chosen.into_iter().map(job).collect();
+        progress::expect(jobs.len());
         reports.extend(collector.run_all(&jobs));
     }
+    drop(shown);
     let code = if args.due && reports.is_empty() {
         exit::OK // cron mails what a command prints.
     } else {
@@ -176,6 +182,21 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         due::note_failed(&collector.recorder);
     }
     Ok(code)
+}
+
+fn make_known(
+    config: &Config,
+    recorder: &Recorder,
+    calendar: &Calendar,
+    chosen: &[&Source],
+    trigger: Trigger,
+) {
+    let expected = chosen.iter().copied();
+    let expected: Vec<&Source> = expected.filter(|s| is_expected(s, trigger)).collect();
+    let known = recorder.connected(|client| due::make_known(client, config, calendar, &expected));
+    if let Ok(Err(e)) = known {
+        tracing::warn!("could not write slots: {}", describe(&e));
+    }
 }
 
 /// The sources at the same time, what was missed of one after the other. Only one process of a machine makes up for more than one run of a
@@ -256,7 +277,7 @@ fn choose<'a>(sources: &'a Sources, args: &Args) -> Result<Vec<&'a Source>, Fail
 }
 
 /// One attempt of each source, shown instead of stored: nothing is written anywhere.
-fn dry_run(
+pub(super) fn dry_run(
     config: &Config,
     chosen: &[&Source],
     day: &dyn Fn(&Source) -> NaiveDate,
@@ -272,7 +293,10 @@ fn dry_run(
     ]);
     let mut worst = exit::OK;
     let now = Utc::now().with_timezone(&config.timezone);
+    let shown = progress::show(format, false);
+    progress::expect(chosen.len());
     for source in chosen {
+        let _shown = progress::run(&source.name);
         let date = day(source);
         if let Some(reason) = source.cannot_show(date, now, calendar) {
             worst = exit::REFUSED;
@@ -286,6 +310,7 @@ fn dry_run(
         }
         listing.push(row);
     }
+    drop(shown);
     listing.print(format).map_err(anyhow::Error::from)?;
     Ok(worst)
 }

@@ -30,6 +30,7 @@ use crate::fetch::body;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Network, Response, check_status};
 use crate::program::environment::Programs;
+use crate::progress;
 use crate::source::{FetchKind, Source, parse};
 use crate::validate::{CollectionTime, Validated, columns, validate};
 use crate::verdict::{Before, assess};
@@ -102,7 +103,10 @@ pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
     {
         return Err(Failure::new(exit::REFUSED, anyhow::anyhow!(reason)));
     }
+    let shown = progress::show(args.format, false);
+    let work = progress::work(&source.name);
     let report = try_it(config, &source, date, args)?;
+    drop((work, shown));
     let ok = report.problem.is_none();
     let text = match args.format {
         Format::Json => format!("{}\n", as_json(&source, &report)),

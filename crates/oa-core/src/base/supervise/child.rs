@@ -1,6 +1,6 @@
 //! Child processes with a time limit, that are ended together with everything they have started.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -10,6 +10,7 @@ use super::mark::Owner;
 use super::tree::{Tree, reap_orphans};
 use super::{StopSignal, tree};
 use crate::base::secrets::redact;
+use crate::base::terminal;
 
 /// How a child ended, and the end of what it printed, without known secrets.
 #[derive(Debug)]
@@ -279,7 +280,7 @@ fn watch(mut stream: impl Read + Send + 'static, echo: bool, output: Output) -> 
     let shared = Arc::clone(&output);
     let show = move |text: &[u8]| {
         if echo {
-            let _ = io::stderr().lock().write_all(text);
+            terminal::write(text);
         }
     };
     thread::spawn(move || {

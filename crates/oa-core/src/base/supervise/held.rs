@@ -10,11 +10,18 @@ use std::path::{Path, PathBuf};
 use super::identity::ProcessId;
 use super::mark::Owner;
 use super::proc::Process;
+use super::scope::Scope;
 use crate::base::state_dir::make_folder;
 
+/// Before the folder of its control group.
+const IN: &str = "in ";
+
 /// Notes what there is now. Numbers and starts say nothing after a restart of the machine, which is part of the note.
-pub(super) fn note(owner: &Owner, members: &[Process]) {
+pub(super) fn note(owner: &Owner, members: &[Process], scope: Option<&Scope>) {
     let mut text = ProcessId::current().boot_id;
+    if let Some(path) = scope.and_then(|scope| scope.path().to_str()) {
+        text.push_str(&format!("\n{IN}{path}"));
+    }
     for process in members {
         text.push_str(&format!("\n{} {}", process.pid, process.started));
     }
@@ -41,6 +48,15 @@ pub(super) fn noted(owner: &Owner) -> HashSet<(i32, i64)> {
         Some((pid.parse().ok()?, started.parse().ok()?))
     };
     lines.filter_map(id).collect()
+}
+
+/// The control group that was noted, if it is still there.
+pub(super) fn noted_scope(owner: &Owner) -> Option<Scope> {
+    let text = fs::read_to_string(path(owner)).ok()?;
+    let mut lines = text.lines();
+    let same_boot = lines.next() == Some(ProcessId::current().boot_id.as_str());
+    let scope = lines.find_map(|line| line.strip_prefix(IN));
+    scope.filter(|_| same_boot).and_then(Scope::noted)
 }
 
 /// All of it has ended.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::held;
 use super::mark::{Owner, own_pid, owners_on};
 use super::proc::Process;
+use super::scope::Scope;
 
 /// Between the polite and the final signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -38,7 +39,8 @@ pub fn end_leftovers(
     mut known: impl FnMut(Uuid) -> bool,
 ) -> Result<Vec<String>, Stubborn> {
     let mut found = held::noted(owner);
-    if found.is_empty() && !is_marked_lately(&owner.task) {
+    let scope = held::noted_scope(owner);
+    if found.is_empty() && scope.is_none() && !is_marked_lately(&owner.task) {
         return Ok(Vec::new());
     }
     let mut answers: HashMap<Uuid, bool> = HashMap::new();
@@ -62,6 +64,7 @@ pub fn end_leftovers(
                 found.insert(process.id());
             }
         }
+        found.extend(scope.iter().flat_map(Scope::processes).map(|p| p.id()));
         let left = with_descendants(&all, &mut found);
         if left.is_empty() {
             break;
@@ -92,6 +95,7 @@ pub fn end_leftovers(
         }
         thread::sleep(Duration::from_millis(20));
     }
+    scope.iter().for_each(Scope::remove);
     held::forget(owner);
     Ok(ended)
 }

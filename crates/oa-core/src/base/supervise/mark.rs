@@ -38,6 +38,12 @@ impl Owner {
         }
     }
 
+    /// Whether it is written down of which processes a program of the task consists: it runs, or was killed.
+    #[must_use]
+    pub fn is_noted(&self) -> bool {
+        self.folder.join(&self.task).exists()
+    }
+
     /// Whether the mark was given in the same state directory.
     pub(super) fn shares_state(&self, other: &Self) -> bool {
         !self.state.is_empty() && self.state == other.state

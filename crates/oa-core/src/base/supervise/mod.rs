@@ -10,6 +10,7 @@ mod leftover;
 mod mark;
 mod proc;
 mod readable;
+mod scope;
 mod stop;
 mod tree;
 

@@ -23,6 +23,7 @@ use super::guard::Guard;
 use super::held;
 use super::mark::{self, Mark, Owner, own_pid};
 use super::proc::Process;
+use super::scope::Scope;
 
 /// How long killed processes are waited for. Only the kernel can hold one longer, in a call to a disk or a file server.
 const LAST: Duration = Duration::from_secs(10);
@@ -65,6 +66,7 @@ fn pid_of(child: &Child) -> i32 {
 pub(super) struct Tree {
     mark: Mark,
     guard: Option<Guard>,
+    scope: Option<Scope>,
     child: Child,
     status: Option<ExitStatus>,
     owner: Option<Owner>,
@@ -80,13 +82,23 @@ pub(super) struct Ending {
 }
 
 impl Tree {
-    /// Starts a program in a process group of its own.
+    /// Starts a program in a process group of its own, and that of a run in a control group, where that can be made.
     pub(super) fn start(command: &mut Command, owner: Option<&Owner>) -> io::Result<Self> {
+        let mark = Mark::new();
+        let scope = owner.and_then(|_| Scope::make(mark.id()));
+        Self::start_in(scope, mark, command, owner)
+    }
+
+    fn start_in(
+        scope: Option<Scope>,
+        mark: Mark,
+        command: &mut Command,
+        owner: Option<&Owner>,
+    ) -> io::Result<Self> {
         if let Err(e) = set_child_subreaper(Some(rustix::process::getpid())) {
             tracing::warn!("what leaves a program's process group cannot be held: {e}");
         }
-        let mark = Mark::new();
-        let guard = Guard::start(mark.id())
+        let guard = Guard::start(mark.id(), scope.as_ref())
             .inspect_err(|e| {
                 tracing::warn!("a program could outlive this one, should this one be killed: {e}");
             })
@@ -100,14 +112,50 @@ impl Tree {
         registry().active.insert(mark.id());
         let child = spawn(command).inspect_err(|_| {
             registry().active.remove(&mark.id());
+            scope.iter().for_each(Scope::remove);
         })?;
-        Ok(Self {
+        let mut tree = Self {
             mark,
             guard,
+            scope,
             child,
             status: None,
             owner: owner.cloned(),
-        })
+        };
+        tree.move_in();
+        Ok(tree)
+    }
+
+    /// The program, and what it has started until then, goes into its control group.
+    fn move_in(&mut self) {
+        let Some(scope) = &self.scope else {
+            return;
+        };
+        if let Err(e) = scope.take(pid_of(&self.child)) {
+            // It may have ended already; then what it has left is found in another way.
+            tracing::debug!("a program is held without a control group: {e}");
+            scope.remove();
+            self.scope = None;
+            return;
+        }
+        // Once they are all inside, nothing is started outside any more. Mostly it has started nothing yet.
+        for _ in 0..5 {
+            if !has_children(pid_of(&self.child)) {
+                break;
+            }
+            let inside: Vec<(i32, i64)> = scope.processes().iter().map(Process::id).collect();
+            let members = self.members();
+            let mut outside = members.iter().filter(|p| !inside.contains(&p.id()));
+            let Some(first) = outside.next() else {
+                break;
+            };
+            for process in std::iter::once(first).chain(outside) {
+                let _ = scope.take(process.pid);
+            }
+        }
+        if let Some(owner) = &self.owner {
+            held::note(owner, &[], self.scope.as_ref());
+        }
     }
 
     pub(super) fn child(&mut self) -> &mut Child {
@@ -158,6 +206,7 @@ impl Tree {
                 killed.get_or_insert_with(Instant::now);
                 // The group at once: between two signals to single processes they could start others.
                 self.kill_group();
+                self.scope.iter().for_each(Scope::kill);
                 send(&members, Signal::KILL);
             } else if round == 0 {
                 send(&members, Signal::TERM);
@@ -176,7 +225,7 @@ impl Tree {
     /// Writes down what it consists of now, for the case that this process is killed.
     pub(super) fn note(&self) {
         if let Some(owner) = &self.owner {
-            held::note(owner, &self.members());
+            held::note(owner, &self.members(), self.scope.as_ref());
         }
     }
 
@@ -219,7 +268,13 @@ impl Tree {
             next += 1;
             found.extend(below.get(&process.pid).into_iter().flatten().copied());
         }
-        found.into_iter().filter(|p| !p.ended).cloned().collect()
+        let mut members: Vec<Process> = found.into_iter().filter(|p| !p.ended).cloned().collect();
+        let inside = self.scope.iter().flat_map(Scope::processes);
+        let inside: Vec<Process> = inside
+            .filter(|p| !p.ended && !members.iter().any(|m| m.id() == p.id()))
+            .collect();
+        members.extend(inside);
+        members
     }
 
     /// Whether an orphan was started by this program.
@@ -248,7 +303,13 @@ impl Drop for Tree {
             forget(&self.child);
         }
         registry().active.remove(&self.mark.id());
+        self.scope.iter().for_each(Scope::remove);
     }
+}
+
+fn has_children(pid: i32) -> bool {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    children.map_or(true, |pids| !pids.trim().is_empty())
 }
 
 /// A process that fell to this one. What this one starts by other means than [`spawn`] stays in its group.
@@ -284,6 +345,38 @@ fn send(to: &[Process], signal: Signal) {
     for process in to {
         if let Err(e) = process.signal(signal) {
             tracing::debug!("{} gets no {signal:?}: {e}", process.shown());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn all_of_a_program_ends_with_a_control_group_and_without() {
+        let marked = Mark::new();
+        let made = Scope::make(marked.id());
+        for (mark, scope) in [(Mark::new(), None), (marked, made)] {
+            let folder = scope.as_ref().map(|s| s.path().to_owned());
+            let mut command = Command::new("/bin/sh");
+            let script = "env -i setsid /bin/sleep 600 & echo $!; exec sleep 600";
+            command.args(["-c", script]).stdout(Stdio::piped());
+            let mut tree = Tree::start_in(scope, mark, &mut command, None).unwrap();
+            let mut line = String::new();
+            let stdout = tree.child().stdout.take().unwrap();
+            BufReader::new(stdout).read_line(&mut line).unwrap();
+            let left: i32 = line.trim().parse().unwrap();
+            if let Some(scope) = &tree.scope {
+                assert!(scope.processes().iter().any(|p| p.pid == left));
+            }
+            tree.end(Duration::ZERO);
+            assert!(Process::read(left).is_none_or(|p| p.ended));
+            drop(tree);
+            assert!(folder.is_none_or(|folder| !folder.exists()));
         }
     }
 }
