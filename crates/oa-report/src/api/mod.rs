@@ -168,7 +168,16 @@ async fn backup_status(app: &Arc<App>) -> Result<Answer, Answer> {
 
 async fn run(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
     let id = params.required_uuid("id")?;
-    let run = app.ask(move |tx| queries::run::detail(tx, id)).await?;
+    let state_dir = app.config.state_dir.clone();
+    let run = app
+        .ask(move |tx| {
+            let mut run = queries::run::detail(tx, id)?;
+            if let Some(run) = &mut run {
+                queries::kept::add_live_output(&state_dir, run);
+            }
+            Ok(run)
+        })
+        .await?;
     run.map(|run| Answer::json(&run))
         .ok_or_else(|| Answer::missing(format!("there is no run {id}")))
 }

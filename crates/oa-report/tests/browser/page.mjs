@@ -1,11 +1,12 @@
 // Opens the pages in a real Chromium and checks what a person would notice. Started by tests/page.rs, which gives the server's address,
 // the token, a folder for screenshots, and what is checked.
 import assert from "node:assert/strict";
+import { rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
 const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
-const [url, token, folder, chrome, what, server] = process.argv.slice(2);
+const [url, token, folder, chrome, what, server, goesOn] = process.argv.slice(2);
 const root = new URL(url);
 const PATHS = ["admin/", "admin/logs", "admin/logs?status=failed", "admin/backups", "admin/alerts", "admin/tasks/rongda-positions", "admin/tasks/none", "status"];
 
@@ -129,6 +130,30 @@ async function theLineOfWhatCanBeRestoredGivesTheCommand() {
     e.dispatchEvent(new Event("input", { bubbles: true }));
   });
   assert.ok(await page.locator(".snapped").isVisible());
+  await page.context().close();
+}
+
+async function theOutputOfARunningProgramIsFollowed() {
+  const page = await open();
+  await page.clock.install();
+  await page.goto(`${url}admin/logs?task=long-list`);
+  await page.locator("table.runs tbody th a").first().click();
+  const printed = page.locator("#output-text");
+  const goesTo = async (wanted, what) => {
+    for (let tries = 0; tries < 120 && !(await wanted()); tries += 1) {
+      await page.clock.runFor(3000);
+      await page.waitForTimeout(250);
+    }
+    assert.ok(await wanted(), what);
+  };
+  await goesTo(async () => (await printed.count()) === 1, "its first lines");
+  const first = await printed.innerText();
+  assert.match(first, /page \d+ of a long list/);
+  await goesTo(async () => (await printed.innerText()) !== first, "more lines");
+  await page.screenshot({ path: `${folder}/run-under-way.png` });
+  rmSync(goesOn);
+  await goesTo(async () => (await printed.innerText()).trim().endsWith("done"), "the last line");
+  await goesTo(async () => (await page.locator("h1 .tag.good").count()) === 1, "its end");
   await page.context().close();
 }
 
@@ -369,7 +394,8 @@ const CHECKS = {
   hostile: [logIn, attacksStayText],
   accessible: [logIn, theLoginPageIsAccessible, () => everyPageIsAccessible("light", 1280), () => everyPageIsAccessible("dark", 390)],
   friendly: [
-    logIn, whoLogsOutIsOut, pictures, aHoleLeadsToTheCommandThatFillsIt, theLineOfWhatCanBeRestoredGivesTheCommand, filtersWork,
+    logIn, whoLogsOutIsOut, pictures, aHoleLeadsToTheCommandThatFillsIt, theLineOfWhatCanBeRestoredGivesTheCommand,
+    theOutputOfARunningProgramIsFollowed, filtersWork,
     languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused, worksWithoutAScript, aServerThatDoesNotAnswerIsSeen,
     aDeadServerIsSeen,
   ],

@@ -13,7 +13,7 @@ mod readable;
 mod stop;
 mod tree;
 
-pub use child::{Ended, Finished, Launch, Lines, TAIL, run};
+pub use child::{Ended, Finished, Launch, Lines, Progress, TAIL, run};
 pub use group::Group;
 pub use identity::ProcessId;
 pub use leftover::{Stubborn, end_leftovers};
