@@ -38,6 +38,8 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// What the `ETag` is made of, when that is not the whole body.
     pub(crate) tag: Option<String>,
+    /// The body as it is sent to whoever takes gzip.
+    packed: Option<Bytes>,
 }
 
 /// `application/problem+json` (RFC 9457).
@@ -72,6 +74,7 @@ impl Answer {
             cache: CachePolicy::Revalidate,
             headers: Vec::new(),
             tag: None,
+            packed: None,
         }
     }
 
@@ -172,6 +175,22 @@ impl Answer {
         self
     }
 
+    /// Packs it now; whether there is anything to gain by that.
+    pub(crate) fn pack(&mut self) -> bool {
+        if self.body.len() >= WORTH_PACKING && self.packed.is_none() {
+            self.packed = pack(&self.body);
+        }
+        self.packed.is_some()
+    }
+
+    /// The same for whoever takes gzip, without the whole body.
+    pub(crate) fn packed_alone(&self) -> Self {
+        Self {
+            body: Bytes::new(),
+            ..self.clone()
+        }
+    }
+
     /// As HTTP. `if_none_match` is the request's header: the same answer is not sent again, nor the headers that came with it.
     pub(crate) fn into_response(
         mut self,
@@ -214,12 +233,14 @@ impl Answer {
         headers
             .entry("cross-origin-resource-policy")
             .or_insert(put("same-origin"));
-        if !self.body.is_empty() {
+        let packed = self.packed.take().filter(|_| gzip);
+        if !self.body.is_empty() || packed.is_some() {
             headers.insert(header::CONTENT_TYPE, put(self.content_type));
         }
-        let packs =
-            gzip && self.body.len() >= WORTH_PACKING && !self.content_type.starts_with("image/p");
-        if let Some(packed) = packs.then(|| pack(&self.body)).flatten() {
+        let packs = || {
+            gzip && self.body.len() >= WORTH_PACKING && !self.content_type.starts_with("image/p")
+        };
+        if let Some(packed) = packed.or_else(|| packs().then(|| pack(&self.body)).flatten()) {
             headers.insert(header::CONTENT_ENCODING, put("gzip"));
             self.body = packed;
         }
