@@ -9,6 +9,7 @@ pub mod man;
 pub mod output;
 mod settings;
 pub mod sibling;
+pub mod words;
 pub mod work;
 
 pub use flush::flush_now;
