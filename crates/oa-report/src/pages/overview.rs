@@ -371,7 +371,8 @@ fn source(frame: &Frame, t: &TaskHealth, runs: &[RecentRun]) -> Markup {
                 @else { (frame.clock.relative_or(t.next_due, "–")) }
             }
             td.state data-label=(lang.say("状态", "State")) {
-                @if t.severity == Health::Healthy { span.faint { (lang.state(t.state)) } }
+                @if let Some(due) = t.awaited_until() { span.faint { (lang.first_due(due.with_timezone(&frame.clock.zone), frame.clock.now)) } }
+                @else if t.severity == Health::Healthy { span.faint { (lang.state(t.state)) } }
                 @else {
                     span class={ "status " (layout::tone(t.severity.as_str())) } { (lang.state(t.state)) }
                     @if !reasons.is_empty() { span.reason { (reasons.join(lang.say("；", "; "))) } }

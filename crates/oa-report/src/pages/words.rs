@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use chrono_tz::Tz;
 use maud::{Markup, html};
 use oa_core::app::output::human_duration;
@@ -248,6 +248,27 @@ impl Lang {
         }
     }
 
+    /// When a task that has never run is due for the first time, in local time, seen from `now`.
+    pub(crate) fn first_due(self, at: DateTime<Tz>, now: DateTime<Utc>) -> String {
+        let days = at.date_naive() - now.with_timezone(&at.timezone()).date_naive();
+        let day = match days.num_days() {
+            0 => self.say("今天", "today").to_owned(),
+            1 => self.say("明天", "tomorrow").to_owned(),
+            2..=6 => self
+                .say(
+                    ["周一", "周二", "周三", "周四", "周五", "周六", "周日"],
+                    ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
+                )[at.weekday().num_days_from_monday() as usize]
+                .to_owned(),
+            _ => at.format("%m-%d").to_string(),
+        };
+        let time = at.format("%H:%M");
+        self.say(
+            format!("首次运行：{day} {time}"),
+            format!("first due {day} {time}"),
+        )
+    }
+
     pub(crate) fn size(self, bytes: i64) -> String {
         Bytes(bytes.unsigned_abs())
             .to_string()
@@ -366,6 +387,11 @@ mod tests {
             (zh.short(59.9), en.short(7199.0), en.short(3.0 * 86400.0)),
             ("59 秒".to_owned(), "1 h".to_owned(), "3 d".to_owned())
         );
+        let friday: DateTime<Utc> = "2026-11-27T12:00:00Z".parse().unwrap();
+        let due = |days: i64| (friday + TimeDelta::days(days)).with_timezone(&chrono_tz::Asia::Shanghai);
+        assert_eq!(zh.first_due(due(3), friday), "首次运行：周一 20:00");
+        assert_eq!(en.first_due(due(1), friday), "first due tomorrow 20:00");
+        assert_eq!(en.first_due(due(7), friday), "first due 12-04 20:00");
         assert_eq!(
             (zh.span(1.24), zh.span(75.0)),
             ("1.2 秒".to_owned(), "1 分钟 15 秒".to_owned())
