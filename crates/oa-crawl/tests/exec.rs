@@ -365,7 +365,10 @@ fn a_killed_wrapper_takes_the_program_and_all_it_started_with_it() {
     assert_eq!(service.count("oa.alerts WHERE rule = 'run_abandoned'"), 1);
     // And it is not lost.
     let kept = service.text("SELECT details ->> 'output' FROM oa.runs WHERE status = 'abandoned'");
-    assert!(kept.contains("halfway\n") && !kept.contains("abc123"), "{kept}");
+    assert!(
+        kept.contains("halfway\n") && !kept.contains("abc123"),
+        "{kept}"
+    );
     assert!(!seen().contains("halfway"), "the next run took the place");
 }
 

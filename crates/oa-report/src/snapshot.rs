@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 use tokio::sync::watch;
 
-use crate::digest::short_hash;
+use crate::digest::change_tag;
 use crate::pool::Pool;
 use crate::queries::alerts::{Incident, Waiting};
 use crate::queries::backups::Status as BackupStatus;
@@ -176,7 +176,7 @@ impl LatestSnapshot {
             };
             // The time stands first.
             let rest = health.iter().position(|b| *b == b',').unwrap_or(0);
-            health_tag = short_hash(&health[rest..]);
+            health_tag = change_tag(&health[rest..]);
         }
         Self {
             snapshot,

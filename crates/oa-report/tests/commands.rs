@@ -326,7 +326,10 @@ fn the_output_of_a_run_is_followed_until_it_ends(site: &Site) {
     site.sql("INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at)
               VALUES (gen_random_uuid(), 'oa-crawl', 'long', 'manual', 'h', 'm', 'b', 1, 1, '0', 'running', now())");
     let mut client = site.server.connect();
-    let id: uuid::Uuid = client.query_one("SELECT id FROM oa.runs WHERE task = 'long'", &[]).unwrap().get(0);
+    let id: uuid::Uuid = client
+        .query_one("SELECT id FROM oa.runs WHERE task = 'long'", &[])
+        .unwrap()
+        .get(0);
     let state = StateDir::open(&site.dir.path().join("state")).unwrap();
     let mut live = LiveOutput::create(&state, "long", id);
     live.attempt(1);
@@ -346,7 +349,10 @@ fn the_output_of_a_run_is_followed_until_it_ends(site: &Site) {
     assert_eq!(next(), "second line");
     live.attempt(2);
     live.printed(b"once more\n");
-    assert_eq!((next().as_str(), next().as_str()), ("--- 2 ---", "once more"));
+    assert_eq!(
+        (next().as_str(), next().as_str()),
+        ("--- 2 ---", "once more")
+    );
     live.printed(b"the last\n");
     site.sql("UPDATE oa.runs SET status = 'failed', error_message = 'no luck', finished_at = started_at + interval '75 seconds' WHERE task = 'long'");
     assert_eq!(next(), "the last");
@@ -381,7 +387,7 @@ fn backups_and_quality_are_listed() {
     site.sql("UPDATE oa.backups SET check_error = 'a chunk is damaged', checked_at = now() WHERE id = md5('full0')");
     let (_, table, error) = site.run(&["backups"]);
     assert!(
-        table.contains("FAILED") && error.contains("a chunk is damaged"),
+        table.contains("失败") && error.contains("a chunk is damaged"),
         "{table}{error}"
     );
 }

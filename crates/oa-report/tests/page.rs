@@ -74,7 +74,17 @@ fn a_person_finds_everything_on_the_page() {
     let mut watched = Command::new(oa_testkit::program("oa-crawl"))
         .arg("--config")
         .arg(site.dir.path().join("oa.toml"))
-        .args(["exec", "--task", "long-list", "--title", "长列表", "--", "sh", "-c", script])
+        .args([
+            "exec",
+            "--task",
+            "long-list",
+            "--title",
+            "长列表",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ])
         .arg(&go_on)
         .env("DATABASE_URL", site.server.url())
         .stdout(Stdio::null())

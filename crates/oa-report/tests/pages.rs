@@ -154,16 +154,31 @@ fn follows_from_something_else(site: &Site, serving: &Serving) {
     assert!(!page.contains("待发"), "{page}");
     let alerts = serving.get("/api/v1/alerts").json();
     let of = |i: &serde_json::Value| i["fingerprint"] == "run_failed:jiaoyikecha-positions";
-    let held = alerts["alerts"].as_array().unwrap().iter().find(|a| of(a)).unwrap();
+    let held = alerts["alerts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|a| of(a))
+        .unwrap();
     assert_eq!(held["follows"], "run_missed:rdqh-indicators");
-    assert!(held["follows_title"].as_str().unwrap().contains("容大期货-技术指标"));
+    assert!(
+        held["follows_title"]
+            .as_str()
+            .unwrap()
+            .contains("容大期货-技术指标")
+    );
     let (_, health, _) = site.run(&["health", "--task", "new-one", "--format", "json"]);
     let health: serde_json::Value = serde_json::from_str(&health).unwrap();
     assert_eq!(
         (&health["state"], &health["severity"]),
         (&json!("unknown"), &json!("healthy"))
     );
-    assert!(health["why_shown"].as_str().unwrap().starts_with("首次运行："));
+    assert!(
+        health["why_shown"]
+            .as_str()
+            .unwrap()
+            .starts_with("首次运行：")
+    );
     site.sql("UPDATE oa.tasks SET next_due_at = now() - interval '1 day' WHERE name = 'new-one'");
     let (_, health, _) = site.run(&["health", "--task", "new-one"]);
     assert!(health.contains("从未运行"), "{health}");

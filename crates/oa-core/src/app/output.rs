@@ -226,10 +226,12 @@ impl Listing {
         let locale = words::locale();
         let columns = self.columns.iter().zip(self.cells(row));
         columns
-            .map(|((key, _), cell)| match STATES.contains(&key.as_str()) || key == KIND {
-                true => words::state(&cell, locale).to_owned(),
-                false => cell,
-            })
+            .map(
+                |((key, _), cell)| match STATES.contains(&key.as_str()) || key == KIND {
+                    true => words::state(&cell, locale).to_owned(),
+                    false => cell,
+                },
+            )
             .collect()
     }
 

@@ -22,12 +22,12 @@ use uuid::Uuid;
 
 pub(crate) use unstarted::store_unstarted;
 
-use super::error::{DbUnavailable, JournalError};
 use super::abandoned::LeftByRun;
+use super::error::{DbUnavailable, JournalError};
 use super::kept::Kept;
-use super::{live_output, raw_index};
 use super::store::{self, Lease, StoreError, TaskState, WriteCounts};
 use super::{Run, abandoned};
+use super::{live_output, raw_index};
 use crate::base::failpoint;
 use crate::base::state_dir::StateDir;
 use crate::base::supervise::{self, Owner, ProcessId};

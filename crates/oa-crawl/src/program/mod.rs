@@ -157,13 +157,13 @@ impl Program {
 
     /// Runs it once, until it ends or its time is up. The program finds task, run and attempt in its environment
     /// (`OA_TASK`, `OA_RUN_ID`, `OA_ATTEMPT`).
-    pub(crate) fn attempt(
+    pub(crate) fn attempt<'a>(
         &self,
         start: &RunStart,
         attempt: u32,
-        programs: &Programs,
+        programs: &'a Programs,
         stop: StopSignal,
-        progress: Option<&mut dyn Progress>,
+        progress: Option<&'a mut dyn Progress>,
         left: &mut AttemptOutput,
     ) -> Result<(), Failed> {
         let (Some(program), arguments) = (self.command.first(), self.command.get(1..)) else {

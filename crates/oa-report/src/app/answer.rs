@@ -14,7 +14,7 @@ use oa_core::pg::ConnectError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::digest::short_hash;
+use crate::digest::change_tag;
 use crate::pool::QueryError;
 use crate::snapshot::LatestSnapshot;
 
@@ -95,7 +95,7 @@ impl Answer {
 
     pub(crate) fn page(page: Markup) -> Self {
         let text = page.into_string();
-        let tag = short_hash(without_its_time(&text).as_bytes());
+        let tag = change_tag(without_its_time(&text).as_bytes());
         Self {
             tag: Some(tag),
             ..Self::new("text/html; charset=utf-8", text)
@@ -254,7 +254,7 @@ impl Answer {
         if self.cache != CachePolicy::Revalidate || self.status != StatusCode::OK {
             return None;
         }
-        let tag = self.tag.take().unwrap_or_else(|| short_hash(&self.body));
+        let tag = self.tag.take().unwrap_or_else(|| change_tag(&self.body));
         Some(format!("W/\"{tag}\""))
     }
 }

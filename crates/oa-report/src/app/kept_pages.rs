@@ -100,7 +100,10 @@ mod tests {
         let mut answer = Answer::text("text/html; charset=utf-8", text);
         assert!(pages.get("a").is_none());
         pages.put("a".to_owned(), &mut answer);
-        assert!(pages.get("a").unwrap().body.is_empty(), "only the packed one is kept");
+        assert!(
+            pages.get("a").unwrap().body.is_empty(),
+            "only the packed one is kept"
+        );
         assert!(pages.get("b").is_none());
         let old = || {
             let made = Instant::now().checked_sub(LASTS).unwrap();

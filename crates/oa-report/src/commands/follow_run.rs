@@ -51,9 +51,9 @@ pub(super) fn follow(config: &Config, id: Uuid, format: Format) -> Result<u8, Fa
     let mut warned = false;
     loop {
         let run = match by_id(&mut client, &[id]) {
-            Ok(mut found) => found.pop().ok_or_else(|| {
-                anyhow!("there is no run {id}; oa-report logs lists them")
-            })?,
+            Ok(mut found) => found
+                .pop()
+                .ok_or_else(|| anyhow!("there is no run {id}; oa-report logs lists them"))?,
             Err(e) if is_connection_error(&e) => {
                 tracing::warn!("PostgreSQL does not answer, trying again: {}", describe(&e));
                 if let Ok(new) = pool::connect_read_only(config) {
@@ -106,7 +106,10 @@ fn show(part: &str, attempt: u32, format: Format) -> Result<(), Failure> {
 fn show_end(run: &Entry, config: &Config) -> Result<u8, Failure> {
     let lang = Lang::from(config.locale);
     let took = run.duration.map_or_else(String::new, |s| lang.span(s));
-    let error = run.error.as_ref().map_or_else(String::new, |e| format!(": {e}"));
+    let error = run
+        .error
+        .as_ref()
+        .map_or_else(String::new, |e| format!(": {e}"));
     cli::print(&format!("--- {} {took}{error}\n", lang.status(&run.status)))
         .map_err(anyhow::Error::from)?;
     Ok(exit::OK)

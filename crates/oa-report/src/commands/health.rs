@@ -54,10 +54,13 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     tasks.sort_by_key(|t| std::cmp::Reverse(t.severity));
     // A program that reads CSV takes the words of the API, and times that do not depend on when it reads them.
     let (state, last, next, why) = match args.format {
-        Format::Csv | Format::CsvExcel => {
-            ("state", "last_success_local", "next_due_local", "why")
-        }
-        _ => ("state_shown", "last_success_ago", "next_due_in", "why_shown"),
+        Format::Csv | Format::CsvExcel => ("state", "last_success_local", "next_due_local", "why"),
+        _ => (
+            "state_shown",
+            "last_success_ago",
+            "next_due_in",
+            "why_shown",
+        ),
     };
     let mut listing = Listing::new(&[
         (state, "STATE"),

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use super::follow_run;
 use super::{known_task, local, no_task, task_names};
 use crate::lang::Lang;
-use crate::queries::logs::{Entry, Filter, MOST, by_id, page, statuses};
 use crate::queries::kept;
+use crate::queries::logs::{Entry, Filter, MOST, by_id, page, statuses};
 use crate::queries::run::{RunDetail, detail};
 use crate::{pool, when};
 

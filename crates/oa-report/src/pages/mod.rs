@@ -64,7 +64,9 @@ pub(crate) async fn answer(
     // A run under way says more each second.
     let kept = (page != Page::Run).then(|| kept_pages::key(request, caller));
     let kept = kept.flatten();
-    if let Some(key) = kept.as_ref().filter(|_| kept_pages::is_asked_again(request))
+    if let Some(key) = kept
+        .as_ref()
+        .filter(|_| kept_pages::is_asked_again(request))
         && let Some(answer) = app.kept_pages.get(key)
     {
         return Ok(answer);

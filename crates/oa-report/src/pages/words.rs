@@ -254,11 +254,18 @@ impl Lang {
         let day = match days.num_days() {
             0 => self.say("今天", "today").to_owned(),
             1 => self.say("明天", "tomorrow").to_owned(),
-            2..=6 => self
-                .say(
-                    ["周一", "周二", "周三", "周四", "周五", "周六", "周日"],
-                    ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
-                )[at.weekday().num_days_from_monday() as usize]
+            2..=6 => self.say(
+                ["周一", "周二", "周三", "周四", "周五", "周六", "周日"],
+                [
+                    "Monday",
+                    "Tuesday",
+                    "Wednesday",
+                    "Thursday",
+                    "Friday",
+                    "Saturday",
+                    "Sunday",
+                ],
+            )[at.weekday().num_days_from_monday() as usize]
                 .to_owned(),
             _ => at.format("%m-%d").to_string(),
         };
@@ -388,7 +395,8 @@ mod tests {
             ("59 秒".to_owned(), "1 h".to_owned(), "3 d".to_owned())
         );
         let friday: DateTime<Utc> = "2026-11-27T12:00:00Z".parse().unwrap();
-        let due = |days: i64| (friday + TimeDelta::days(days)).with_timezone(&chrono_tz::Asia::Shanghai);
+        let due =
+            |days: i64| (friday + TimeDelta::days(days)).with_timezone(&chrono_tz::Asia::Shanghai);
         assert_eq!(zh.first_due(due(3), friday), "首次运行：周一 20:00");
         assert_eq!(en.first_due(due(1), friday), "first due tomorrow 20:00");
         assert_eq!(en.first_due(due(7), friday), "first due 12-04 20:00");

@@ -160,7 +160,8 @@ impl TaskHealth {
     /// When it is due for the first time, of a task that has never run and is not late.
     pub(crate) fn awaited_until(&self) -> Option<DateTime<Utc>> {
         let waits = self.last_run_id.is_none() && !self.reasons.contains(&Reason::NeverRun);
-        self.next_due.filter(|_| waits && self.late_seconds.is_none())
+        self.next_due
+            .filter(|_| waits && self.late_seconds.is_none())
     }
 
     /// The last outcome was no success.
@@ -463,7 +464,10 @@ mod tests {
             ..Facts::default()
         };
         assess(&mut waits, &awaited);
-        assert_eq!((waits.severity, waits.state), (Health::Healthy, State::Unknown));
+        assert_eq!(
+            (waits.severity, waits.state),
+            (Health::Healthy, State::Unknown)
+        );
         assert_eq!(waits.awaited_until(), waits.next_due);
         let mut stale = of(10, 1);
         assess(

@@ -195,11 +195,7 @@ pub fn run(
 }
 
 /// Until the program ends, its time is over, or this process is asked to stop.
-fn wait(
-    tree: &mut Tree,
-    limit: Duration,
-    fresh: &mut Fresh<'_>,
-) -> io::Result<Option<ExitStatus>> {
+fn wait(tree: &mut Tree, limit: Duration, fresh: &mut Fresh<'_>) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
     let mut interval = SOON;
     let mut reap = Instant::now() + interval;
