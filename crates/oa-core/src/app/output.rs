@@ -321,14 +321,10 @@ impl Listing {
         for row in &self.rows {
             text.push_str(&print(self.row(row, &beside, false, screen)));
             let cells = self.shown(row);
-            let rest: Vec<String> = below
-                .iter()
-                .filter(|column| !cells[**column].is_empty())
-                .map(|column| format!("{} {}", heading(&self.columns[*column].1), cells[*column]))
-                .collect();
-            if !rest.is_empty() {
-                text.push_str(&format!("     {}\n", rest.join("  ")));
-            }
+            let below = below.iter().filter(|column| !cells[**column].is_empty());
+            let below = below
+                .map(|column| format!("{} {}", heading(&self.columns[*column].1), cells[*column]));
+            text.push_str(&folded(below, usize::from(width)));
         }
         text
     }
@@ -337,6 +333,62 @@ impl Listing {
 /// One style for all programs.
 fn heading(name: &str) -> String {
     name.to_uppercase()
+}
+
+/// What stands below a row, as many of them on a line as fit. What is longer than a line goes on in the next; a name or an address is
+/// not torn apart.
+fn folded(parts: impl Iterator<Item = String>, width: usize) -> String {
+    const INDENT: usize = 5;
+    let room = width.saturating_sub(INDENT).max(1);
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        let fits = |line: &&mut String| wide(line) + 2 + wide(&part) <= room;
+        if let Some(line) = lines.last_mut().filter(fits) {
+            line.push_str("  ");
+            line.push_str(&part);
+            continue;
+        }
+        lines.push(String::new());
+        for word in part.split_inclusive(' ') {
+            let mut rest = word;
+            // A Chinese sentence has no spaces, and may end a line anywhere.
+            while !rest.is_empty() {
+                let Some(line) = lines.last_mut() else { break };
+                let left = room.saturating_sub(wide(line));
+                let torn = rest.chars().any(is_wide) && wide(rest.trim_end()) > room;
+                let most = if torn { left } else { usize::MAX };
+                if !torn && wide(rest.trim_end()) > left && !line.is_empty() {
+                    lines.push(String::new());
+                    continue;
+                }
+                let mut used = 0;
+                let end = rest.char_indices().find(|(_, c)| {
+                    used += 1 + usize::from(is_wide(*c));
+                    used > most
+                });
+                let (now, later) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+                line.push_str(now);
+                rest = later;
+                if !rest.is_empty() {
+                    lines.push(String::new());
+                }
+            }
+        }
+    }
+    lines
+        .iter()
+        .map(|line| format!("{:INDENT$}{}\n", "", line.trim_end()))
+        .collect()
+}
+
+/// Whether a terminal gives it two cells: what East Asia writes, and pictures.
+fn is_wide(c: char) -> bool {
+    matches!(c as u32, 0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f300..=0x1faff | 0x20000..=0x3fffd)
+}
+
+/// How many cells it takes.
+fn wide(text: &str) -> usize {
+    text.chars().map(|c| 1 + usize::from(is_wide(c))).sum()
 }
 
 fn new_table(markdown: bool, screen: Screen) -> Table {
@@ -467,6 +519,12 @@ mod tests {
         let text = listing.render_on(Format::Table, narrow);
         assert!(text.contains("\n     ERROR 登录被拒绝"), "{text}");
         assert_eq!(text.matches("账号已过期").count(), 6, "{text}");
+        assert!(text.lines().all(|line| cells(line) <= 40), "{text}");
+        let parts = ["RETRIES 0", "RUN 01a21f8f-1340-7000-0000-5f1099b5b248", "FOUND 没有空格的一个很长的句子也可以在任何地方换行"];
+        assert_eq!(
+            folded(parts.map(str::to_owned).into_iter(), 40),
+            "     RETRIES 0\n     RUN\n     01a21f8f-1340-7000-0000-5f1099b5b248\n     FOUND\n     没有空格的一个很长的句子也可以在任\n     何地方换行\n"
+        );
         // Two columns that are too wide for it fold.
         let mut two = Listing::new(&[("check", "CHECK"), ("detail", "DETAIL")]);
         two.push(json!({"check": "a".repeat(30), "detail": "配置文件的位置".repeat(4)}));

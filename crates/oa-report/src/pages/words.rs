@@ -91,6 +91,21 @@ impl Lang {
         self.say(zh, en)
     }
 
+    /// Why a slot was closed without a run; a site's own words stay as they are.
+    pub(crate) fn slot_reason(self, reason: &str) -> &str {
+        let zh = match reason {
+            "nothing started it" => "没有任何程序启动它",
+            "a later one of its day stands for it" => "同一天较晚的一次代替了它",
+            "its runs were killed three times" => "它的运行被强行结束三次",
+            "it was too long ago (catch_up_age)" => "时间太久，不再补（catch_up_age）",
+            "only the latest is made up for (catch_up)" => "只补最近一次（catch_up）",
+            "too many were missed (catch_up_limit)" => "错过太多，只补一部分（catch_up_limit）",
+            "the task is run no more: it was disabled or forgotten" => "任务已停用",
+            other => other,
+        };
+        self.say(zh, reason)
+    }
+
     /// What is wrong with the watching itself, and what to do.
     pub(crate) fn watching(self, fault: Fault<'_>) -> (&'static str, String) {
         let cron = |line: &str| {
@@ -394,6 +409,9 @@ mod tests {
             (zh.short(59.9), en.short(7199.0), en.short(3.0 * 86400.0)),
             ("59 秒".to_owned(), "1 h".to_owned(), "3 d".to_owned())
         );
+        let reason = "nothing started it";
+        assert_eq!(zh.slot_reason(reason), "没有任何程序启动它");
+        assert_eq!((en.slot_reason(reason), zh.slot_reason("HTTP 502")), (reason, "HTTP 502"));
         let friday: DateTime<Utc> = "2026-11-27T12:00:00Z".parse().unwrap();
         let due =
             |days: i64| (friday + TimeDelta::days(days)).with_timezone(&chrono_tz::Asia::Shanghai);
