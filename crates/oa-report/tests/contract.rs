@@ -30,7 +30,7 @@ fn the_api_keeps_to_its_document() {
     );
     for (known, phases, examples) in [
         (String::new(), "examples,coverage,fuzzing", "5"),
-        (there, "fuzzing,stateful", "10"),
+        (there, "fuzzing,stateful", "8"),
     ] {
         fs::write(site.dir.path().join("schemathesis.toml"), known).unwrap();
         let done = Command::new(&tool)

@@ -339,7 +339,8 @@ fn heading(name: &str) -> String {
 /// not torn apart.
 fn folded(parts: impl Iterator<Item = String>, width: usize) -> String {
     const INDENT: usize = 5;
-    let room = width.saturating_sub(INDENT).max(1);
+    // A wide character has room in it.
+    let room = width.saturating_sub(INDENT).max(2);
     let mut lines: Vec<String> = Vec::new();
     for part in parts {
         let fits = |line: &&mut String| wide(line) + 2 + wide(&part) <= room;
@@ -517,13 +518,17 @@ mod tests {
             colour: false,
         };
         let text = listing.render_on(Format::Table, narrow);
-        assert!(text.contains("\n     ERROR 登录被拒绝"), "{text}");
+        assert!(text.contains("\n     ERROR\n     登录被拒绝"), "{text}");
         assert_eq!(text.matches("账号已过期").count(), 6, "{text}");
         assert!(text.lines().all(|line| cells(line) <= 40), "{text}");
-        let parts = ["RETRIES 0", "RUN 01a21f8f-1340-7000-0000-5f1099b5b248", "FOUND 没有空格的一个很长的句子也可以在任何地方换行"];
+        let parts = [
+            "RETRIES 0",
+            "RUN 01a21f8f-1340-7000-0000-5f1099b5b248",
+            "FOUND 没有空格的一个很长的句子也可以在任何地方换行",
+        ];
         assert_eq!(
             folded(parts.map(str::to_owned).into_iter(), 40),
-            "     RETRIES 0\n     RUN\n     01a21f8f-1340-7000-0000-5f1099b5b248\n     FOUND\n     没有空格的一个很长的句子也可以在任\n     何地方换行\n"
+            "     RETRIES 0\n     RUN\n     01a21f8f-1340-7000-0000-5f1099b5b248\n     FOUND 没有空格的一个很长的句子也可\n     以在任何地方换行\n"
         );
         // Two columns that are too wide for it fold.
         let mut two = Listing::new(&[("check", "CHECK"), ("detail", "DETAIL")]);

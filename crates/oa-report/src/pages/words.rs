@@ -411,7 +411,10 @@ mod tests {
         );
         let reason = "nothing started it";
         assert_eq!(zh.slot_reason(reason), "没有任何程序启动它");
-        assert_eq!((en.slot_reason(reason), zh.slot_reason("HTTP 502")), (reason, "HTTP 502"));
+        assert_eq!(
+            (en.slot_reason(reason), zh.slot_reason("HTTP 502")),
+            (reason, "HTTP 502")
+        );
         let friday: DateTime<Utc> = "2026-11-27T12:00:00Z".parse().unwrap();
         let due =
             |days: i64| (friday + TimeDelta::days(days)).with_timezone(&chrono_tz::Asia::Shanghai);
