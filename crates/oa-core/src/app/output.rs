@@ -384,7 +384,20 @@ fn folded(parts: impl Iterator<Item = String>, width: usize) -> String {
 
 /// Whether a terminal gives it two cells: what East Asia writes, and pictures.
 fn is_wide(c: char) -> bool {
-    matches!(c as u32, 0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f300..=0x1faff | 0x20000..=0x3fffd)
+    const WIDE: [(u32, u32); 10] = [
+        (0x1100, 0x115f),
+        (0x2e80, 0xa4cf),
+        (0xac00, 0xd7a3),
+        (0xf900, 0xfaff),
+        (0xfe30, 0xfe6f),
+        (0xff00, 0xff60),
+        (0xffe0, 0xffe6),
+        (0x1f300, 0x1f64f),
+        (0x1f900, 0x1f9ff),
+        (0x20000, 0x3fffd),
+    ];
+    WIDE.iter()
+        .any(|(first, last)| (*first..=*last).contains(&(c as u32)))
 }
 
 /// How many cells it takes.
