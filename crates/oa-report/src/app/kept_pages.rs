@@ -12,7 +12,7 @@ use super::guard::Caller;
 use super::request::{Request, SESSION};
 
 /// A page is given out again for so long.
-const LASTS: Duration = Duration::from_secs(4);
+const LASTS: Duration = Duration::from_secs(5);
 /// While somebody makes the next one, the others get the last one; but he has only so long, and it must not be older than that.
 const MADE_WITHIN: Duration = Duration::from_secs(5);
 const OLDEST: Duration = Duration::from_secs(12);
