@@ -44,7 +44,7 @@ fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str
 }
 
 fn abandoned(client: &mut Client) -> usize {
-    let nothing = |_| Vec::new();
+    let nothing = |_: &RunStart| abandoned::LeftByRun::default();
     abandoned::mark_abandoned(client, &HashSet::new(), nothing, &policy())
         .unwrap()
         .len()

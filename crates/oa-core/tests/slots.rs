@@ -117,7 +117,7 @@ impl World {
             let marked = abandoned::mark_abandoned(
                 &mut self.client,
                 &HashSet::new(),
-                |_| Vec::new(),
+                |_| abandoned::LeftByRun::default(),
                 &outcomes(),
             );
             assert_eq!(marked.unwrap(), [start.id]);

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -336,7 +336,7 @@ fn a_killed_wrapper_takes_the_program_and_all_it_started_with_it() {
             "--",
             "sh",
             "-c",
-            "sleep 600 & echo $! > grandchild; echo $$ > pid; wait",
+            "echo halfway; echo token=abc123secret99 >&2; sleep 600 & echo $! > grandchild; echo $$ > pid; wait",
         ])
         .current_dir(service.dir.path())
         .stdout(Stdio::null())
@@ -347,6 +347,13 @@ fn a_killed_wrapper_takes_the_program_and_all_it_started_with_it() {
     wait_until("the program", Duration::from_secs(20), || {
         pid_in(&file).is_some()
     });
+    // What it prints can be read while it runs, by nobody else, and without secrets.
+    let live = service.dir.path().join("state/output/job.txt");
+    let seen = || fs::read_to_string(&live).unwrap_or_default();
+    wait_until("its output", Duration::from_secs(20), || {
+        seen().contains("halfway\n") && seen().contains("token=[redacted]\n")
+    });
+    assert_eq!(fs::metadata(&live).unwrap().mode() & 0o777, 0o600);
     child.kill().unwrap();
     child.wait().unwrap();
     for name in ["pid", "grandchild"] {
@@ -356,6 +363,13 @@ fn a_killed_wrapper_takes_the_program_and_all_it_started_with_it() {
     assert_eq!(exec(&service, &[], "true").row()["status"], "success");
     assert_eq!(service.count("oa.runs WHERE status = 'abandoned'"), 1);
     assert_eq!(service.count("oa.alerts WHERE rule = 'run_abandoned'"), 1);
+    // And it is not lost.
+    let kept = service.text("SELECT details ->> 'output' FROM oa.runs WHERE status = 'abandoned'");
+    assert!(
+        kept.contains("halfway\n") && !kept.contains("abc123"),
+        "{kept}"
+    );
+    assert!(!seen().contains("halfway"), "the next run took the place");
 }
 
 #[test]

@@ -1,8 +1,16 @@
 //! Short hashes: for `ETag`s, file names and ids of elements, where nobody gains from a collision.
 
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hasher};
 
 use sha2::{Digest, Sha256};
+
+/// Whether a text has changed: an answer of many megabytes is not worth a SHA-256 for that.
+pub(crate) fn change_tag(bytes: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    format!("{:x}-{:016x}", bytes.len(), hasher.finish())
+}
 
 /// The first 96 bits of the SHA-256, in hexadecimal digits.
 pub(crate) fn short_hash(bytes: &[u8]) -> String {

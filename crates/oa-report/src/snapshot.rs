@@ -1,6 +1,6 @@
 //! What most answers are made of, taken anew each second while somebody asks: health of all tasks, open incidents, backups.
 //!
-//! Whoever asks gets the newest one at once, so a thousand who ask cost PostgreSQL what one does. While PostgreSQL is unreachable the last one
+//! Whoever asks gets the newest one at once, so a thousand who ask cost PostgreSQL what one does, and while nobody asks none is taken. While PostgreSQL is unreachable the last one
 //! is given out, marked as stale, with its time. A PostgreSQL that takes the question and does not answer (stopped, or its disk is stuck)
 //! holds up the thread that asks for as long as it likes, so whoever wants to know looks at how long that has waited.
 
@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 use tokio::sync::watch;
 
-use crate::digest::short_hash;
+use crate::digest::change_tag;
 use crate::pool::Pool;
 use crate::queries::alerts::{Incident, Waiting};
 use crate::queries::backups::Status as BackupStatus;
@@ -35,8 +35,6 @@ const FRESH: Duration = Duration::from_millis(2500);
 const INTERVAL: Duration = Duration::from_secs(1);
 /// PostgreSQL is unreachable when it has not answered for so long.
 const SILENT: Duration = Duration::from_secs(10);
-/// They are taken for so long after somebody asked.
-const IN_DEMAND: Duration = Duration::from_secs(15);
 
 /// The state of everything at one point in time.
 #[derive(Debug, Clone)]
@@ -178,7 +176,7 @@ impl LatestSnapshot {
             };
             // The time stands first.
             let rest = health.iter().position(|b| *b == b',').unwrap_or(0);
-            health_tag = short_hash(&health[rest..]);
+            health_tag = change_tag(&health[rest..]);
         }
         Self {
             snapshot,
@@ -220,7 +218,8 @@ pub(crate) struct SnapshotFeed {
 
 #[derive(Debug)]
 struct Demand {
-    asked_at: Option<Instant>,
+    /// Since the last one was begun.
+    asked: bool,
     at_once: bool,
     /// Since when PostgreSQL has been asked for the snapshot that is under way.
     under_way_since: Option<Instant>,
@@ -237,7 +236,7 @@ impl SnapshotFeed {
         let (sender, latest) = watch::channel(nothing);
         let demand = Arc::new((
             Mutex::new(Demand {
-                asked_at: None,
+                asked: false,
                 at_once: false,
                 under_way_since: None,
             }),
@@ -269,9 +268,11 @@ impl SnapshotFeed {
 
     /// The newest snapshot. Waits for news, but not for long, when what there is is old because nobody has asked for a while.
     pub(crate) async fn latest(&self) -> Arc<LatestSnapshot> {
-        self.ask(false);
         let mut receiver = self.latest.clone();
         let latest = Arc::clone(&receiver.borrow_and_update());
+        if latest.looked_at.elapsed() >= INTERVAL {
+            self.ask(false);
+        }
         if latest.looked_at.elapsed() < FRESH {
             return latest;
         }
@@ -295,11 +296,10 @@ impl SnapshotFeed {
     pub(crate) async fn refreshed(&self) -> Arc<LatestSnapshot> {
         let mut receiver = self.latest.clone();
         receiver.borrow_and_update();
-        self.ask(true);
         // One that was under way may have missed the change.
         for _ in 0..2 {
-            let _ = tokio::time::timeout(Duration::from_secs(2), receiver.changed()).await;
             self.ask(true);
+            let _ = tokio::time::timeout(Duration::from_secs(2), receiver.changed()).await;
         }
         Arc::clone(&receiver.borrow())
     }
@@ -307,12 +307,9 @@ impl SnapshotFeed {
     fn ask(&self, at_once: bool) {
         let (demand, changed) = &*self.demand;
         let mut demand = lock(demand);
-        let slept = demand.asked_at.is_none_or(|at| at.elapsed() >= IN_DEMAND);
-        demand.asked_at = Some(Instant::now());
+        demand.asked = true;
         demand.at_once |= at_once;
-        if slept || at_once {
-            changed.notify_one();
-        }
+        changed.notify_one();
     }
 }
 
@@ -332,10 +329,10 @@ fn take(pool: &Pool, config: &Config) -> Result<Snapshot, String> {
 
 fn wait_for_demand((demand, changed): &(Mutex<Demand>, Condvar)) {
     let mut demand = lock(demand);
-    while demand.asked_at.is_none_or(|at| at.elapsed() >= IN_DEMAND) && !demand.at_once {
+    while !demand.asked && !demand.at_once {
         demand = changed.wait(demand).unwrap_or_else(PoisonError::into_inner);
     }
-    demand.at_once = false;
+    (demand.asked, demand.at_once) = (false, false);
     demand.under_way_since = Some(Instant::now());
 }
 

@@ -9,6 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use common::{SERVICE, Site};
+use oa_core::base::state_dir::StateDir;
+use oa_core::base::supervise::Progress;
+use oa_core::journal::live_output::LiveOutput;
 use serde_json::Value;
 
 fn site() -> Site {
@@ -37,7 +40,7 @@ fn health_ends_a_pipeline_when_something_is_wrong() {
     assert_eq!(code(&["--fail-on", "warnign"]), Some(2));
     let (_, table, _) = site.run(&["health"]);
     assert!(
-        table.contains("rdqh-indicators") && table.contains("late"),
+        table.contains("rdqh-indicators") && table.contains("应运行而未运行，已晚"),
         "{table}"
     );
     let first = table.lines().nth(1).unwrap();
@@ -316,6 +319,45 @@ fn the_log_is_followed_as_runs_end() {
     assert_eq!((shown.len(), all), (1202, 1202));
     child.kill().unwrap();
     child.wait().unwrap();
+    the_output_of_a_run_is_followed_until_it_ends(&site);
+}
+
+fn the_output_of_a_run_is_followed_until_it_ends(site: &Site) {
+    site.sql("INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at)
+              VALUES (gen_random_uuid(), 'oa-crawl', 'long', 'manual', 'h', 'm', 'b', 1, 1, '0', 'running', now())");
+    let mut client = site.server.connect();
+    let id: uuid::Uuid = client
+        .query_one("SELECT id FROM oa.runs WHERE task = 'long'", &[])
+        .unwrap()
+        .get(0);
+    let state = StateDir::open(&site.dir.path().join("state")).unwrap();
+    let mut live = LiveOutput::create(&state, "long", id);
+    live.attempt(1);
+    live.printed(b"first \x1b[31mline\x1b[0m\n");
+    let mut child = site
+        .command(&["logs", "--run", &id.to_string(), "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || out.next().unwrap().unwrap();
+    assert_eq!(next(), "first line");
+    // The same of one that still runs.
+    let (_, whole, _) = site.run(&["logs", "--run", &id.to_string()]);
+    assert!(whole.contains("OUTPUT\n  first line\n"), "{whole}");
+    live.printed(b"second line\n");
+    assert_eq!(next(), "second line");
+    live.attempt(2);
+    live.printed(b"once more\n");
+    assert_eq!(
+        (next().as_str(), next().as_str()),
+        ("--- 2 ---", "once more")
+    );
+    live.printed(b"the last\n");
+    site.sql("UPDATE oa.runs SET status = 'failed', error_message = 'no luck', finished_at = started_at + interval '75 seconds' WHERE task = 'long'");
+    assert_eq!(next(), "the last");
+    assert_eq!(next(), "--- 失败 1 分钟 15 秒: no luck");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -345,7 +387,7 @@ fn backups_and_quality_are_listed() {
     site.sql("UPDATE oa.backups SET check_error = 'a chunk is damaged', checked_at = now() WHERE id = md5('full0')");
     let (_, table, error) = site.run(&["backups"]);
     assert!(
-        table.contains("FAILED") && error.contains("a chunk is damaged"),
+        table.contains("失败") && error.contains("a chunk is damaged"),
         "{table}{error}"
     );
 }

@@ -24,12 +24,13 @@ fn the_api_keeps_to_its_document() {
         .query_one("SELECT id FROM oa.runs WHERE status = 'partial'", &[])
         .unwrap()
         .get(0);
-    // Whatever comes to mind, and then things that are there.
-    for known in [
-        String::new(),
-        format!(
-            "[parameters]\nid = \"{id}\"\nname = \"rongda-positions\"\ntask = \"rongda-positions\"\n"
-        ),
+    // Whatever comes to mind, every operation and every border of its parameters; and then things that are there, one after the other.
+    let there = format!(
+        "[parameters]\nid = \"{id}\"\nname = \"rongda-positions\"\ntask = \"rongda-positions\"\n"
+    );
+    for (known, phases, examples) in [
+        (String::new(), "examples,coverage,fuzzing", "5"),
+        (there, "fuzzing,stateful", "8"),
     ] {
         fs::write(site.dir.path().join("schemathesis.toml"), known).unwrap();
         let done = Command::new(&tool)
@@ -38,14 +39,8 @@ fn the_api_keeps_to_its_document() {
             .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
             // Ten wrong tokens close the door, for the other requests too; serving.rs tries it.
             .args(["--checks", "all", "--exclude-checks", "ignored_auth"])
-            .args([
-                "--max-examples",
-                "15",
-                "--seed",
-                "7",
-                "--generation-database",
-                "none",
-            ])
+            .args(["--phases", phases, "--max-examples", examples])
+            .args(["--seed", "7", "--generation-database", "none"])
             .args(["--workers", "1", "--request-timeout", "20", "--no-color"])
             .current_dir(site.dir.path())
             .output()

@@ -8,7 +8,7 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{Site, TOKEN};
 
@@ -49,6 +49,7 @@ fn in_the_browser(site: &Site, how: &str) {
         .arg(chromium)
         .arg(how)
         .arg(serving.pid().to_string())
+        .arg(site.dir.path().join("go-on"))
         .output();
     let _ = fs::remove_file(&script);
     let done = done.unwrap();
@@ -65,7 +66,34 @@ const BACKUP: &str = "[report]\nstatus_page = true\n[backup]\nrepository = \"/va
 
 #[test]
 fn a_person_finds_everything_on_the_page() {
-    in_the_browser(&Site::with_token(BACKUP), "friendly");
+    let site = Site::with_token(BACKUP);
+    // A program that prints now and then, until its file is gone.
+    let go_on = site.dir.path().join("go-on");
+    fs::write(&go_on, "").unwrap();
+    let script = "n=0; while [ -e \"$0\" ]; do n=$((n+1)); echo \"page $n of a long list\"; sleep 0.2; done; echo done";
+    let mut watched = Command::new(oa_testkit::program("oa-crawl"))
+        .arg("--config")
+        .arg(site.dir.path().join("oa.toml"))
+        .args([
+            "exec",
+            "--task",
+            "long-list",
+            "--title",
+            "长列表",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ])
+        .arg(&go_on)
+        .env("DATABASE_URL", site.server.url())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    in_the_browser(&site, "friendly");
+    let _ = fs::remove_file(&go_on);
+    assert!(watched.wait().unwrap().success());
 }
 
 #[test]

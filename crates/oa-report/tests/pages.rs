@@ -140,6 +140,51 @@ fn act(serving: &Serving, form: &str, fields: &str) -> Reply {
     )
 }
 
+/// What is held back because of its cause is not waiting to be sent; and a source that is not due yet is well.
+fn follows_from_something_else(site: &Site, serving: &Serving) {
+    site.sql(
+        "UPDATE oa.alerts SET follows = 'run_missed:rdqh-indicators', settled_at = NULL, silenced_by = NULL WHERE fingerprint = 'run_failed:jiaoyikecha-positions' AND kind = 'problem';
+         DELETE FROM oa.deliveries d USING oa.alerts a WHERE a.id = d.alert_id AND a.follows IS NOT NULL;
+         INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at, collects) VALUES ('new-one', 'oa-crawl', '新来源', '0 15 * * 1-5', now() + interval '10 days', true)",
+    );
+    let page = serving.get("/admin/alerts?lang=zh").text();
+    for part in ["不单独发送", "由此引起：", "容大期货-技术指标"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    assert!(!page.contains("待发"), "{page}");
+    let alerts = serving.get("/api/v1/alerts").json();
+    let of = |i: &serde_json::Value| i["fingerprint"] == "run_failed:jiaoyikecha-positions";
+    let held = alerts["alerts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|a| of(a))
+        .unwrap();
+    assert_eq!(held["follows"], "run_missed:rdqh-indicators");
+    assert!(
+        held["follows_title"]
+            .as_str()
+            .unwrap()
+            .contains("容大期货-技术指标")
+    );
+    let (_, health, _) = site.run(&["health", "--task", "new-one", "--format", "json"]);
+    let health: serde_json::Value = serde_json::from_str(&health).unwrap();
+    assert_eq!(
+        (&health["state"], &health["severity"]),
+        (&json!("unknown"), &json!("healthy"))
+    );
+    assert!(
+        health["why_shown"]
+            .as_str()
+            .unwrap()
+            .starts_with("首次运行：")
+    );
+    site.sql("UPDATE oa.tasks SET next_due_at = now() - interval '1 day' WHERE name = 'new-one'");
+    let (_, health, _) = site.run(&["health", "--task", "new-one"]);
+    assert!(health.contains("从未运行"), "{health}");
+    site.sql("DELETE FROM oa.tasks WHERE name = 'new-one'");
+}
+
 #[test]
 fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     let site = Site::with_token(
@@ -253,6 +298,7 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
         json!({"silences": []})
     );
     assert_eq!(silent(), json!(false));
+    follows_from_something_else(&site, &serving);
     // Acknowledged, and taken back.
     let of = "subject=run_failed%3Ajiaoyikecha-positions";
     let by = |client: &mut postgres::Client| -> Option<String> {

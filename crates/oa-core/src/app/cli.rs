@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use crate::app::config::{Config, ConfigError};
 use crate::app::exit;
 use crate::app::logging::{self, LogFormat};
+use crate::app::words;
 use crate::base::secrets;
 use crate::journal::{DbUnavailable, JournalError};
 
@@ -53,6 +54,7 @@ impl GlobalArgs {
         let config = Config::load(self.config.as_deref())?;
         // Before anything is printed, stored or sent.
         config.remember_secrets();
+        words::speak(config.locale);
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }

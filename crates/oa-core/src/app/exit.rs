@@ -23,6 +23,8 @@ Exit codes:
   0   done
   1   the work failed
   2   wrong usage
+  10  oa-report --fail-on found a warning, or a day that is not complete
+  20  oa-report --fail-on found something critical
   75  PostgreSQL could not be reached (what was collected is in the local spool)
   77  refused: permission, lock, or missing confirmation
   78  configuration or schema version does not fit";

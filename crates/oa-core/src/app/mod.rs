@@ -10,6 +10,7 @@ pub mod output;
 pub mod progress;
 mod settings;
 pub mod sibling;
+pub mod words;
 pub mod work;
 
 pub use flush::flush_now;

@@ -9,6 +9,7 @@ use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, Widt
 use serde_json::{Map, Value};
 
 use crate::app::config::Locale;
+use crate::app::words;
 use crate::base::secrets::redact_json;
 use crate::base::text::printable;
 
@@ -62,14 +63,16 @@ pub fn terminal_width() -> Option<usize> {
 
 /// A column that folds has at least so many cells.
 const FOLDED: u16 = 22;
+/// And never fewer than so many, with its padding.
+const NARROWEST: u16 = 8;
 /// One cell before and one behind each column.
 const PADDING: u16 = 2;
 
 /// Without it a Chinese Excel reads GBK.
 pub const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The columns that say how something is.
-const STATES: [&str; 9] = [
+/// The columns that say how something is. Their words are in the language of people in tables.
+const STATES: [&str; 10] = [
     "state",
     "state_shown",
     "status",
@@ -78,8 +81,11 @@ const STATES: [&str; 9] = [
     "severity",
     "outcome",
     "checked",
+    "result",
     "ok",
 ];
+/// The same, without a colour.
+const KIND: &str = "kind";
 
 /// The colour of a state, by the word under which it is stored.
 fn colour(word: &str) -> Option<Color> {
@@ -90,7 +96,8 @@ fn colour(word: &str) -> Option<Color> {
             Some(Color::Yellow)
         }
         "critical" | "failed" | "FAILED" | "timeout" | "abandoned" | "error" | "missing"
-        | "unfetchable" | "damaged" => Some(Color::Red),
+        | "unfetchable" | "damaged" | "broken" | "wrong" | "WRONG" | "misconfigured"
+        | "refused" | "given up" => Some(Color::Red),
         "running" | "retrying" => Some(Color::Cyan),
         _ => None,
     }
@@ -214,6 +221,20 @@ impl Listing {
             .collect()
     }
 
+    /// The same for people.
+    fn shown(&self, row: &Map<String, Value>) -> Vec<String> {
+        let locale = words::locale();
+        let columns = self.columns.iter().zip(self.cells(row));
+        columns
+            .map(
+                |((key, _), cell)| match STATES.contains(&key.as_str()) || key == KIND {
+                    true => words::state(&cell, locale).to_owned(),
+                    false => cell,
+                },
+            )
+            .collect()
+    }
+
     fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let _ = writer.write_record(self.columns.iter().map(|(key, _)| key));
@@ -228,7 +249,7 @@ impl Listing {
         let markdown = format == Format::Markdown;
         let all: Vec<usize> = (0..self.columns.len()).collect();
         let mut table = new_table(markdown, screen);
-        table.set_header(self.columns.iter().map(|(_, heading)| heading));
+        table.set_header(self.columns.iter().map(|(_, name)| heading(name)));
         for row in &self.rows {
             table.add_row(self.row(row, &all, markdown, screen));
         }
@@ -257,7 +278,7 @@ impl Listing {
         markdown: bool,
         screen: Screen,
     ) -> Vec<Cell> {
-        let cells = self.cells(row);
+        let cells = self.shown(row);
         let one = |column: &usize| {
             let text = &cells[*column];
             if markdown {
@@ -294,23 +315,94 @@ impl Listing {
         let mut text = print(
             beside
                 .iter()
-                .map(|column| Cell::new(&self.columns[*column].1))
+                .map(|column| Cell::new(heading(&self.columns[*column].1)))
                 .collect(),
         );
         for row in &self.rows {
             text.push_str(&print(self.row(row, &beside, false, screen)));
-            let cells = self.cells(row);
-            let rest: Vec<String> = below
-                .iter()
-                .filter(|column| !cells[**column].is_empty())
-                .map(|column| format!("{} {}", self.columns[*column].1, cells[*column]))
-                .collect();
-            if !rest.is_empty() {
-                text.push_str(&format!("     {}\n", rest.join("  ")));
-            }
+            let cells = self.shown(row);
+            let below = below.iter().filter(|column| !cells[**column].is_empty());
+            let below = below
+                .map(|column| format!("{} {}", heading(&self.columns[*column].1), cells[*column]));
+            text.push_str(&folded(below, usize::from(width)));
         }
         text
     }
+}
+
+/// One style for all programs.
+fn heading(name: &str) -> String {
+    name.to_uppercase()
+}
+
+/// What stands below a row, as many of them on a line as fit. What is longer than a line goes on in the next; a name or an address is
+/// not torn apart.
+fn folded(parts: impl Iterator<Item = String>, width: usize) -> String {
+    const INDENT: usize = 5;
+    // A wide character has room in it.
+    let room = width.saturating_sub(INDENT).max(2);
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        let fits = |line: &&mut String| wide(line) + 2 + wide(&part) <= room;
+        if let Some(line) = lines.last_mut().filter(fits) {
+            line.push_str("  ");
+            line.push_str(&part);
+            continue;
+        }
+        lines.push(String::new());
+        for word in part.split_inclusive(' ') {
+            let mut rest = word;
+            // A Chinese sentence has no spaces, and may end a line anywhere.
+            while !rest.is_empty() {
+                let Some(line) = lines.last_mut() else { break };
+                let left = room.saturating_sub(wide(line));
+                let torn = rest.chars().any(is_wide) && wide(rest.trim_end()) > room;
+                let most = if torn { left } else { usize::MAX };
+                if !torn && wide(rest.trim_end()) > left && !line.is_empty() {
+                    lines.push(String::new());
+                    continue;
+                }
+                let mut used = 0;
+                let end = rest.char_indices().find(|(_, c)| {
+                    used += 1 + usize::from(is_wide(*c));
+                    used > most
+                });
+                let (now, later) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+                line.push_str(now);
+                rest = later;
+                if !rest.is_empty() {
+                    lines.push(String::new());
+                }
+            }
+        }
+    }
+    lines
+        .iter()
+        .map(|line| format!("{:INDENT$}{}\n", "", line.trim_end()))
+        .collect()
+}
+
+/// Whether a terminal gives it two cells: what East Asia writes, and pictures.
+fn is_wide(c: char) -> bool {
+    const WIDE: [(u32, u32); 10] = [
+        (0x1100, 0x115f),
+        (0x2e80, 0xa4cf),
+        (0xac00, 0xd7a3),
+        (0xf900, 0xfaff),
+        (0xfe30, 0xfe6f),
+        (0xff00, 0xff60),
+        (0xffe0, 0xffe6),
+        (0x1f300, 0x1f64f),
+        (0x1f900, 0x1f9ff),
+        (0x20000, 0x3fffd),
+    ];
+    WIDE.iter()
+        .any(|(first, last)| (*first..=*last).contains(&(c as u32)))
+}
+
+/// How many cells it takes.
+fn wide(text: &str) -> usize {
+    text.chars().map(|c| 1 + usize::from(is_wide(c))).sum()
 }
 
 fn new_table(markdown: bool, screen: Screen) -> Table {
@@ -343,6 +435,13 @@ fn widths(columns: &[usize], natural: &[u16], width: u16) -> Vec<u16> {
         .iter()
         .map(|column| natural[*column].min(FOLDED) + PADDING)
         .collect();
+    // On a very narrow one even two columns give way.
+    while widths.iter().sum::<u16>() > width {
+        let Some(widest) = widths.iter_mut().max().filter(|w| **w > NARROWEST) else {
+            break;
+        };
+        *widest -= 1;
+    }
     let mut left = width.saturating_sub(widths.iter().sum());
     while left > 0 {
         let short = (0..widths.len())
@@ -432,8 +531,23 @@ mod tests {
             colour: false,
         };
         let text = listing.render_on(Format::Table, narrow);
-        assert!(text.contains("\n     ERROR 登录被拒绝"), "{text}");
+        assert!(text.contains("\n     ERROR\n     登录被拒绝"), "{text}");
         assert_eq!(text.matches("账号已过期").count(), 6, "{text}");
+        assert!(text.lines().all(|line| cells(line) <= 40), "{text}");
+        let parts = [
+            "RETRIES 0",
+            "RUN 01a21f8f-1340-7000-0000-5f1099b5b248",
+            "FOUND 没有空格的一个很长的句子也可以在任何地方换行",
+        ];
+        assert_eq!(
+            folded(parts.map(str::to_owned).into_iter(), 40),
+            "     RETRIES 0\n     RUN\n     01a21f8f-1340-7000-0000-5f1099b5b248\n     FOUND 没有空格的一个很长的句子也可\n     以在任何地方换行\n"
+        );
+        // Two columns that are too wide for it fold.
+        let mut two = Listing::new(&[("check", "CHECK"), ("detail", "DETAIL")]);
+        two.push(json!({"check": "a".repeat(30), "detail": "配置文件的位置".repeat(4)}));
+        let text = two.render_on(Format::Table, narrow);
+        assert!(text.lines().all(|line| cells(line) <= 40), "{text}");
         // A pipe takes any length, and one line a row.
         let piped = listing.render(Format::Table);
         assert_eq!(piped.lines().count(), 3, "{piped}");

@@ -8,20 +8,30 @@ use uuid::Uuid;
 
 use super::incidents::{self, Policy};
 use super::store::{StoreError, Times, insert_raw, process_of, update_task};
+use crate::base::text::printable_json;
 use crate::model::retry::ErrorKind;
 use crate::model::{Outcome, RawRecord, RunError, RunStart, Status};
 use crate::pg::{Prepared, Tx};
 
+/// What a run that was killed has left on this machine.
+#[derive(Debug, Default)]
+pub struct LeftByRun {
+    /// The answers that it had received.
+    pub raw: Vec<RawRecord>,
+    /// What its program had printed.
+    pub output: Option<String>,
+}
+
 /// Finds runs whose process is gone and marks them `abandoned`, with an alert each: runs of this machine whose process does not
 /// live, and runs of others whose lease is over. Call it after the spool was drained, with the runs that wait there all the same:
-/// their outcome is known. `raw` gives the answers that a run had received. Returns the runs.
+/// their outcome is known. `left` gives what a run has left on this machine. Returns the runs.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn mark_abandoned(
     client: &mut Client,
     waiting: &HashSet<Uuid>,
-    raw: impl Fn(Uuid) -> Vec<RawRecord>,
+    left: impl Fn(&RunStart) -> LeftByRun,
     policy: &Policy,
 ) -> Result<Vec<Uuid>, StoreError> {
     let rows = client.query(
@@ -61,11 +71,15 @@ pub fn mark_abandoned(
             other_day: false,
             clock_offset: Some(0.0),
         };
-        let id = start.id;
+        let (id, left) = (start.id, left(&start));
         let mut outcome = Outcome::bare(start, Status::Abandoned, row.get(15));
         outcome.error = Some(RunError::new(ErrorKind::Internal, message));
         outcome.next_due_at = row.get(14);
-        outcome.raw = raw(id);
+        outcome.raw = left.raw;
+        if let Some(output) = left.output {
+            let output = Value::String(output);
+            outcome.details.insert("output".to_owned(), output);
+        }
         if abandon(client, &outcome, row.get(16), policy)? {
             marked.push(id);
         }
@@ -81,11 +95,13 @@ fn abandon(
 ) -> Result<bool, StoreError> {
     let mut tx = client.transaction()?;
     let changed = tx.execute(
-        "UPDATE oa.runs SET status = 'abandoned', finished_at = now(), lease_until = NULL, error_kind = 'internal', error_message = $2
+        "UPDATE oa.runs SET status = 'abandoned', finished_at = now(), lease_until = NULL, error_kind = 'internal', error_message = $2,
+                details = details || $3
          WHERE id = $1 AND finished_at IS NULL",
         &[
             &outcome.start.id,
             &outcome.error.as_ref().map(|e| e.message.as_str()),
+            &printable_json(&Value::Object(outcome.details.clone())),
         ],
     )?;
     if changed == 0 {

@@ -15,6 +15,7 @@ mod error;
 pub mod history;
 pub mod incidents;
 mod kept;
+pub mod live_output;
 pub mod raw_index;
 pub(crate) mod recorder;
 pub mod requests;

@@ -22,11 +22,12 @@ use uuid::Uuid;
 
 pub(crate) use unstarted::store_unstarted;
 
+use super::abandoned::LeftByRun;
 use super::error::{DbUnavailable, JournalError};
 use super::kept::Kept;
-use super::raw_index;
 use super::store::{self, Lease, StoreError, TaskState, WriteCounts};
 use super::{Run, abandoned};
+use super::{live_output, raw_index};
 use crate::base::failpoint;
 use crate::base::state_dir::StateDir;
 use crate::base::supervise::{self, Owner, ProcessId};
@@ -178,8 +179,8 @@ impl Recorder {
         self.resolve_over(&mut client, &drained);
         // While another process drains, the outcome of a run that looks abandoned may be on its way.
         if !drained.busy {
-            let raw = |run| raw_index::read(&self.state, run);
-            match abandoned::mark_abandoned(&mut client, &waiting, raw, &self.policy) {
+            let left = |start: &RunStart| self.left_by(start);
+            match abandoned::mark_abandoned(&mut client, &waiting, left, &self.policy) {
                 Ok(marked) => self.marked_abandoned(&marked),
                 Err(e) if e.meaning() == Meaning::Unreachable => {
                     return Err(DbUnavailable::Drain(e.to_string()));
@@ -216,6 +217,14 @@ impl Recorder {
 
     fn session(&self) -> Result<Session, DbUnavailable> {
         self.connect().map(|(client, _)| Session::new(client))
+    }
+
+    fn left_by(&self, start: &RunStart) -> LeftByRun {
+        let printed = live_output::read(self.state.path(), &start.task, start.id);
+        LeftByRun {
+            raw: raw_index::read(&self.state, start.id),
+            output: printed.map(|p| p.text).filter(|text| !text.is_empty()),
+        }
     }
 
     fn marked_abandoned(&self, runs: &[Uuid]) {

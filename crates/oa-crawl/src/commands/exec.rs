@@ -8,9 +8,10 @@ use clap::Args as ClapArgs;
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::output::Format;
-use oa_core::base::supervise::{self, Owner, StopSignal};
+use oa_core::base::supervise::{self, Owner, Progress, StopSignal};
 use oa_core::journal::attempts::{Failed, longest};
 use oa_core::journal::due::{Scheduled, Times, register};
+use oa_core::journal::live_output::LiveOutput;
 use oa_core::journal::{Recorder, Run};
 use oa_core::model::retry::{ErrorKind, Policy};
 use oa_core::model::run::{Outcome, RunStart};
@@ -100,6 +101,7 @@ pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
         programs: Programs::default(),
         last: AttemptOutput::default(),
         earlier: VecDeque::new(),
+        live: None,
         leftovers: Vec::new(),
     };
     // What the program prints says more, where it prints anything.
@@ -120,6 +122,8 @@ struct ProgramRun<'a> {
     last: AttemptOutput,
     /// The output of attempts before it.
     earlier: VecDeque<Value>,
+    /// What it prints, for who looks on.
+    live: Option<LiveOutput>,
     /// What an earlier run had left behind and was ended.
     leftovers: Vec<String>,
 }
@@ -133,7 +137,9 @@ impl Task for ProgramRun<'_> {
         self.leftovers = run.leftovers().to_vec();
         let environment = Environment::of(self.config, &self.start.task)
             .map_err(|e| NotReady::misconfigured(ErrorKind::Auth, e.to_string()))?;
-        let state_dir = self.recorder.state().path();
+        let state = self.recorder.state();
+        self.live = Some(LiveOutput::create(state, &self.start.task, self.start.id));
+        let state_dir = state.path();
         self.programs = Programs {
             owner: Some(Owner::new(&self.start.task, self.start.id, state_dir)),
             environment,
@@ -150,8 +156,13 @@ impl Task for ProgramRun<'_> {
         }
         progress::say(&self.start.task, format!("attempt {number}"));
         let (start, stop) = (self.start, self.stop);
+        let mut live = self.live.as_mut();
+        if let Some(live) = &mut live {
+            live.attempt(number);
+        }
+        let live = live.map(|l| l as &mut dyn Progress);
         self.program
-            .attempt(start, number, &self.programs, stop, &mut self.last)
+            .attempt(start, number, &self.programs, stop, live, &mut self.last)
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

@@ -60,7 +60,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         }));
     }
     for one in sources.broken() {
-        listing.push(json!({ "task": one.task, "title": "broken", "error": one.reason }));
+        listing.push(
+            json!({ "task": one.task, "title": "broken", "state": "broken", "error": one.reason }),
+        );
     }
     listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(log_broken(&sources, exit::OK))

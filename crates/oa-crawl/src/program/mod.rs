@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use oa_core::app::config::Locale;
 use oa_core::app::output::human_duration;
 use oa_core::base::secrets::redact;
-use oa_core::base::supervise::{Ended, Finished, Launch, StopSignal, readable};
+use oa_core::base::supervise::{Ended, Finished, Launch, Progress, StopSignal, readable};
 use oa_core::model::retry::{ErrorKind, Policy};
 use oa_core::model::run::{RunError, RunStart};
 use oa_core::pg;
@@ -157,12 +157,13 @@ impl Program {
 
     /// Runs it once, until it ends or its time is up. The program finds task, run and attempt in its environment
     /// (`OA_TASK`, `OA_RUN_ID`, `OA_ATTEMPT`).
-    pub(crate) fn attempt(
+    pub(crate) fn attempt<'a>(
         &self,
         start: &RunStart,
         attempt: u32,
-        programs: &Programs,
+        programs: &'a Programs,
         stop: StopSignal,
+        progress: Option<&'a mut dyn Progress>,
         left: &mut AttemptOutput,
     ) -> Result<(), Failed> {
         let (Some(program), arguments) = (self.command.first(), self.command.get(1..)) else {
@@ -171,6 +172,10 @@ impl Program {
         let before = self.result_file.as_deref().and_then(modified);
         let started = Instant::now();
         let mut command = Command::new(program);
+        // A pipe makes Python keep back what it prints; who follows the run, or ends it, would not see it.
+        if std::env::var_os("PYTHONUNBUFFERED").is_none() {
+            command.env("PYTHONUNBUFFERED", "1");
+        }
         programs.environment.give_to(&mut command);
         command
             .args(arguments.unwrap_or_default())
@@ -183,6 +188,7 @@ impl Program {
             keep: KEPT,
             keep_errors: KEPT,
             owner: programs.owner.as_ref(),
+            progress,
             ..Launch::new(self.policy.timeout)
         };
         let done = launch.run(&mut command).map_err(|e| self.not_started(&e))?;

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let mut client = Target::new(config)?.connect()?;
     let mut listing = Listing::new(&[
         ("run_id", "RUN"),
-        ("started_at", "STARTED (UTC)"),
+        ("started", "STARTED"),
         ("state", "STATE"),
         ("schema", "SCHEMA"),
         ("tables", "TABLES"),
@@ -36,7 +36,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     for (folder, record) in folder::runs(&state)? {
         listing.push(json!({
             "run_id": record.run_id,
-            "started_at": record.started_at.format("%Y-%m-%d %H:%M:%S").to_string(),
+            "started_at": record.started_at,
+            "started": record.started_at.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S %Z").to_string(),
             "state": match record.stage {
                 Stage::Swapping => "unknown until the next run",
                 Stage::Done => "in place",

@@ -22,7 +22,7 @@ use crate::app::guard::Caller;
 use crate::app::params::{Params, Refused};
 use crate::app::request::{Request, read_body};
 use crate::app::routes::Operation;
-use crate::queries::days::{LONGEST, MOST, Summary, TWO_WEEKS};
+use crate::queries::days::{LONGEST, MOST, SourceDay, TWO_WEEKS};
 use crate::snapshot::HealthAnswer;
 use crate::{PROGRAM, queries};
 
@@ -125,7 +125,7 @@ async fn days(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
     }
     let (config, task) = (Arc::clone(&app.config), params.text("task"));
     let tasks: Vec<String> = task.iter().cloned().collect();
-    let (known, days) = app
+    let (known, count, text) = app
         .ask(move |tx| {
             let known = tx
                 .query_one(
@@ -133,24 +133,35 @@ async fn days(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
                     &[&tasks],
                 )?
                 .get::<_, bool>(0);
+            // Written as they come.
+            let (mut text, mut count) = (Vec::new(), 0);
+            let each = |day: &SourceDay| {
+                if count > 0 {
+                    text.push(b',');
+                }
+                count += 1;
+                // A vector takes everything, and these have no keys that JSON could not hold.
+                let _ = serde_json::to_writer(&mut text, day);
+            };
             let span = (from, to);
-            Ok((known, queries::days::between(tx, &config, &tasks, span, MOST + 1)?))
+            let summary = queries::days::each_between(tx, &config, &tasks, span, MOST + 1, each)?;
+            let days = Vec::new();
+            let whole = serde_json::to_vec(&DaysAnswer { from, to, summary, days }).unwrap_or_default();
+            let begin = whole.strip_suffix(b"]}").unwrap_or_default();
+            text.splice(0..0, begin.iter().copied());
+            text.extend_from_slice(b"]}");
+            Ok((known, count, text))
         })
         .await?;
     if let (false, Some(task)) = (known, &task) {
         return Err(no_task(task));
     }
-    if days.len() as i64 > MOST {
+    if count > MOST {
         return Err(wrong(format!(
             "there are more than {MOST} days of sources; ask for fewer days, or one task"
         )));
     }
-    Ok(Answer::json(&DaysAnswer {
-        from,
-        to,
-        summary: Summary::of(&days),
-        days,
-    }))
+    Ok(Answer::json_bytes(text.into()))
 }
 
 async fn backup_status(app: &Arc<App>) -> Result<Answer, Answer> {
@@ -168,7 +179,16 @@ async fn backup_status(app: &Arc<App>) -> Result<Answer, Answer> {
 
 async fn run(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
     let id = params.required_uuid("id")?;
-    let run = app.ask(move |tx| queries::run::detail(tx, id)).await?;
+    let state_dir = app.config.state_dir.clone();
+    let run = app
+        .ask(move |tx| {
+            let mut run = queries::run::detail(tx, id)?;
+            if let Some(run) = &mut run {
+                queries::kept::add_live_output(&state_dir, run);
+            }
+            Ok(run)
+        })
+        .await?;
     run.map(|run| Answer::json(&run))
         .ok_or_else(|| Answer::missing(format!("there is no run {id}")))
 }

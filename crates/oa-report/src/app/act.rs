@@ -60,7 +60,10 @@ impl App {
         })
         .await;
         match written {
-            Ok(Ok(written)) => Ok(written),
+            Ok(Ok(written)) => {
+                self.kept_pages.clear();
+                Ok(written)
+            }
             Ok(Err(reason)) => Err(Answer::problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("could not be recorded: {reason}"),

@@ -14,7 +14,7 @@ use oa_core::pg::ConnectError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::digest::short_hash;
+use crate::digest::change_tag;
 use crate::pool::QueryError;
 use crate::snapshot::LatestSnapshot;
 
@@ -38,6 +38,8 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// What the `ETag` is made of, when that is not the whole body.
     pub(crate) tag: Option<String>,
+    /// The body as it is sent to whoever takes gzip.
+    packed: Option<Bytes>,
 }
 
 /// `application/problem+json` (RFC 9457).
@@ -72,6 +74,7 @@ impl Answer {
             cache: CachePolicy::Revalidate,
             headers: Vec::new(),
             tag: None,
+            packed: None,
         }
     }
 
@@ -92,7 +95,7 @@ impl Answer {
 
     pub(crate) fn page(page: Markup) -> Self {
         let text = page.into_string();
-        let tag = short_hash(without_its_time(&text).as_bytes());
+        let tag = change_tag(without_its_time(&text).as_bytes());
         Self {
             tag: Some(tag),
             ..Self::new("text/html; charset=utf-8", text)
@@ -172,6 +175,22 @@ impl Answer {
         self
     }
 
+    /// Packs it now; whether there is anything to gain by that.
+    pub(crate) fn pack(&mut self) -> bool {
+        if self.body.len() >= WORTH_PACKING && self.packed.is_none() {
+            self.packed = pack(&self.body);
+        }
+        self.packed.is_some()
+    }
+
+    /// The same for whoever takes gzip, without the whole body.
+    pub(crate) fn packed_alone(&self) -> Self {
+        Self {
+            body: Bytes::new(),
+            ..self.clone()
+        }
+    }
+
     /// As HTTP. `if_none_match` is the request's header: the same answer is not sent again, nor the headers that came with it.
     pub(crate) fn into_response(
         mut self,
@@ -214,12 +233,14 @@ impl Answer {
         headers
             .entry("cross-origin-resource-policy")
             .or_insert(put("same-origin"));
-        if !self.body.is_empty() {
+        let packed = self.packed.take().filter(|_| gzip);
+        if !self.body.is_empty() || packed.is_some() {
             headers.insert(header::CONTENT_TYPE, put(self.content_type));
         }
-        let packs =
-            gzip && self.body.len() >= WORTH_PACKING && !self.content_type.starts_with("image/p");
-        if let Some(packed) = packs.then(|| pack(&self.body)).flatten() {
+        let packs = || {
+            gzip && self.body.len() >= WORTH_PACKING && !self.content_type.starts_with("image/p")
+        };
+        if let Some(packed) = packed.or_else(|| packs().then(|| pack(&self.body)).flatten()) {
             headers.insert(header::CONTENT_ENCODING, put("gzip"));
             self.body = packed;
         }
@@ -233,7 +254,7 @@ impl Answer {
         if self.cache != CachePolicy::Revalidate || self.status != StatusCode::OK {
             return None;
         }
-        let tag = self.tag.take().unwrap_or_else(|| short_hash(&self.body));
+        let tag = self.tag.take().unwrap_or_else(|| change_tag(&self.body));
         Some(format!("W/\"{tag}\""))
     }
 }

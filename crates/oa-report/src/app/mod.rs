@@ -3,6 +3,7 @@
 mod act;
 pub(crate) mod answer;
 pub(crate) mod guard;
+pub(crate) mod kept_pages;
 pub(crate) mod params;
 pub(crate) mod request;
 pub(crate) mod routes;
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 pub(crate) use self::act::LONGEST_NOTE;
 use self::answer::Answer;
 use self::guard::{Guard, lasting_key, random_key};
+use self::kept_pages::KeptPages;
 use crate::pool::Pool;
 use crate::queries::overview::Overview;
 use crate::queries::totals::Total;
@@ -38,6 +40,7 @@ pub(crate) struct App {
     pub(crate) calendar: Calendar,
     pub(crate) snapshots: SnapshotFeed,
     pub(crate) guard: Guard,
+    pub(crate) kept_pages: KeptPages,
     pub(crate) started_at: DateTime<Utc>,
     pool: Arc<Pool>,
     questions: Arc<Semaphore>,
@@ -66,6 +69,7 @@ impl App {
             config,
             calendar,
             snapshots,
+            kept_pages: KeptPages::default(),
             started_at: Utc::now(),
             pool,
             questions: Arc::new(Semaphore::new(MOST_QUESTIONS)),
@@ -110,6 +114,12 @@ impl App {
             )
             .with(header::RETRY_AFTER, "5")),
         }
+    }
+
+    /// Whoever did something sees it at once.
+    pub(crate) async fn changed(&self) {
+        self.snapshots.refreshed().await;
+        self.kept_pages.clear();
     }
 
     pub(crate) fn last_overview(&self) -> Option<Arc<Overview>> {

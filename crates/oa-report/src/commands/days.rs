@@ -294,7 +294,10 @@ fn in_words(lang: Lang, hole: &Hole) -> String {
         lang.day_state(&hole.state)
     );
     if let Some(reason) = &hole.reason {
-        text.push_str(&format!("  {}", cut(&printable(reason), 160)));
+        text.push_str(&format!(
+            "  {}",
+            cut(&printable(lang.slot_reason(reason)), 160)
+        ));
     }
     if let Some(fill) = &hole.fill {
         text.push_str(&format!("\n    {}", printable(fill)));

@@ -53,9 +53,14 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let faults = watch::faults(&watches, !tasks.is_empty());
     tasks.sort_by_key(|t| std::cmp::Reverse(t.severity));
     // A program that reads CSV takes the words of the API, and times that do not depend on when it reads them.
-    let (state, last, next) = match args.format {
-        Format::Csv | Format::CsvExcel => ("state", "last_success_local", "next_due_local"),
-        _ => ("state_shown", "last_success_ago", "next_due_in"),
+    let (state, last, next, why) = match args.format {
+        Format::Csv | Format::CsvExcel => ("state", "last_success_local", "next_due_local", "why"),
+        _ => (
+            "state_shown",
+            "last_success_ago",
+            "next_due_in",
+            "why_shown",
+        ),
     };
     let mut listing = Listing::new(&[
         (state, "STATE"),
@@ -66,7 +71,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ("success_rate", "%"),
         (last, "LAST SUCCESS"),
         (next, "NEXT DUE"),
-        ("why", "WHY"),
+        (why, "WHY"),
     ]);
     for task in &tasks {
         listing.push(row(task, config));
@@ -102,6 +107,11 @@ fn row(task: &TaskHealth, config: &Config) -> Value {
     row["last_success_ago"] = json!(task.last_success.map(|at| lang.ago(now - at)));
     row["next_due_in"] = json!(task.next_due.map(|at| lang.ago(now - at)));
     row["why"] = json!(reasons.join(", "));
+    let shown: Vec<String> = task.reasons.iter().map(|r| lang.reason(*r, task)).collect();
+    row["why_shown"] = json!(match (shown.is_empty(), task.awaited_until()) {
+        (true, Some(due)) => lang.first_due(due.with_timezone(&config.timezone), now),
+        _ => shown.join(lang.say("；", "; ")),
+    });
     row
 }
 

@@ -16,26 +16,28 @@ use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::follow_run;
 use super::{known_task, local, no_task, task_names};
 use crate::lang::Lang;
+use crate::queries::kept;
 use crate::queries::logs::{Entry, Filter, MOST, by_id, page, statuses};
 use crate::queries::run::{RunDetail, detail};
 use crate::{pool, when};
 
 /// How often the run log is looked at while it is followed.
-const POLL: Duration = Duration::from_secs(1);
+pub(super) const POLL: Duration = Duration::from_secs(1);
 
 /// The run log, newest first
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A TIME is 2h (ago), today, yesterday, 2025-12-01 or \"2025-12-01 09:30\", in the configured time zone.\n\nExamples:\n  oa-report logs --status not-ok --since yesterday\n  oa-report logs --status '!success' --since 2025-12-01 --until 2025-12-01\n  oa-report logs --task zhihui-reports --limit 200 --format csv\n  oa-report logs --follow --status failed --format json"
+    after_help = "A TIME is 2h (ago), today, yesterday, 2025-12-01 or \"2025-12-01 09:30\", in the configured time zone.\n\nExamples:\n  oa-report logs --status not-ok --since yesterday\n  oa-report logs --status '!success' --since 2025-12-01 --until 2025-12-01\n  oa-report logs --task zhihui-reports --limit 200 --format csv\n  oa-report logs --follow --status failed --format json\n  oa-report logs --run ID --follow"
 )]
 pub(crate) struct Args {
     /// Show only runs of this task
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
     /// Show this run in full: its cause, its attempts and the output of its program
-    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "status", "since", "until", "follow"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "status", "since", "until"])]
     run: Option<Uuid>,
     /// Show only runs with these statuses, with commas between; !success for all others, not-ok for all that ended and were no success
     #[arg(long, value_name = "STATUS")]
@@ -49,7 +51,7 @@ pub(crate) struct Args {
     /// Show at most this many; with --follow, this many to begin with
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: u32,
-    /// Keep printing runs as they end
+    /// Keep printing runs as they end; with --run, what its program prints, until it ends
     #[arg(long, conflicts_with = "until")]
     pub(crate) follow: bool,
     /// Output format
@@ -59,6 +61,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, config: &Config) -> Result<u8, Failure> {
     if let Some(id) = args.run {
+        if args.follow {
+            return follow_run::follow(config, id, args.format);
+        }
         return print_one(config, id, args.format);
     }
     let usage = |e: String| Failure::new(exit::USAGE, anyhow!("--{e}"));
@@ -102,15 +107,16 @@ pub(crate) fn run(args: Args, config: &Config) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-fn unreadable(error: &postgres::Error) -> anyhow::Error {
+pub(super) fn unreadable(error: &postgres::Error) -> anyhow::Error {
     anyhow!("could not read the run log: {}", describe(error))
 }
 
-fn print_one(config: &Config, id: Uuid, format: Format) -> Result<u8, Failure> {
+pub(super) fn print_one(config: &Config, id: Uuid, format: Format) -> Result<u8, Failure> {
     let mut client = pool::connect_read_only(config)?;
-    let Some(run) = detail(&mut client, id).map_err(|e| unreadable(&e))? else {
+    let Some(mut run) = detail(&mut client, id).map_err(|e| unreadable(&e))? else {
         return Err(anyhow!("there is no run {id}; oa-report logs lists them").into());
     };
+    kept::add_live_output(&config.state_dir, &mut run);
     let text = match format {
         Format::Json => format!("{}\n", json!(run)),
         _ => in_words(&run, config),

@@ -5,6 +5,7 @@ pub(crate) mod backups;
 pub(crate) mod daily;
 pub(crate) mod days;
 pub(crate) mod doctor;
+mod follow_run;
 pub(crate) mod health;
 pub(crate) mod html;
 pub(crate) mod logs;

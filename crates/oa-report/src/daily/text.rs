@@ -307,6 +307,7 @@ fn lacking(lack: &Lack, lang: Lang, zone: Tz) -> String {
         );
     }
     if let Some(reason) = &lack.reason {
+        let reason = lang.slot_reason(reason);
         text += &lang.say(
             format!("（{}）", excerpt(reason, 120)),
             format!(" ({})", excerpt(reason, 120)),

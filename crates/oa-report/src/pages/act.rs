@@ -254,7 +254,7 @@ pub(super) async fn answer(
         }
         _ => return Err(wrong("do")),
     }
-    app.snapshots.refreshed().await;
+    app.changed().await;
     let back = request.url(own_page(field("back")));
     Ok(Answer::redirect(StatusCode::SEE_OTHER, &back))
 }

@@ -136,6 +136,9 @@ fn table(frame: &Frame, alerts: &[AlertEntry]) -> Markup {
             return lang.say("静默", "silenced").to_owned();
         }
         let sent = a.deliveries.iter().filter(|d| d.state == "sent").count();
+        if a.follows.is_some() && a.deliveries.is_empty() {
+            return lang.say("不单独发送", "not by itself").to_owned();
+        }
         match (a.settled, a.deliveries.len()) {
             (true, 0) => lang.say("无渠道", "no channel").to_owned(),
             (false, 0) => lang.say("待发", "waiting").to_owned(),
@@ -165,6 +168,9 @@ fn table(frame: &Frame, alerts: &[AlertEntry]) -> Markup {
                         }
                         td data-label=(lang.say("送达", "Delivered")) {
                             (delivered(a))
+                            @if let Some(root) = a.follows_title.as_ref().filter(|_| a.deliveries.is_empty() && !a.silenced) {
+                                p.undelivered { (lang.say("由此引起：", "it follows from: ")) (root) }
+                            }
                             @for d in a.deliveries.iter().filter(|d| d.state != "sent" && (d.state == "failed" || d.error.is_some())) {
                                 p.undelivered {
                                     (layout::status_of(&d.channel, if d.state == "failed" { "error" } else { "warning" }))

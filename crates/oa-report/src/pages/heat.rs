@@ -233,7 +233,7 @@ fn of_hole(frame: &Frame, hole: &Hole) -> Markup {
                     @if hole.from == hole.to { (hole.from) }
                     @else { (lang.say(format!("{} 至 {}，{} 天", hole.from, hole.to, hole.days), format!("{} to {}, {} days", hole.from, hole.to, hole.days))) }
                 }
-                @if let Some(reason) = &hole.reason { p.error { (reason) } }
+                @if let Some(reason) = &hole.reason { p.error { (lang.slot_reason(reason)) } }
                 @if let Some(fill) = &hole.fill {
                     div.command { code { (fill) } " " button.copy type="button" data-copy=(fill) { (lang.say("复制", "Copy")) } (act::backfill(frame, &hole.task, &hole.from.to_string(), &hole.to.to_string())) }
                 }

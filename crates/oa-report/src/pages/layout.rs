@@ -164,11 +164,14 @@ impl Frame {
 }
 
 pub(crate) fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
-    page_with(frame, title, body, is_live(frame))
+    page_with(frame, title, body, is_live(frame).then_some(EACH))
 }
 
-/// The same; `live` is whether its middle is kept up to date, which is no good for long texts that somebody reads.
-pub(crate) fn page_with(frame: &Frame, title: &str, body: &Markup, live: bool) -> Markup {
+/// A page asks for news each so many seconds.
+const EACH: u8 = 15;
+
+/// The same; `live` is how often its middle is brought up to date: not at all is best for long texts that somebody reads.
+pub(crate) fn page_with(frame: &Frame, title: &str, body: &Markup, live: Option<u8>) -> Markup {
     let lang = frame.lang;
     html! {
         (DOCTYPE)
@@ -202,7 +205,7 @@ pub(crate) fn page_with(frame: &Frame, title: &str, body: &Markup, live: bool) -
                     }
                 }
                 @if !frame.is_bare() { (stale(frame)) }
-                main #content tabindex="-1" data-live[live] data-made=(frame.clock.now.timestamp_millis()) data-zone=(frame.clock.zone.name()) { (body) }
+                main #content tabindex="-1" data-live[live.is_some()] data-each=(live.unwrap_or(EACH)) data-made=(frame.clock.now.timestamp_millis()) data-zone=(frame.clock.zone.name()) { (body) }
                 footer {
                     div.inner {
                         span { (lang.say("时区", "Zone")) " " (frame.clock.zone.name()) }

@@ -106,7 +106,7 @@ async fn open(
         }
         Err(_) => return Err(Answer::own_mistake()),
     };
-    app.snapshots.refreshed().await;
+    app.changed().await;
     let (status, text) = outcome(app, lang, &link, &acted);
     Ok(shell(request, status, &said(lang, text)))
 }

@@ -32,6 +32,7 @@ use self::layout::Frame;
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::guard::Caller;
+use crate::app::kept_pages;
 use crate::app::params::Params;
 use crate::app::request::Request;
 use crate::app::routes::Page;
@@ -60,6 +61,16 @@ pub(crate) async fn answer(
         Page::Failure => return files::failure(app, params).await,
         _ => {}
     }
+    // A run under way says more each second.
+    let kept = (page != Page::Run).then(|| kept_pages::key(request, caller));
+    let kept = kept.flatten();
+    if let Some(key) = kept
+        .as_ref()
+        .filter(|_| kept_pages::is_asked_again(request))
+        && let Some(answer) = app.kept_pages.get(key)
+    {
+        return Ok(answer);
+    }
     let latest = app.snapshots.latest().await;
     let frame = Frame::new(app, request, page, caller, &latest);
     let rendered = match page {
@@ -78,7 +89,7 @@ pub(crate) async fn answer(
         Err(problem) => as_page(&frame, problem),
     };
     // What is chosen once holds for the other pages; it tells nobody anything.
-    Ok(match request.value("lang").and_then(Lang::from_code) {
+    let mut answer = match request.value("lang").and_then(Lang::from_code) {
         Some(lang) => answer.with(
             header::SET_COOKIE,
             &format!(
@@ -88,7 +99,12 @@ pub(crate) async fn answer(
             ),
         ),
         None => answer,
-    })
+    };
+    let is_new = answer.status == StatusCode::OK && !latest.is_stale();
+    if let Some(key) = kept.filter(|_| is_new) {
+        app.kept_pages.put(key, &mut answer);
+    }
+    Ok(answer)
 }
 
 /// The login page in the place of one that needs a token.

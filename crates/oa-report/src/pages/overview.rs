@@ -370,8 +370,9 @@ fn source(frame: &Frame, t: &TaskHealth, runs: &[RecentRun]) -> Markup {
                 @else if let Some(late) = t.late_seconds { span.status.bad { (lang.say(format!("已晚 {}", lang.short(late as f64)), format!("{} late", lang.short(late as f64)))) } }
                 @else { (frame.clock.relative_or(t.next_due, "–")) }
             }
-            td.state data-label=(lang.say("状态", "State")) {
-                @if t.severity == Health::Healthy { span.faint { (lang.state(t.state)) } }
+            td.state.calm[t.severity == Health::Healthy && t.awaited_until().is_none()] data-label=(lang.say("状态", "State")) {
+                @if let Some(due) = t.awaited_until() { span.faint { (lang.first_due(due.with_timezone(&frame.clock.zone), frame.clock.now)) } }
+                @else if t.severity == Health::Healthy { span.faint { (lang.state(t.state)) } }
                 @else {
                     span class={ "status " (layout::tone(t.severity.as_str())) } { (lang.state(t.state)) }
                     @if !reasons.is_empty() { span.reason { (reasons.join(lang.say("；", "; "))) } }

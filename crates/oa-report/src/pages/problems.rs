@@ -111,6 +111,14 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
         .chain(holes)
         .chain(backups);
     let mut all: Vec<Problem<'_>> = all.collect();
-    all.sort_by_key(|p| (p.is_acknowledged(), std::cmp::Reverse(p.severity)));
+    // What follows from something else goes with it.
+    let follows = |p: &Problem<'_>| matches!(p.item, Item::Incident(t) if t.follows.is_some());
+    all.sort_by_key(|p| {
+        (
+            p.is_acknowledged(),
+            std::cmp::Reverse(p.severity),
+            follows(p),
+        )
+    });
     all
 }

@@ -20,6 +20,8 @@ use crate::queries::run::{RunDetail, RunQuality};
 
 /// Lines of an output that are seen at once; those before them are folded away.
 const SEEN: usize = 40;
+/// A run under way asks for news each so many seconds.
+const FOLLOWED: u8 = 3;
 /// What has a place of its own on the page.
 const SHOWN: [&str; 7] = [
     "output",
@@ -46,7 +48,8 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
     let found = app
         .ask(move |tx| {
             let run = queries::run::detail(tx, id)?;
-            Ok(run.map(|run| {
+            Ok(run.map(|mut run| {
+                kept::add_live_output(&state_dir, &mut run);
                 let here = |sha256: &str| kept::has_answer(&state_dir, sha256);
                 let entry = &run.run;
                 let (from, until) = (entry.start_time, entry.end_time);
@@ -72,9 +75,9 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
         )
     })?;
     let title = format!("{} · {}", run.title, lang.status(&run.run.status));
-    let is_under_way = run.run.end_time.is_none();
+    let live = run.run.end_time.is_none().then_some(FOLLOWED);
     let body = body(frame, &run, &kept);
-    Ok(layout::page_with(frame, &title, &body, is_under_way))
+    Ok(layout::page_with(frame, &title, &body, live))
 }
 
 fn body(frame: &Frame, run: &RunDetail, kept: &Kept) -> Markup {
@@ -235,10 +238,13 @@ pub(super) fn output(frame: &Frame, run: &RunDetail) -> Markup {
     let Some(output) = run.details["output"].as_str() else {
         return html! {};
     };
+    let under_way = run.run.end_time.is_none();
     html! {
         section.card aria-labelledby="output" {
-            h2 #output { (lang.say("程序输出", "Output of the program")) }
-            @if ansi::plain(output).trim().is_empty() { p.empty { (lang.say("没有输出", "It printed nothing")) } }
+            h2 #output { (lang.say("程序输出", "Output of the program")) @if under_way { " " span.faint { (lang.say("还在运行，随时更新", "it still runs; this keeps up with it")) } } }
+            @if ansi::plain(output).trim().is_empty() {
+                p.empty { (if under_way { lang.say("还没有输出", "It has printed nothing yet") } else { lang.say("没有输出", "It printed nothing") }) }
+            }
             @else { (printed(frame, "output-text", output)) }
         }
     }

@@ -125,7 +125,7 @@ fn table(frame: &Frame, days: &[&SourceDay]) -> Markup {
                         td.num data-label=(lang.say("应有 / 通常", "Announced / usual")) { (d.announced.or(d.usual).map_or_else(|| "–".to_owned(), |n| count(n.unsigned_abs()))) }
                         td { span.faint { (evidence(d.evidence.as_deref().unwrap_or_default())) } }
                         td.message {
-                            @if let Some(reason) = &d.reason { span.reason { (reason) } }
+                            @if let Some(reason) = &d.reason { span.reason { (lang.slot_reason(reason)) } }
                             @if d.fill.is_some() { (act::backfill(frame, &d.task, &d.day.to_string(), &d.day.to_string())) }
                         }
                     }

@@ -204,6 +204,7 @@ pub(crate) fn incident(frame: &Frame, incident: &Incident) -> Markup {
                             @if let Some(note) = incident.note.as_ref().filter(|n| !n.is_empty()) { (lang.say("：", ": ")) (note) }
                         }
                         @if incident.silenced { " · " (lang.say("静默中", "silenced")) }
+                        @if let Some(root) = root(frame, incident) { " · " (lang.say("由此引起：", "follows from: ")) (root) }
                     }
                 }
                 @if let Some(cause) = lines.first() { p { (cause) } }
@@ -234,6 +235,15 @@ pub(crate) fn incident(frame: &Frame, incident: &Incident) -> Markup {
             }
         }
     }
+}
+
+/// The title of the incident from which this one follows.
+fn root(frame: &Frame, incident: &Incident) -> Option<String> {
+    let fingerprint = incident.follows.as_ref()?;
+    let mut open = frame.snapshot()?.incidents.iter();
+    let root = open.find(|i| i.fingerprint == *fingerprint)?;
+    let text = alerts::words(&root.event, &frame.wording());
+    Some(plain_title(&text.title).to_owned())
 }
 
 /// A message's lines without its marks, and the one that says what to do.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use chrono_tz::Tz;
 use maud::{Markup, html};
 use oa_core::app::output::human_duration;
@@ -89,6 +89,21 @@ impl Lang {
             other => return other,
         };
         self.say(zh, en)
+    }
+
+    /// Why a slot was closed without a run; a site's own words stay as they are.
+    pub(crate) fn slot_reason(self, reason: &str) -> &str {
+        let zh = match reason {
+            "nothing started it" => "没有任何程序启动它",
+            "a later one of its day stands for it" => "同一天较晚的一次代替了它",
+            "its runs were killed three times" => "它的运行被强行结束三次",
+            "it was too long ago (catch_up_age)" => "时间太久，不再补（catch_up_age）",
+            "only the latest is made up for (catch_up)" => "只补最近一次（catch_up）",
+            "too many were missed (catch_up_limit)" => "错过太多，只补一部分（catch_up_limit）",
+            "the task is run no more: it was disabled or forgotten" => "任务已停用",
+            other => other,
+        };
+        self.say(zh, reason)
     }
 
     /// What is wrong with the watching itself, and what to do.
@@ -248,6 +263,34 @@ impl Lang {
         }
     }
 
+    /// When a task that has never run is due for the first time, in local time, seen from `now`.
+    pub(crate) fn first_due(self, at: DateTime<Tz>, now: DateTime<Utc>) -> String {
+        let days = at.date_naive() - now.with_timezone(&at.timezone()).date_naive();
+        let day = match days.num_days() {
+            0 => self.say("今天", "today").to_owned(),
+            1 => self.say("明天", "tomorrow").to_owned(),
+            2..=6 => self.say(
+                ["周一", "周二", "周三", "周四", "周五", "周六", "周日"],
+                [
+                    "Monday",
+                    "Tuesday",
+                    "Wednesday",
+                    "Thursday",
+                    "Friday",
+                    "Saturday",
+                    "Sunday",
+                ],
+            )[at.weekday().num_days_from_monday() as usize]
+                .to_owned(),
+            _ => at.format("%m-%d").to_string(),
+        };
+        let time = at.format("%H:%M");
+        self.say(
+            format!("首次运行：{day} {time}"),
+            format!("first due {day} {time}"),
+        )
+    }
+
     pub(crate) fn size(self, bytes: i64) -> String {
         Bytes(bytes.unsigned_abs())
             .to_string()
@@ -366,6 +409,18 @@ mod tests {
             (zh.short(59.9), en.short(7199.0), en.short(3.0 * 86400.0)),
             ("59 秒".to_owned(), "1 h".to_owned(), "3 d".to_owned())
         );
+        let reason = "nothing started it";
+        assert_eq!(zh.slot_reason(reason), "没有任何程序启动它");
+        assert_eq!(
+            (en.slot_reason(reason), zh.slot_reason("HTTP 502")),
+            (reason, "HTTP 502")
+        );
+        let friday: DateTime<Utc> = "2026-11-27T12:00:00Z".parse().unwrap();
+        let due =
+            |days: i64| (friday + TimeDelta::days(days)).with_timezone(&chrono_tz::Asia::Shanghai);
+        assert_eq!(zh.first_due(due(3), friday), "首次运行：周一 20:00");
+        assert_eq!(en.first_due(due(1), friday), "first due tomorrow 20:00");
+        assert_eq!(en.first_due(due(7), friday), "first due 12-04 20:00");
         assert_eq!(
             (zh.span(1.24), zh.span(75.0)),
             ("1.2 秒".to_owned(), "1 分钟 15 秒".to_owned())

@@ -46,6 +46,8 @@ pub(crate) struct Incident {
     pub(crate) acknowledged_by: Option<String>,
     /// What they said.
     pub(crate) note: Option<String>,
+    /// The incident (fingerprint) from which it follows: nobody is notified of it by itself while that is open.
+    pub(crate) follows: Option<String>,
 }
 
 /// One alert.
@@ -79,6 +81,10 @@ pub(crate) struct AlertEntry {
     pub(crate) settled: bool,
     /// It was sent to nobody.
     pub(crate) silenced: bool,
+    /// The incident (fingerprint) from which it follows: it was sent to nobody by itself while that was open.
+    pub(crate) follows: Option<String>,
+    /// That incident in one line.
+    pub(crate) follows_title: Option<String>,
     /// Each channel and how far it is: pending, sending, sent or failed.
     pub(crate) deliveries: Vec<Delivery>,
 }
@@ -123,7 +129,8 @@ pub(crate) fn open(client: &mut impl GenericClient, wording: &Wording) -> Result
         "SELECT i.fingerprint, i.rule, i.task, i.severity, i.opened_at, i.notified_at, a.run_id,
                 EXISTS (SELECT FROM oa.silences s WHERE oa.silence_holds(s, now()) AND (s.id = a.silenced_by
                         OR oa.fits(i.task, s.task) AND oa.fits(i.rule, s.rule) AND oa.fits(a.event->>'host', s.host))), i.acknowledged_by, i.note,
-                a.event, left(a.title, 8000), left(a.body, 8000)
+                a.event, left(a.title, 8000), left(a.body, 8000),
+                (SELECT r.fingerprint FROM oa.incidents r WHERE r.fingerprint = a.follows AND r.resolved_at IS NULL)
          FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.resolved_at IS NULL
          ORDER BY i.acknowledged_at IS NOT NULL, i.severity <> 'critical', i.opened_at, i.fingerprint",
         &[],
@@ -146,6 +153,7 @@ pub(crate) fn open(client: &mut impl GenericClient, wording: &Wording) -> Result
             silenced: row.get(7),
             acknowledged_by: row.get(8),
             note: some_text(row, 9),
+            follows: row.get(13),
         }
     };
     Ok(rows.iter().map(incident).collect())
@@ -162,8 +170,10 @@ pub(crate) fn list(
         "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, left(a.title, 8000), left(a.body, 8000), a.created_at, a.settled_at IS NOT NULL,
                 a.silenced_by IS NOT NULL,
                 coalesce((SELECT jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', left(d.last_error, 4000)) ORDER BY d.channel)
-                          FROM oa.deliveries d WHERE d.alert_id = a.id), '[]')
-         FROM oa.alerts a WHERE $1::uuid IS NULL OR a.seq < (SELECT b.seq FROM oa.alerts b WHERE b.id = $1) ORDER BY a.seq DESC LIMIT $2",
+                          FROM oa.deliveries d WHERE d.alert_id = a.id), '[]'),
+                a.follows, r.rule, h.event, left(h.title, 8000), left(h.body, 8000)
+         FROM oa.alerts a LEFT JOIN oa.incidents r ON r.fingerprint = a.follows LEFT JOIN oa.alerts h ON h.id = r.last_alert
+         WHERE $1::uuid IS NULL OR a.seq < (SELECT b.seq FROM oa.alerts b WHERE b.id = $1) ORDER BY a.seq DESC LIMIT $2",
         &[&before, &(i64::from(limit) + 1)],
     )?;
     let entry = |row: &postgres::Row| -> Result<AlertEntry> {
@@ -173,8 +183,16 @@ pub(crate) fn list(
         }
         let (fingerprint, rule): (String, String) = (row.get(1), row.get(2));
         let event = incidents::event_of(row, 7, &rule, &fingerprint);
+        let follows: Option<String> = row.get(14);
+        let root = follows.as_ref().zip(row.get::<_, Option<String>>(15));
+        let follows_title = root.map(|(fingerprint, rule)| {
+            let root = incidents::event_of(row, 16, &rule, fingerprint);
+            words(&root, wording).title
+        });
         let words = words(&event, wording);
         Ok(AlertEntry {
+            follows,
+            follows_title,
             id: row.get(0),
             fingerprint,
             rule,

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use oa_core::app::config::Config;
-use postgres::{GenericClient, Row};
+use postgres::{GenericClient, Row, Transaction};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
@@ -88,20 +88,28 @@ impl Summary {
                 .len(),
             ..Self::default()
         };
-        for day in days.iter().filter(|d| d.expected) {
-            match day.state.as_str() {
-                "pending" => sum.pending += 1,
-                "skipped" => {}
-                state => {
-                    sum.expected += 1;
-                    sum.complete += usize::from(state == "complete");
-                    sum.holes += usize::from(day.hole);
-                    sum.unfetchable += usize::from(state == "unfetchable");
-                    sum.filled += usize::from(state == "complete" && day.filled_at.is_some());
-                }
-            }
+        for day in days {
+            sum.add(day);
         }
         sum
+    }
+
+    /// All but the number of sources.
+    fn add(&mut self, day: &SourceDay) {
+        if !day.expected {
+            return;
+        }
+        match day.state.as_str() {
+            "pending" => self.pending += 1,
+            "skipped" => {}
+            state => {
+                self.expected += 1;
+                self.complete += usize::from(state == "complete");
+                self.holes += usize::from(day.hole);
+                self.unfetchable += usize::from(state == "unfetchable");
+                self.filled += usize::from(state == "complete" && day.filled_at.is_some());
+            }
+        }
     }
 }
 
@@ -163,6 +171,51 @@ pub(crate) fn backfill(task: &str, from: NaiveDate, to: NaiveDate) -> String {
     format!("oa-crawl backfill {} --from {from} --to {to}", quoted(task))
 }
 
+/// So many are in memory at once where there may be many.
+const BATCH: i32 = 2000;
+
+/// A run of a day may fail, and others of the same day are still to come. The open slots are read once, not once a day.
+const BETWEEN: &str = "SELECT d.task, coalesce(nullif(t.title, ''), d.task), d.day, d.expected,
+                CASE WHEN d.state IN ('partial', 'stale', 'failed', 'missing') AND (d.task, d.day) IN (
+                       SELECT s.task, s.day FROM oa.slots s WHERE s.state = 'open' AND NOT s.again AND s.due_at > now())
+                     THEN 'pending' ELSE d.state END, d.run_id, d.collected_at, d.records, d.announced, d.usual,
+                d.evidence, encode(d.content, 'hex'), d.reported_at, d.filled_at
+         FROM oa.days d LEFT JOIN oa.tasks t ON t.name = d.task
+         WHERE d.day BETWEEN $1 AND $2 AND (d.task = ANY($3) OR cardinality($3::text[]) = 0 AND d.task <> ALL($4)
+           AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at))
+         ORDER BY d.task, d.day LIMIT $5";
+
+/// Gives the days of [`between`] one after the other to `each`, and their sum; a year of many sources is never in memory as a whole.
+pub(crate) fn each_between(
+    tx: &mut Transaction<'_>,
+    config: &Config,
+    tasks: &[String],
+    (from, to): (NaiveDate, NaiveDate),
+    limit: i64,
+    mut each: impl FnMut(&SourceDay),
+) -> Result<Summary> {
+    let portal = tx.bind(BETWEEN, &[&from, &to, &tasks, &config.crawl.skip, &limit])?;
+    let (mut sum, mut last) = (Summary::default(), String::new());
+    loop {
+        let rows = tx.query_portal(&portal, BATCH)?;
+        let mut days: Vec<SourceDay> = rows.iter().map(source_day).collect();
+        drop(rows);
+        if days.is_empty() {
+            return Ok(sum);
+        }
+        explain(tx, config, &mut days)?;
+        for day in days {
+            sum.add(&day);
+            each(&day);
+            // They come by source.
+            if sum.sources == 0 || day.task != last {
+                sum.sources += 1;
+                last = day.task;
+            }
+        }
+    }
+}
+
 /// The days of these sources within a span, by source and day; of all that are not given up when none is named. At most `limit` of them.
 pub(crate) fn between(
     client: &mut impl GenericClient,
@@ -171,19 +224,7 @@ pub(crate) fn between(
     (from, to): (NaiveDate, NaiveDate),
     limit: i64,
 ) -> Result<Vec<SourceDay>> {
-    let rows = client.query(
-        // A run of a day may fail, and others of the same day are still to come. The open slots are read once, not once a day.
-        "SELECT d.task, coalesce(nullif(t.title, ''), d.task), d.day, d.expected,
-                CASE WHEN d.state IN ('partial', 'stale', 'failed', 'missing') AND (d.task, d.day) IN (
-                       SELECT s.task, s.day FROM oa.slots s WHERE s.state = 'open' AND NOT s.again AND s.due_at > now())
-                     THEN 'pending' ELSE d.state END, d.run_id, d.collected_at, d.records, d.announced, d.usual,
-                d.evidence, encode(d.content, 'hex'), d.reported_at, d.filled_at
-         FROM oa.days d LEFT JOIN oa.tasks t ON t.name = d.task
-         WHERE d.day BETWEEN $1 AND $2 AND (d.task = ANY($3) OR cardinality($3::text[]) = 0 AND d.task <> ALL($4)
-           AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at))
-         ORDER BY d.task, d.day LIMIT $5",
-        &[&from, &to, &tasks, &config.crawl.skip, &limit],
-    )?;
+    let rows = client.query(BETWEEN, &[&from, &to, &tasks, &config.crawl.skip, &limit])?;
     let mut days: Vec<SourceDay> = rows.iter().map(source_day).collect();
     explain(client, config, &mut days)?;
     Ok(days)

@@ -157,6 +157,13 @@ pub(crate) struct TaskHealth {
 }
 
 impl TaskHealth {
+    /// When it is due for the first time, of a task that has never run and is not late.
+    pub(crate) fn awaited_until(&self) -> Option<DateTime<Utc>> {
+        let waits = self.last_run_id.is_none() && !self.reasons.contains(&Reason::NeverRun);
+        self.next_due
+            .filter(|_| waits && self.late_seconds.is_none())
+    }
+
     /// The last outcome was no success.
     pub(crate) fn last_failed(&self) -> bool {
         self.consecutive_failures > 0 || self.last_status.as_deref() == Some("partial")
@@ -225,7 +232,8 @@ pub(crate) fn tasks(
                 EXISTS (SELECT FROM oa.silences s WHERE s.task IS NOT NULL AND oa.fits(t.name, s.task) AND s.rule IS NULL AND s.host IS NULL AND oa.silence_holds(s, now())),
                 i.severity,
                 (SELECT d.state = 'stale' FROM oa.days d WHERE d.task = t.name AND d.state NOT IN ('pending', 'skipped') ORDER BY d.day DESC LIMIT 1),
-                t.collects
+                t.collects,
+                t.next_due_at > now() - make_interval(secs => $2)
          FROM oa.tasks t LEFT JOIN counted c ON c.task = t.name
          LEFT JOIN (SELECT task, min(severity) AS severity FROM oa.incidents WHERE resolved_at IS NULL AND severity <> 'info' GROUP BY task) i ON i.task = t.name
          -- The newest outcome: it holds while the next run is under way, and a backfill says nothing of today. Mostly it is that of the
@@ -287,6 +295,7 @@ fn task(row: &Row) -> TaskHealth {
             Some("critical") => Health::Critical,
             Some(_) => Health::Warning,
         },
+        awaited: row.get::<_, Option<bool>>(27).unwrap_or(false),
     };
     assess(&mut task, &facts);
     task
@@ -305,6 +314,8 @@ struct Facts<'a> {
     paused: bool,
     /// How bad the worst of its open incidents is.
     incident: Health,
+    /// The time at which it is due next, which is its first when it has never run, is not over.
+    awaited: bool,
 }
 
 /// The one place that says how a task is: the command line, the API, metrics and pages all show this. What people are notified of is at
@@ -334,7 +345,7 @@ fn assess(task: &mut TaskHealth, facts: &Facts<'_>) {
     add(in_a_row, Reason::Failing, Health::Critical);
     add(task.late_seconds.is_some(), Reason::Late, Health::Warning);
     add(
-        task.last_run_id.is_none(),
+        task.last_run_id.is_none() && !facts.awaited,
         Reason::NeverRun,
         Health::Warning,
     );
@@ -445,6 +456,19 @@ mod tests {
             (never.health, never.reasons),
             (Health::Warning, vec![Reason::NeverRun])
         );
+        // Enabled on a Friday evening, due on Monday.
+        let mut waits = of(0, 0);
+        (waits.last_run_id, waits.next_due) = (None, Some(Utc::now()));
+        let awaited = Facts {
+            awaited: true,
+            ..Facts::default()
+        };
+        assess(&mut waits, &awaited);
+        assert_eq!(
+            (waits.severity, waits.state),
+            (Health::Healthy, State::Unknown)
+        );
+        assert_eq!(waits.awaited_until(), waits.next_due);
         let mut stale = of(10, 1);
         assess(
             &mut stale,

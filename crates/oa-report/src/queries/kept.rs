@@ -1,5 +1,5 @@
 //! What a run has left in this machine's state directory: answers, screenshots and pages of failures, and the source file that it worked
-//! by. A run of another machine has left them there.
+//! by, and what its program has printed so far. A run of another machine has left them there.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use encoding_rs::Encoding;
 use oa_core::base::secrets::redact;
+use oa_core::journal::live_output;
+use serde_json::Value;
+
+use super::run::RunDetail;
 
 /// Bytes of an answer that are shown.
 pub(crate) const SHOWN: u64 = 1 << 20;
@@ -85,6 +89,18 @@ fn read_as_text(bytes: &[u8], content_type: Option<&str>) -> Option<String> {
         (Ok(text), _) => Some(text.to_owned()),
         (Err(_), Some(said)) => by(said),
         (Err(_), None) => by(encoding_rs::GBK),
+    }
+}
+
+/// What the program of a run that is under way has printed so far goes where all of it will stand.
+pub(crate) fn add_live_output(state_dir: &Path, run: &mut RunDetail) {
+    let entry = &run.run;
+    let (Some(details), None) = (run.details.as_object_mut(), entry.end_time) else {
+        return;
+    };
+    if let Some(printed) = live_output::read(state_dir, &entry.task_name, entry.id) {
+        let text = redact(&printed.text);
+        details.insert("output".to_owned(), Value::String(text));
     }
 }
 

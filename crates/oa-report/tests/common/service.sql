@@ -162,7 +162,7 @@ UPDATE oa.days SET state = becomes, run_id = CASE WHEN becomes IN ('missing', 'u
 FROM at WHERE task = of AND oa.days.day = at.day $$;
 SELECT pg_temp.hole('jiaoyikecha-positions', n, 'failed', NULL) FROM generate_series(1, 3) n;
 SELECT pg_temp.hole('rongda-positions', 1, 'partial', NULL), pg_temp.hole('rongda-positions', 22, 'stale', NULL);
-SELECT pg_temp.hole('rdqh-indicators', n, 'missing', 'nothing was started from 21:05 to 21:15') FROM generate_series(4, 5) n;
+SELECT pg_temp.hole('rdqh-indicators', n, 'missing', 'nothing started it') FROM generate_series(4, 5) n;
 SELECT pg_temp.hole('openvlab-flow', n, 'unfetchable', 'the site shows only today') FROM generate_series(30, 33) n;
 -- A hole that was closed.
 UPDATE oa.days SET reported_at = now() - interval '5 days', filled_at = now() - interval '4 days'

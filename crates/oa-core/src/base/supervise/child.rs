@@ -47,6 +47,13 @@ pub trait Lines: std::fmt::Debug + Send {
     fn line(&mut self, line: &[u8]);
 }
 
+/// Is shown a program's output while it runs.
+pub trait Progress: std::fmt::Debug {
+    /// What it has printed on both streams since the last time, in the order in which it came: whole lines, without known secrets. Of very
+    /// much only the end. Called now and then, when there is something, and once more at the end.
+    fn printed(&mut self, text: &[u8]);
+}
+
 /// What is kept of each output stream, in bytes, unless more is asked for.
 pub const TAIL: usize = 16 << 10;
 /// A line longer than this is no record, and is passed on in chunks.
@@ -57,7 +64,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const GRACE_BEHIND: Duration = Duration::from_secs(2);
 /// How long output is waited for after the end: something that could not be ended may still hold the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
-/// How often the ends of orphans are looked at, and what the program consists of is noted; sooner at first.
+/// What is kept of the output for who follows it, between two looks at it.
+const FRESH: usize = 64 << 10;
+/// How often the ends of orphans are looked at, what the program consists of is noted, and its output is shown; sooner at first.
 const REAP: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_millis(200);
 
@@ -80,6 +89,8 @@ pub struct Launch<'a> {
     pub owner: Option<&'a Owner>,
     /// It succeeds by leaving a daemon, which lives on.
     pub leaves_daemon: bool,
+    /// Is shown what it prints while it runs.
+    pub progress: Option<&'a mut dyn Progress>,
 }
 
 impl Launch<'_> {
@@ -95,6 +106,7 @@ impl Launch<'_> {
             keep_errors: TAIL,
             owner: None,
             leaves_daemon: false,
+            progress: None,
         }
     }
 
@@ -117,10 +129,15 @@ impl Launch<'_> {
             ..Output::default()
         };
         let stdout = child.stdout.take();
-        let stdout = stdout.map(|s| watch(s, self.echo, keep(self.keep, self.lines)));
+        let mut fresh = Fresh::for_who_follows(self.progress);
+        let shown = Shown {
+            echo: self.echo,
+            fresh: fresh.text.clone(),
+        };
+        let stdout = stdout.map(|s| watch(s, shown.clone(), keep(self.keep, self.lines)));
         let stderr = child.stderr.take();
-        let stderr = stderr.map(|s| watch(s, self.echo, keep(self.keep_errors, None)));
-        let mut status = wait(&mut tree, self.timeout)?;
+        let stderr = stderr.map(|s| watch(s, shown, keep(self.keep_errors, None)));
+        let mut status = wait(&mut tree, self.timeout, &mut fresh)?;
         let mut ended = None;
         let mut left_behind = Vec::new();
         let ending = if let Some(status) = status {
@@ -146,6 +163,7 @@ impl Launch<'_> {
             status.ok_or_else(|| io::Error::other("the system does not let it be ended"))?;
         drop(tree);
         let (stdout, stderr) = (collect(stdout), collect(stderr));
+        fresh.show();
         Ok(Finished {
             status,
             ended,
@@ -178,7 +196,7 @@ pub fn run(
 }
 
 /// Until the program ends, its time is over, or this process is asked to stop.
-fn wait(tree: &mut Tree, limit: Duration) -> io::Result<Option<ExitStatus>> {
+fn wait(tree: &mut Tree, limit: Duration, fresh: &mut Fresh<'_>) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
     let mut interval = SOON;
     let mut reap = Instant::now() + interval;
@@ -195,6 +213,7 @@ fn wait(tree: &mut Tree, limit: Duration) -> io::Result<Option<ExitStatus>> {
         if now >= reap {
             reap_orphans();
             tree.note();
+            fresh.show();
             interval = (interval * 2).min(REAP);
             reap = now + interval;
         }
@@ -272,17 +291,62 @@ fn without_secrets(line: Vec<u8>) -> Vec<u8> {
     }
 }
 
+/// Where the lines of both streams go as they come.
+#[derive(Debug, Clone)]
+struct Shown {
+    /// To this process's stderr.
+    echo: bool,
+    /// To who follows.
+    fresh: Option<Arc<Mutex<Vec<u8>>>>,
+}
+
+impl Shown {
+    fn take(&self, lines: &[u8]) {
+        if self.echo {
+            terminal::write(lines);
+        }
+        if let Some(fresh) = &self.fresh {
+            let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            fresh.extend_from_slice(lines);
+            let excess = fresh.len().saturating_sub(FRESH);
+            if excess > FRESH {
+                fresh.drain(..excess);
+            }
+        }
+    }
+}
+
+/// What came since it was last shown to who follows.
+struct Fresh<'a> {
+    text: Option<Arc<Mutex<Vec<u8>>>>,
+    progress: Option<&'a mut dyn Progress>,
+}
+
+impl<'a> Fresh<'a> {
+    fn for_who_follows(progress: Option<&'a mut dyn Progress>) -> Self {
+        Self {
+            text: progress.is_some().then(Arc::default),
+            progress,
+        }
+    }
+
+    fn show(&mut self) {
+        let (Some(text), Some(progress)) = (&self.text, &mut self.progress) else {
+            return;
+        };
+        let new = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));
+        if !new.is_empty() {
+            progress.printed(&new);
+        }
+    }
+}
+
 type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
 
-fn watch(mut stream: impl Read + Send + 'static, echo: bool, output: Output) -> Watched {
+fn watch(mut stream: impl Read + Send + 'static, shown: Shown, output: Output) -> Watched {
     let output = Arc::new(Mutex::new(output));
     let (done, receiver) = mpsc::channel();
     let shared = Arc::clone(&output);
-    let show = move |text: &[u8]| {
-        if echo {
-            terminal::write(text);
-        }
-    };
     thread::spawn(move || {
         let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
         // As much as a pipe holds.
@@ -291,14 +355,14 @@ fn watch(mut stream: impl Read + Send + 'static, echo: bool, output: Output) -> 
             match stream.read(&mut buffer) {
                 Ok(n @ 1..) => {
                     let complete = lock().add(&buffer[..n]);
-                    show(&complete);
+                    shown.take(&complete);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => break,
             }
         }
         let rest = lock().end_line();
-        show(&rest);
+        shown.take(&rest);
         let _ = done.send(());
     });
     (output, receiver)

@@ -14,7 +14,7 @@ mod scope;
 mod stop;
 mod tree;
 
-pub use child::{Ended, Finished, Launch, Lines, TAIL, run};
+pub use child::{Ended, Finished, Launch, Lines, Progress, TAIL, run};
 pub use group::Group;
 pub use identity::ProcessId;
 pub use leftover::{Stubborn, end_leftovers};

@@ -3,7 +3,6 @@
 // this script the pages work as well; they are then as old as their last load.
 "use strict";
 (() => {
-  const EACH = 15000;
   const HIDDEN_EACH = 60000;
   const PATIENCE = 10000;
   // Without news for so long, what is shown may not be true any more.
@@ -11,6 +10,8 @@
   const main = document.querySelector("main[data-made]");
   if (!main) return;
   const live = main.hasAttribute("data-live");
+  // What is under way is asked for more often, until it has ended.
+  const each = () => 1000 * (Number(main.dataset.each) || 15);
   const parser = new DOMParser();
   const zh = document.documentElement.lang.startsWith("zh");
   const say = (chinese, english) => (zh ? chinese : english);
@@ -133,6 +134,7 @@
     const focused = main.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     waiting = null;
     main.replaceChildren(...news.childNodes);
+    main.dataset.each = news.dataset.each;
     if (focused) main.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     shown = Date.now();
   };
@@ -234,8 +236,8 @@
   setInterval(() => {
     mark();
     age();
-    if (Date.now() - asked >= (document.hidden ? HIDDEN_EACH : EACH) - 500) look();
-  }, 5000);
+    if (Date.now() - asked >= (document.hidden ? HIDDEN_EACH : each()) - 500) look();
+  }, Math.min(5000, each()));
   document.addEventListener("visibilitychange", () => {
     mark();
     if (!document.hidden) look();
