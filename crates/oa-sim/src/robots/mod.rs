@@ -19,11 +19,6 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
         return Response::not_found();
     }
     let message: Value = serde_json::from_slice(&context.request.body).unwrap_or(Value::Null);
-    if let Some(Fault::Refuse(code, text)) = context.fault
-        && message.to_string().contains(text.as_str())
-    {
-        return refuse(robot, *code);
-    }
     match (robot, rest) {
         ("dingtalk", "robot/send") => dingtalk::handle(context, &message),
         ("wecom", "cgi-bin/webhook/send") => wecom::handle(context, &message),
@@ -31,6 +26,9 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
             feishu::handle(context, &message, rest)
         }
         ("webhook", _) => {
+            if let Some(refused) = refusal(context, robot, &message) {
+                return refused;
+            }
             context.log.message(
                 "webhook",
                 rest,
@@ -45,6 +43,16 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
             }
         }
         _ => Response::not_found(),
+    }
+}
+
+/// The answer to a message that a robot will not have, which counts as much as one that it takes.
+fn refusal(context: &Context<'_>, robot: &str, message: &Value) -> Option<Response> {
+    match context.fault {
+        Some(Fault::Refuse(code, text)) if message.to_string().contains(text.as_str()) => {
+            Some(refuse(robot, *code))
+        }
+        _ => None,
     }
 }
 
