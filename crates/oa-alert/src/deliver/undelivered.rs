@@ -121,7 +121,7 @@ impl Database<'_> {
              LEFT JOIN LATERAL (
                -- The last word about the channel is that it gave messages up, and no channel has that.
                SELECT a.kind = 'problem' AND a.silenced_by IS NULL
-                      AND NOT EXISTS (SELECT FROM oa.deliveries s WHERE s.alert_id = a.id AND s.state = 'sent') AS untold
+                      AND 0 = (SELECT count(*) FROM oa.deliveries s WHERE s.alert_id = a.id AND s.state = 'sent') AS untold
                FROM oa.alerts a WHERE a.fingerprint = f.fingerprint ORDER BY a.seq DESC LIMIT 1) g ON true
              LEFT JOIN oa.channels l ON l.name = c.name
              CROSS JOIN (SELECT coalesce(NOT bool_or(took_last), false) AS dead FROM oa.channels WHERE name = ANY($1)) mine
