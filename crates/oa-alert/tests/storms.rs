@@ -1,6 +1,6 @@
-//! Storms of failures, robots that are dead for hours or take back their answers, PostgreSQL that goes away meanwhile, two machines ten minutes
-//! apart, and senders that are killed, on a fast clock. What is checked is what others would say: whoever reads the groups, the robots, and
-//! the watcher outside.
+//! Storms of failures, robots that are dead for hours or take back their answers, PostgreSQL that goes away meanwhile, two machines ten
+//! minutes apart, and senders that are killed, on a fast clock. What is checked is what others would say: whoever reads the groups, the
+//! robots, and the watcher outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
@@ -54,6 +54,9 @@ struct World {
     /// Seconds since the beginning.
     now: u64,
     known: Vec<Known>,
+    /// What has come so far, robot by robot, of so many messages.
+    heard: [Heard; 3],
+    seen: usize,
     /// PostgreSQL is there.
     up: bool,
     /// A robot does not do as it should at this moment.
@@ -89,6 +92,8 @@ impl World {
             dice: Dice(seed),
             now: 0,
             known: Vec::new(),
+            heard: Default::default(),
+            seen: 0,
             up: true,
             faults: false,
             story: Vec::new(),
@@ -263,8 +268,20 @@ impl World {
         }
     }
 
+    /// What has come since the last time.
+    fn hear(&mut self) {
+        let messages = self.service.sim.messages();
+        for (place, message) in messages.iter().enumerate().skip(self.seen) {
+            if let Some(robot) = ROBOTS.iter().position(|r| *r == message.robot) {
+                self.heard[robot].add(place, message);
+            }
+        }
+        self.seen = messages.len();
+    }
+
     /// What the watcher outside was told last must be right.
-    fn watched(&self, said: &str) {
+    fn watched(&mut self, said: &str) {
+        self.hear();
         let asked = self.service.sim.requests();
         let pings = asked
             .iter()
@@ -290,8 +307,7 @@ impl World {
 
     /// What a robot should have got long ago and has not.
     fn late(&self) -> Option<String> {
-        ROBOTS.into_iter().find_map(|robot| {
-            let heard = Heard::of(&self.service.sim.messages(), robot);
+        ROBOTS.iter().zip(&self.heard).find_map(|(robot, heard)| {
             // In a digest without room for all names somebody else is counted.
             if heard.uncounted > 0 {
                 return None;
@@ -427,10 +443,9 @@ impl World {
         self.fail("it does not leave");
     }
 
-    fn verify(&self) {
-        let messages = self.service.sim.messages();
-        for robot in ROBOTS {
-            let heard = Heard::of(&messages, robot);
+    fn verify(&mut self) {
+        self.hear();
+        for (robot, heard) in ROBOTS.iter().zip(&self.heard) {
             let mut unnamed = 0;
             for known in &self.known {
                 let (name, none) = (&known.name, Vec::new());
@@ -472,16 +487,6 @@ struct Heard {
 }
 
 impl Heard {
-    fn of(messages: &[Message], robot: &str) -> Self {
-        let mut heard = Self::default();
-        for (place, message) in messages.iter().enumerate() {
-            if message.robot == robot {
-                heard.add(place, message);
-            }
-        }
-        heard
-    }
-
     fn add(&mut self, place: usize, message: &Message) {
         let text = &message.text;
         let first = text.lines().next().unwrap_or_default();

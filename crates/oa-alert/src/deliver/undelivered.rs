@@ -122,7 +122,7 @@ impl Database<'_> {
                -- The last word about the channel is that it gave messages up, and no channel has that.
                SELECT a.kind = 'problem' AND a.silenced_by IS NULL
                       AND 0 = (SELECT count(*) FROM oa.deliveries s WHERE s.alert_id = a.id AND s.state = 'sent') AS untold
-               FROM oa.alerts a WHERE a.fingerprint = f.fingerprint ORDER BY a.seq DESC LIMIT 1) g ON true
+               FROM oa.incidents i JOIN oa.alerts a ON a.id = i.last_alert WHERE i.fingerprint = f.fingerprint) g ON true
              LEFT JOIN oa.channels l ON l.name = c.name
              CROSS JOIN (SELECT coalesce(NOT bool_or(took_last), false) AS dead FROM oa.channels WHERE name = ANY($1)) mine
              WHERE w.waiting > 0 OR g.untold OR (mine.dead AND l.took_last IS FALSE)"),
