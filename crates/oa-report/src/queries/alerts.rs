@@ -223,6 +223,7 @@ pub(crate) fn unacknowledge(client: &mut Client, fingerprint: &str) -> Result<()
 pub(crate) struct Silence {
     pub(crate) task: Option<String>,
     pub(crate) rule: Option<String>,
+    pub(crate) fingerprint: Option<String>,
     pub(crate) hours: u32,
     pub(crate) reason: String,
 }
@@ -231,12 +232,22 @@ pub(crate) fn silence(client: &mut Client, silence: &Silence, by: &str, zone: Tz
     let Silence {
         task,
         rule,
+        fingerprint,
         hours,
         reason,
     } = silence;
     client.execute(
-        "INSERT INTO oa.silences (task, rule, by, reason, starts_at, until, zone) VALUES ($1, $2, $3, $4, now(), now() + make_interval(hours => $5), $6)",
-        &[task, rule, &by, reason, &hours.cast_signed(), &zone.name()],
+        "INSERT INTO oa.silences (task, rule, by, reason, starts_at, until, zone, fingerprint)
+         VALUES ($1, $2, $3, $4, now(), now() + make_interval(hours => $5), $6, $7)",
+        &[
+            task,
+            rule,
+            &by,
+            reason,
+            &hours.cast_signed(),
+            &zone.name(),
+            fingerprint,
+        ],
     )?;
     Ok(())
 }
