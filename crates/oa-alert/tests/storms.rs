@@ -406,7 +406,7 @@ impl World {
             }
             4 => {
                 self.fault(&format!("/{robot}: 502"));
-                for step in [60, 60, 60, 300, 60, 900] {
+                for step in [60, 60, 300, 900] {
                     self.look_after(step, None);
                 }
                 self.recover(30);
@@ -416,13 +416,13 @@ impl World {
             _ => {
                 // Nothing works for most of a day.
                 robots(self, "503");
-                for step in [60, 60, 300, 900] {
+                for step in [60, 400] {
                     self.look_after(step, None);
                 }
-                for _ in 0..5 {
+                for _ in 0..3 {
                     self.storm(5);
                     self.recover(20);
-                    self.look_after(4 * 3600, None);
+                    self.look_after(6 * 3600, None);
                 }
                 self.mend();
             }

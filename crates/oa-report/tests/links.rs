@@ -212,8 +212,8 @@ fn a_link_of_a_message_acts_once_when_its_button_is_pressed_and_not_when_it_is_o
         200
     );
     assert_eq!(
-        phone.one("SELECT rule || ' ' || host FROM oa.silences ORDER BY id DESC LIMIT 1"),
-        "clock_off crawler1"
+        phone.one("SELECT fingerprint FROM oa.silences ORDER BY id DESC LIMIT 1"),
+        "clock_off:crawler1"
     );
 
     let log = std::fs::read_to_string(phone.site.log()).unwrap();
