@@ -136,7 +136,9 @@ impl Sender<'_> {
             Err(e) => return Err(e),
         };
         let mut own = None;
-        let connected = match client.filter(|c| !c.is_closed()) {
+        let client = client.filter(|c| !c.is_closed());
+        let given = client.is_some();
+        let connected = match client {
             Some(client) => Ok(client),
             None => recorder.connect().map(|(client, _)| own.insert(client)),
         };
@@ -144,6 +146,10 @@ impl Sender<'_> {
             Ok(client) => {
                 match self.flush_database(client, Some(&recorder), done) {
                     Ok(waits) => *undelivered = waits,
+                    // The server was restarted, or another one has taken over.
+                    Err(_) if given && client.is_closed() => {
+                        return self.send(None, done, undelivered);
+                    }
                     Err(refused) => {
                         // Its disk is full, for example: what it does not take waits in the spool, and leaves from there.
                         self.flush_spool_or_say(&recorder, done);
