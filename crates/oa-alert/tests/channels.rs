@@ -65,11 +65,19 @@ fn a_program_gets_the_message_on_stdin_and_its_failure_is_a_refusal() {
         r#"[[alert.channels]]
 name = "program"
 kind = "command"
-command = ["sh", "-c", "cat > got; [ ! -e refuse ] || { echo no luck >&2; exit 3; }"]
+command = ["sh", "-c", "cat > got; env > environment; [ ! -e refuse ] || { echo no luck >&2; exit 3; }"]
+env = ["SMS_KEY"]
 "#,
+    );
+    oa_testkit::write_private(
+        &service.dir.path().join(".env"),
+        "SMS_KEY=given\nOTHER_KEY=from-the-file\n",
     );
     let flush = || {
         let mut command = service.command(&["flush", "--format", "json"]);
+        command
+            .env("OA_BACKUP_PASSWORD", "hunter2")
+            .env("TZ", "Asia/Shanghai");
         let output = command.current_dir(service.dir.path()).output().unwrap();
         (
             output.status.code(),
@@ -84,6 +92,21 @@ command = ["sh", "-c", "cat > got; [ ! -e refuse ] || { echo no luck >&2; exit 3
         (&got["title"], &got["text"]),
         (&"采集失败".into(), &common::body("采集失败").into())
     );
+    // It sees no secret but the one that is meant for it.
+    let seen = fs::read_to_string(service.dir.path().join("environment")).unwrap();
+    for (line, is) in [
+        ("SMS_KEY=given", true),
+        ("TZ=Asia/Shanghai", true),
+        ("PATH=", true),
+        ("OTHER_KEY", false),
+        ("DATABASE_URL", false),
+        ("hunter2", false),
+    ] {
+        let is_seen = seen
+            .lines()
+            .any(|l| l.starts_with(line) || l.contains(line));
+        assert_eq!(is_seen, is, "{line}: {seen}");
+    }
     fs::write(service.dir.path().join("refuse"), "").unwrap();
     service.put("b", "t");
     let (code, shown) = flush();

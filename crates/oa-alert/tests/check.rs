@@ -9,7 +9,7 @@ use std::process::Stdio;
 use common::{DINGTALK, Service, rules};
 use oa_core::app::cli::Failure;
 use oa_core::app::work::{self, Job, JobOutcome};
-use oa_core::journal::Recorder;
+use oa_core::journal::{Recorder, incidents};
 use oa_core::model::Trigger;
 use serde_json::Value;
 
@@ -646,17 +646,31 @@ fn a_silence_takes_patterns_machines_and_hours_and_says_what_it_keeps_from_peopl
     service.sql(&format!("UPDATE oa.silences SET daily_from = '{after}', daily_until = '{later}' WHERE task = 'late-*'"));
     check(&service);
     assert_eq!(service.titles().len(), 3, "{:?}", service.titles());
-    // Of a machine.
-    let event = oa_core::model::event::Event::Machine {
-        fault: oa_core::model::event::Fault::SpoolFull,
-        host: "vm-7".to_owned(),
-        task: None,
-        reason: "full".to_owned(),
-        schema: None,
-        at: chrono::Utc::now(),
+    // Of a machine; of one incident, as the link in its message says, and not of the same rule elsewhere.
+    service.sql("INSERT INTO oa.silences (fingerprint, by, until) VALUES ('spool_full:db-1', 'wang', now() + interval '2 hours')");
+    let full = |host: &str| {
+        let event = oa_core::model::event::Event::Machine {
+            fault: oa_core::model::event::Fault::SpoolFull,
+            host: host.to_owned(),
+            task: None,
+            reason: "full".to_owned(),
+            schema: None,
+            at: chrono::Utc::now(),
+        };
+        let policy = incidents::Policy::from_config(&service.config());
+        assert!(incidents::raise(&mut service.db(), event, &policy).unwrap());
+        assert_eq!(service.flush(), 0);
+        service.titles().len()
     };
-    oa_core::journal::incidents::put(&mut service.db(), &oa_core::model::event::Alert::new(event))
-        .unwrap();
-    assert_eq!(service.flush(), 0);
-    assert_eq!(service.titles().len(), 3, "{:?}", service.titles());
+    assert_eq!([full("vm-7"), full("db-1"), full("db-2")], [3, 3, 4]);
+    let listed = service.alert(&["silence", "--format", "json"]).stdout;
+    let listed: Value = serde_json::from_str(listed.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&listed["fingerprint"], &listed["hides"], &listed["hidden"]),
+        (
+            &"spool_full:db-1".into(),
+            &"spool_full:db-1".into(),
+            &1.into()
+        )
+    );
 }

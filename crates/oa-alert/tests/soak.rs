@@ -6,22 +6,9 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{DINGTALK, Service};
+use common::{DINGTALK, Dice, Service};
 use oa_core::journal::incidents;
 use oa_sim::Options;
-
-/// The same numbers in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-}
 
 /// `OA_ALERT_EVENTS` makes it longer.
 fn events() -> u64 {

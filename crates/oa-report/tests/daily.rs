@@ -175,7 +175,7 @@ fn what_ran_within_the_24_hours_is_counted_and_failures_come_first() {
     );
     let (_, text) = service.report(&["daily", "--date", "2025-12-01"]);
     for line in [
-        "**【日报】2025-12-01 ❌ 缺 2 项：标题 z-bad、标题 m-half**",
+        "**【日报】2025-12-01 ❌ 1 失败 1 不完整：标题 z-bad、标题 m-half**",
         "**应采**：4 项，完整 2 项，缺 2 项（前一日：1 项，完整 0 项；运行 1 次，成功 0 次）",
         "统计 11-30 09:00 至 12-01 09:00",
         "**总体**：运行 6 次，成功 4 次（66.6%），不完整 1 次，失败 1 次；新增 80 条，更新 3 条，拒绝 1 条",
@@ -401,7 +401,7 @@ fn what_should_have_run_and_did_not_stands_in_the_title_with_the_command_that_fi
     let (code, text) = service.report(&["daily", "--date", "2026-11-27"]);
     assert_eq!(code, Some(0), "{text}");
     for line in [
-        "**【日报】2026-11-27 ❌ 缺 3 项：标题 night、标题 program、标题 short；无人值守**",
+        "**【日报】2026-11-27 ❌ 2 未运行 1 不完整：标题 night、标题 program、标题 short；无人值守**",
         "**应采**：4 项，完整 1 项，缺 3 项（前一日：1 项，完整 1 项；运行 0 次，成功 0 次）",
         "- 标题 night 2026-11-26：未采集，应运行 1 次，1 次没有运行（nothing was started）；补采：oa-crawl backfill night --from 2026-11-26 --to 2026-11-26",
         "- 标题 program：未采集，应运行 1 次，1 次没有运行",
@@ -509,7 +509,7 @@ fn reports_of_days_on_which_the_machine_was_off_are_made_up_for_and_marked() {
         sent.iter().all(|(_, title)| title.ends_with("（补发）")),
         "{sent:?}"
     );
-    assert!(sent[2].1.contains("❌ 缺 1 项：A"), "{sent:?}");
+    assert!(sent[2].1.contains("❌ 1 未运行：A"), "{sent:?}");
     // People know of it from now on.
     assert_eq!(service.count("oa.days WHERE reported_at IS NOT NULL"), 1);
     assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));

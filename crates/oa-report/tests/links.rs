@@ -147,8 +147,8 @@ fn a_link_of_a_message_acts_once_when_its_button_is_pressed_and_not_when_it_is_o
         200
     );
     assert_eq!(
-        phone.one("SELECT task || ' ' || rule || ' ' || (until BETWEEN now() + interval '119 min' AND now() + interval '2 h')::text FROM oa.silences"),
-        "positions run_* true"
+        phone.one("SELECT fingerprint || ' ' || coalesce(task, rule, host, 'alone') || ' ' || (until BETWEEN now() + interval '119 min' AND now() + interval '2 h')::text FROM oa.silences"),
+        "run:positions alone true"
     );
     assert_eq!(
         phone.ask("POST", &phone.link(LinkAction::Run, alert)).0,
@@ -212,8 +212,8 @@ fn a_link_of_a_message_acts_once_when_its_button_is_pressed_and_not_when_it_is_o
         200
     );
     assert_eq!(
-        phone.one("SELECT rule || ' ' || host FROM oa.silences ORDER BY id DESC LIMIT 1"),
-        "clock_off crawler1"
+        phone.one("SELECT fingerprint FROM oa.silences ORDER BY id DESC LIMIT 1"),
+        "clock_off:crawler1"
     );
 
     let log = std::fs::read_to_string(phone.site.log()).unwrap();

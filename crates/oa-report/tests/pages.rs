@@ -297,6 +297,15 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
         serving.get("/api/v1/silences").json(),
         json!({"silences": []})
     );
+    // Of an incident without a task, and not of its rule on other machines.
+    let one = "do=silence&fingerprint=channel%3Aops&hours=1";
+    assert_eq!(act(&serving, &form, one).status, 303);
+    let silences = serving.get("/api/v1/silences").json();
+    let silence = &silences["silences"][0];
+    assert_eq!(
+        (&silence["fingerprint"], &silence["rule"]),
+        (&json!("channel:ops"), &json!(null))
+    );
     assert_eq!(silent(), json!(false));
     follows_from_something_else(&site, &serving);
     // Acknowledged, and taken back.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -59,6 +60,10 @@ pub struct Log {
     messages: Mutex<Vec<Message>>,
     /// When each robot took its last messages, and until when it is throttled.
     rates: Mutex<HashMap<String, Rate>>,
+    /// Of which robots a limit was exceeded.
+    bans: Mutex<Vec<String>>,
+    /// How far the robots' clock was moved.
+    ahead: Mutex<Duration>,
     /// Messages are added to this file as well.
     file: Option<PathBuf>,
 }
@@ -100,7 +105,7 @@ impl Log {
                 .and_then(|mut f| f.write_all(shown.as_bytes()));
         }
         locked(&self.messages).push(Message {
-            at_ms: chrono::Utc::now().timestamp_millis(),
+            at_ms: self.now().timestamp_millis(),
             robot: robot.to_owned(),
             token: token.to_owned(),
             title: title.to_owned(),
@@ -111,7 +116,7 @@ impl Log {
 
     /// Whether a robot still takes a message: at most `limit` within `window`; past that it takes none for `penalty`.
     pub fn admit(&self, robot: &str, limit: usize, window: Duration, penalty: Duration) -> bool {
-        let now = Instant::now();
+        let now = Instant::now() + *locked(&self.ahead);
         let mut rates = locked(&self.rates);
         let (times, throttled) = rates.entry(robot.to_owned()).or_default();
         if throttled.is_some_and(|until| now < until) {
@@ -120,10 +125,24 @@ impl Log {
         times.retain(|t| now.duration_since(*t) < window);
         if times.len() >= limit {
             *throttled = Some(now + penalty);
+            locked(&self.bans).push(robot.to_owned());
             return false;
         }
         times.push(now);
         true
+    }
+
+    /// The present moment, by the robots' clock.
+    pub fn now(&self) -> DateTime<Utc> {
+        Utc::now() + TimeDelta::from_std(*locked(&self.ahead)).unwrap_or_default()
+    }
+
+    pub fn advance(&self, by: Duration) {
+        *locked(&self.ahead) += by;
+    }
+
+    pub fn bans(&self) -> Vec<String> {
+        locked(&self.bans).clone()
     }
 
     pub fn requests(&self) -> Vec<RequestRecord> {
@@ -138,5 +157,6 @@ impl Log {
         locked(&self.requests).clear();
         locked(&self.messages).clear();
         locked(&self.rates).clear();
+        locked(&self.bans).clear();
     }
 }

@@ -142,6 +142,17 @@ impl Sim {
         self.state.apps.disconnect();
     }
 
+    /// Moves the robots' clock on: their limits, bans and signatures go by it.
+    pub fn advance(&self, by: Duration) {
+        self.state.log.advance(by);
+    }
+
+    /// The robots of which a limit was exceeded so far.
+    #[must_use]
+    pub fn bans(&self) -> Vec<String> {
+        self.state.log.bans()
+    }
+
     /// Waits for ever: for the program.
     pub fn join(mut self) {
         if let Some(acceptor) = self.acceptor.take() {

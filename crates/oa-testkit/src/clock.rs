@@ -6,6 +6,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Postgres;
 
+fn environment(name: &str, value: String) -> [(String, String); 6] {
+    let library = fs::read_dir("/usr/lib")
+        .expect("there is /usr/lib")
+        .flatten()
+        .map(|e| e.path().join("faketime/libfaketime.so.1"))
+        .find(|p| p.exists())
+        .expect("libfaketime is not installed: scripts/setup");
+    [
+        ("LD_PRELOAD", library.display().to_string()),
+        (name, value),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+}
+
 /// The clock of one server.
 #[derive(Debug)]
 pub struct Clock {
@@ -22,23 +40,18 @@ impl Clock {
         let file = server.data_dir().join("oa-clock");
         let clock = Self { file };
         clock.write(0.0);
-        let library = fs::read_dir("/usr/lib")
-            .expect("there is /usr/lib")
-            .flatten()
-            .map(|e| e.path().join("faketime/libfaketime.so.1"))
-            .find(|p| p.exists())
-            .expect("libfaketime is not installed: scripts/setup");
-        let environment = [
-            ("LD_PRELOAD", library.display().to_string()),
-            ("FAKETIME_TIMESTAMP_FILE", clock.file.display().to_string()),
-            ("FAKETIME_NO_CACHE", "1".to_owned()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-            ("DONT_FAKE_MONOTONIC", "1".to_owned()),
-            ("NO_FAKE_STAT", "1".to_owned()),
-        ]
-        .map(|(k, v)| (k.to_owned(), v));
-        server.restart_with(&environment);
+        let file = clock.file.display().to_string();
+        server.restart_with(&environment("FAKETIME_TIMESTAMP_FILE", file));
         clock
+    }
+
+    /// What makes a program see a clock that is so many seconds ahead of the true time.
+    ///
+    /// # Panics
+    /// When libfaketime is not installed.
+    #[must_use]
+    pub fn of_a_program(ahead: f64) -> [(String, String); 6] {
+        environment("FAKETIME", format!("{ahead:+.3}"))
     }
 
     /// Lets it show this time, in seconds since 1970, and go on from there.

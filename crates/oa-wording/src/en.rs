@@ -2,11 +2,11 @@
 
 mod found;
 
-use oa_core::model::event::{Event, Fault, Kind, RunFailed, Severity, Work};
+use oa_core::model::event::{Event, Fault, GivenUp, Kind, RunFailed, Severity, Work};
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::Status;
 
-use super::{Draft, Wording, found_title, name, quoted};
+use super::{Draft, Wording, found_title, name, quoted, with_names};
 
 /// The title with what it is in front.
 pub(super) fn prefixed(event: &Event, title: &str) -> String {
@@ -131,15 +131,31 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             channel,
             lost,
             error,
+            why,
         } => Draft {
             title: format!("alert channel {channel} gave up {} alert(s)", lost.count),
             lines: vec![
+                match why {
+                    GivenUp::Refused => format!(
+                        "Cause: the channel refused them for 24 hours ({})",
+                        quoted(error)
+                    ),
+                    GivenUp::Unanswered => format!(
+                        "Cause: they were sent three times without an answer ({})",
+                        quoted(error)
+                    ),
+                    GivenUp::Content => format!(
+                        "Cause: the channel refuses what is in them, also without their text ({})",
+                        quoted(error)
+                    ),
+                },
                 format!(
-                    "Cause: the channel refused them for 24 hours ({})",
-                    quoted(error)
-                ),
-                format!(
-                    "Effect: whoever reads only that channel has not received:{}",
+                    "Effect: whoever reads only that channel {}:{}",
+                    if *why == GivenUp::Unanswered {
+                        "may not have received"
+                    } else {
+                        "has not received"
+                    },
                     w.titles(lost)
                 ),
                 format!(
@@ -159,6 +175,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             channel,
             lasted,
             lost,
+            unsure,
         } => {
             let lasted = w.span(*lasted);
             let mut lines = vec![if lost.count == 0 {
@@ -168,7 +185,12 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             }];
             if lost.count > 0 {
                 lines.push(format!(
-                    "This channel has not received ({}):{}",
+                    "This channel {} ({}):{}",
+                    if *unsure {
+                        "may not have received"
+                    } else {
+                        "has not received"
+                    },
                     lost.count,
                     w.titles(lost)
                 ));
@@ -269,7 +291,7 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         }
         (_, false) => lines.push(format!("Effect: no new data{day} in {tables}")),
     }
-    let remedy = remedy.replace("{run}", &run.run.to_string());
+    let remedy = with_names(remedy, &run.task, run.run);
     lines.push(format!("What to do: {remedy}"));
     if !run.host.is_empty() {
         lines.push(format!("Machine: {}", run.host));
@@ -286,12 +308,12 @@ pub(super) fn cause(run: &RunFailed) -> &'static str {
     why(run.work, run.status, run.error.kind).0
 }
 
-/// Why a run is no success, and what to do; `{run}` stands for its id.
+/// Why a run is no success, and what to do; `{task}` and `{run}` stand for their names.
 pub(super) fn why(work: Work, status: Status, kind: ErrorKind) -> (&'static str, &'static str) {
     match status {
         Status::Abandoned => (
             "the process is gone and left no result",
-            "usually a reboot, too little memory, or somebody ended it: check this machine's log and memory; the task runs again when it is due",
+            "usually a reboot, too little memory, or somebody ended it: check that machine's log and memory (journalctl -k, free -h); the task runs again when it is due",
         ),
         _ => explain(work, kind),
     }
@@ -328,7 +350,21 @@ fn explain(work: Work, kind: ErrorKind) -> (&'static str, &'static str) {
             "the two sides differ, or rows were quarantined",
             "look at the run's report, and at the rows in oa.rejects",
         ),
-        (_, kind) => explain_site(kind),
+        (Work::Source, kind) => explain_site(kind),
+        (_, kind) => (explain_site(kind).0, mend(kind)),
+    }
+}
+
+/// What to do about what is no source.
+fn mend(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Network | ErrorKind::Dns | ErrorKind::Tls | ErrorKind::Timeout => {
+            "check the network between that machine and the other side (address, DNS, certificate), then run the line that starts it again"
+        }
+        ErrorKind::Db => "do what the error says, then run the line that starts it again",
+        _ => {
+            "act on the reason in brackets, then run the line that starts it again; details: oa-report logs --run {run}"
+        }
     }
 }
 
@@ -336,47 +372,47 @@ fn explain_site(kind: ErrorKind) -> (&'static str, &'static str) {
     match kind {
         ErrorKind::Network => (
             "the connection broke or the data came incomplete",
-            "check this machine's network; if other sources work, wait for the next run",
+            "check that machine's network; if other sources work, it is the site: the next run tries again; at once: oa-crawl run {task}",
         ),
         ErrorKind::Dns => (
             "the site's name could not be resolved",
-            "check DNS and network, or whether the address has changed",
+            "check that machine's DNS and network, and whether the site's address has changed; then: oa-crawl run {task}",
         ),
         ErrorKind::Tls => (
             "the encrypted connection failed",
-            "check the site's certificate and this machine's clock",
+            "check the site's certificate and that machine's clock; then: oa-crawl run {task}",
         ),
         ErrorKind::Timeout => (
             "the site took longer than allowed",
-            "the next run tries again; if it goes on, raise this source's timeout",
+            "the next run tries again; if it goes on, raise timeout in the source file; at once: oa-crawl run {task}",
         ),
         ErrorKind::Http5xx => (
             "the site itself failed",
-            "wait for the site; the next run tries again",
+            "wait for the site; the next run tries again; at once: oa-crawl run {task}",
         ),
         ErrorKind::Http429 => (
             "the site asks for fewer requests",
-            "collect less often, or later",
+            "collect less often (schedule in the source file); later: oa-crawl run {task}",
         ),
         ErrorKind::Http4xx => (
             "the site refused the request",
-            "check whether address or parameters have changed",
+            "check whether address or parameters have changed; oa-crawl run {task} --dry-run shows what the site gives now",
         ),
         ErrorKind::Auth => (
             "the login or token has expired",
-            "log in again, put the new token into .env and run the task once",
+            "log in again, put the new token into .env (cookies: oa-crawl cookies import), then: oa-crawl run {task}",
         ),
         ErrorKind::Blocked => (
             "a page for people came instead of data (captcha, maintenance)",
-            "open the site in a browser; collect less often",
+            "open the site in a browser; collect less often; then: oa-crawl run {task}",
         ),
         ErrorKind::Shape => (
             "the data have another shape than before",
-            "compare the raw archive with the source file and correct it",
+            "see what the site gives now with oa-crawl run {task} --dry-run, correct the source file, then: oa-crawl run {task}",
         ),
         ErrorKind::Empty => (
             "nothing came where something was due",
-            "check on the site whether there are data for that day",
+            "check on the site whether there are data for that day; at once: oa-crawl run {task}",
         ),
         ErrorKind::Stale => (
             "the content is that of an earlier day: the site has nothing new yet",
@@ -384,19 +420,19 @@ fn explain_site(kind: ErrorKind) -> (&'static str, &'static str) {
         ),
         ErrorKind::Invalid => (
             "the data break the source's rules",
-            "look at the rejected records in oa.rejects",
+            "the rejected records and why: the run's page, or oa.rejects (run_id = '{run}')",
         ),
         ErrorKind::Partial => (
             "fewer records came than the site announced",
-            "the next run tries again; or run the task by hand",
+            "the next run tries again; at once: oa-crawl run {task}",
         ),
         ErrorKind::Db => (
             "the database refused the rows",
-            "do what the error says; what came is in the raw archive",
+            "do what the error says; what came is in the raw archive; then: oa-crawl run {task}",
         ),
         ErrorKind::Internal => (
             "a problem of this program or machine",
-            "look at this machine's logs, disk and memory",
+            "look at that machine's logs, disk and memory; details: oa-report logs --run {run}",
         ),
     }
 }

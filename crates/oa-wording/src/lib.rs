@@ -162,14 +162,21 @@ pub fn explanation(
     work: Work,
     status: Status,
     kind: ErrorKind,
-    run: Uuid,
+    (task, run): (&str, Uuid),
     locale: Locale,
 ) -> (&'static str, String) {
     let (cause, remedy) = match locale {
         Locale::Zh => zh::why(work, status, kind),
         Locale::En => en::why(work, status, kind),
     };
-    (cause, remedy.replace("{run}", &run.to_string()))
+    (cause, with_names(remedy, task, run))
+}
+
+/// A remedy with the task and the run that it is about.
+fn with_names(remedy: &str, task: &str, run: Uuid) -> String {
+    remedy
+        .replace("{task}", task)
+        .replace("{run}", &run.to_string())
 }
 
 /// The title and lines of what `oa-alert check` finds, for its own output.

@@ -2,11 +2,13 @@
 
 mod found;
 
-use oa_core::model::event::{Event, Fault, Kind, RunFailed, SchemaVersions, Severity, Work};
+use oa_core::model::event::{
+    Event, Fault, GivenUp, Kind, RunFailed, SchemaVersions, Severity, Work,
+};
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::Status;
 
-use super::{Draft, Wording, found_title, name, quoted};
+use super::{Draft, Wording, found_title, name, quoted, with_names};
 
 /// The title with what it is in front.
 pub(super) fn prefixed(event: &Event, title: &str) -> String {
@@ -153,11 +155,31 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             channel,
             lost,
             error,
+            why,
         } => Draft {
             title: format!("告警通道 {channel} 放弃了 {} 条告警", lost.count),
             lines: vec![
-                format!("原因：通道连续 24 小时拒收（{}）", quoted(error)),
-                format!("影响：只看该通道的人没有收到：{}", w.titles(lost)),
+                match why {
+                    GivenUp::Refused => format!("原因：通道连续 24 小时拒收（{}）", quoted(error)),
+                    GivenUp::Unanswered => {
+                        format!("原因：发送 3 次都没有得到应答（{}）", quoted(error))
+                    }
+                    GivenUp::Content => {
+                        format!(
+                            "原因：通道拒收其内容，略去正文后仍然拒收（{}）",
+                            quoted(error)
+                        )
+                    }
+                },
+                format!(
+                    "影响：只看该通道的人{}没有收到：{}",
+                    if *why == GivenUp::Unanswered {
+                        "可能"
+                    } else {
+                        ""
+                    },
+                    w.titles(lost)
+                ),
                 format!(
                     "处理：按原因修复后执行 oa-alert test {channel}；各条全文见 oa-alert list --all 与 oa-alert show 编号"
                 ),
@@ -175,6 +197,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             channel,
             lasted,
             lost,
+            unsure,
         } => {
             let lasted = w.span(*lasted);
             let mut lines = vec![if lost.count == 0 {
@@ -184,7 +207,8 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             }];
             if lost.count > 0 {
                 lines.push(format!(
-                    "期间该通道没有收到 ({})：{}",
+                    "期间该通道{}没有收到 ({})：{}",
+                    if *unsure { "可能" } else { "" },
                     lost.count,
                     w.titles(lost)
                 ));
@@ -299,7 +323,7 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         }
         (_, false) => lines.push(format!("影响：{tables} 没有新数据{day}")),
     }
-    let remedy = remedy.replace("{run}", &run.run.to_string());
+    let remedy = with_names(remedy, &run.task, run.run);
     lines.push(format!("处理：{remedy}"));
     if !run.host.is_empty() {
         lines.push(format!("主机：{}", run.host));
@@ -316,12 +340,12 @@ pub(super) fn cause(run: &RunFailed) -> &'static str {
     why(run.work, run.status, run.error.kind).0
 }
 
-/// Why a run is no success, and what to do; `{run}` stands for its id.
+/// Why a run is no success, and what to do; `{task}` and `{run}` stand for their names.
 pub(super) fn why(work: Work, status: Status, kind: ErrorKind) -> (&'static str, &'static str) {
     match status {
         Status::Abandoned => (
             "进程没有留下结果就消失了",
-            "多为机器重启、内存不足或被人结束；查看本机日志和内存，任务会按排期再次运行",
+            "多为机器重启、内存不足或被人结束：查看该机器的日志和内存（journalctl -k、free -h）；任务会按排期再次运行",
         ),
         _ => explain(work, kind),
     }
@@ -358,7 +382,19 @@ fn explain(work: Work, kind: ErrorKind) -> (&'static str, &'static str) {
             "两边数据不一致，或有行被隔离",
             "查看该次运行的报告，以及 oa.rejects 中的行与原因",
         ),
-        (_, kind) => explain_site(kind),
+        (Work::Source, kind) => explain_site(kind),
+        (_, kind) => (explain_site(kind).0, mend(kind)),
+    }
+}
+
+/// What to do about what is no source.
+fn mend(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Network | ErrorKind::Dns | ErrorKind::Tls | ErrorKind::Timeout => {
+            "检查该机器与对方之间的网络（地址、DNS、证书），再次执行启动它的那一行"
+        }
+        ErrorKind::Db => "按括号中的原因处理数据库，再次执行启动它的那一行",
+        _ => "按括号中的原因处理，再次执行启动它的那一行；详情：oa-report logs --run {run}",
     }
 }
 
@@ -366,50 +402,68 @@ fn explain_site(kind: ErrorKind) -> (&'static str, &'static str) {
     match kind {
         ErrorKind::Network => (
             "网络连接中断或数据没有收全",
-            "检查本机网络；若其他来源正常，多为对方网站故障，等待下次自动采集",
+            "检查该机器的网络；其他数据源正常时多为对方网站故障，下次会自动再采；立即重采：oa-crawl run {task}",
         ),
         ErrorKind::Dns => (
             "域名无法解析",
-            "检查本机 DNS 与网络，或确认对方网址是否变更",
+            "检查该机器的 DNS 与网络，确认对方网址有没有变；恢复后执行 oa-crawl run {task}",
         ),
-        ErrorKind::Tls => ("加密连接失败", "检查对方证书是否过期、本机时间是否准确"),
+        ErrorKind::Tls => (
+            "加密连接失败",
+            "检查对方证书是否过期、该机器的时间是否准确；恢复后执行 oa-crawl run {task}",
+        ),
         ErrorKind::Timeout => (
             "对方网站太慢，超过时间限制",
-            "稍后会自动再采；若持续出现，可调大该来源的 timeout",
+            "下次会自动再采；若持续出现，在该数据源文件中调大 timeout；立即重采：oa-crawl run {task}",
         ),
-        ErrorKind::Http5xx => ("对方网站自身故障", "等待对方恢复，下次会自动再采"),
-        ErrorKind::Http429 => ("请求过于频繁，被对方限流", "降低采集频率，或稍后再采"),
+        ErrorKind::Http5xx => (
+            "对方网站自身故障",
+            "等待对方恢复，下次会自动再采；立即重采：oa-crawl run {task}",
+        ),
+        ErrorKind::Http429 => (
+            "请求过于频繁，被对方限流",
+            "在该数据源文件的 schedule 中降低采集频率；稍后重采：oa-crawl run {task}",
+        ),
         ErrorKind::Http4xx => (
             "对方拒绝了请求",
-            "确认网址与参数是否变更，必要时更新来源文件",
+            "核对网址与参数有没有变，必要时修改数据源文件；用 oa-crawl run {task} --dry-run 查看对方现在给出什么",
         ),
         ErrorKind::Auth => (
             "登录失效或令牌过期",
-            "重新登录取得新令牌或 Cookie，更新 .env 后再运行一次",
+            "重新登录取得新令牌，写入 .env（Cookie 用 oa-crawl cookies import 导入），再执行 oa-crawl run {task}",
         ),
         ErrorKind::Blocked => (
             "对方返回了网页（验证码或维护页）而不是数据",
-            "用浏览器打开该网站查看，必要时降低频率",
+            "用浏览器打开该网站查看，必要时降低采集频率；恢复后执行 oa-crawl run {task}",
         ),
-        ErrorKind::Shape => ("对方数据格式变了", "对照原始归档修改来源文件"),
+        ErrorKind::Shape => (
+            "对方数据格式变了",
+            "用 oa-crawl run {task} --dry-run 查看对方现在给出什么，修改数据源文件后再执行 oa-crawl run {task}",
+        ),
         ErrorKind::Empty => (
             "对方没有返回任何数据",
-            "确认当天是否应有数据，必要时到网站核对",
+            "到网站核对当天是否应有数据；立即重采：oa-crawl run {task}",
         ),
         ErrorKind::Stale => (
             "对方还没有更新，内容仍是之前某天的",
-            "稍后会自动再采；若该来源本来就可能几天不变，在来源文件中写 may_repeat = true",
+            "下次会自动再采；若该数据源本来就可能几天不变，在数据源文件中写 may_repeat = true",
         ),
-        ErrorKind::Invalid => ("数据不符合校验规则", "查看 oa.rejects 中被拒绝的记录及原因"),
+        ErrorKind::Invalid => (
+            "数据不符合校验规则",
+            "被拒绝的记录及原因见网页上的这次运行，或 oa.rejects（run_id = '{run}'）",
+        ),
         ErrorKind::Partial => (
             "收到的记录少于对方公布的总数",
-            "稍后会自动再采；也可手动运行 oa-crawl run 补齐",
+            "下次会自动再采；立即补齐：oa-crawl run {task}",
         ),
         ErrorKind::Db => (
             "数据库拒绝写入",
-            "按错误说明处理数据库；收到的内容已在原始归档中",
+            "按括号中的原因处理数据库；收到的内容在原始归档中，没有丢失；修复后执行 oa-crawl run {task}",
         ),
-        ErrorKind::Internal => ("本机程序或系统的问题", "查看本机日志、磁盘空间和内存"),
+        ErrorKind::Internal => (
+            "本机程序或系统的问题",
+            "查看该机器的日志、磁盘空间和内存；详情：oa-report logs --run {run}",
+        ),
     }
 }
 
@@ -419,7 +473,7 @@ fn fault_text(fault: Fault) -> (&'static str, &'static str, &'static str) {
         Fault::DatabaseUnreachable => (
             "连不上数据库",
             "采集照常进行，结果暂存在本机，数据库恢复后自动按序入库",
-            "检查 PostgreSQL 是否在运行、地址和密码是否正确",
+            "检查 PostgreSQL 是否在运行、地址和密码是否正确：oa-report doctor 会逐项检查并给出命令",
         ),
         Fault::SchemaUnfit => (
             "数据库结构与程序不符",

@@ -1,10 +1,12 @@
-//! A program of this machine: it gets the message as JSON on stdin and ends with 0 when it has it.
+//! A program of this machine: it gets the message as JSON on stdin and ends with 0 when it has it. Of this process's
+//! environment it sees what it needs to run, and what the configuration gives to it.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use oa_core::base::secrets::redact;
+use oa_core::app::config::{self, Config, ConfigError, SecretRef};
+use oa_core::base::secrets::{Secret, redact};
 use oa_core::base::supervise::{Ended, Launch};
 use rustix::fs::Access;
 
@@ -15,6 +17,22 @@ use crate::render::Message;
 const LIMIT: usize = 200_000;
 /// What is kept of its output for the error, in bytes.
 const KEPT: usize = 2000;
+
+/// What a program finds in its environment without being given it: everything else may be a secret that is meant for this program alone.
+const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+
+/// What `env` of a channel names.
+pub(super) fn environment(
+    config: &Config,
+    channel: &config::Channel,
+) -> Result<Vec<(String, Secret)>, ConfigError> {
+    let given = channel.env.iter().map(|name| {
+        let setting = format!("{name} (env of channel \"{}\")", channel.name);
+        let value = config.secret(&SecretRef::Env(name.clone()), &setting)?;
+        Ok((name.clone(), value))
+    });
+    given.collect()
+}
 
 /// Whether the program is on this machine and may be run.
 pub(super) fn check(channel: &Channel) -> Result<(), String> {
@@ -47,7 +65,16 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
         .and_then(|()| std::io::Seek::rewind(&mut file))
         .map_err(|e| failed(format!("gets no input: {e}")))?;
     let mut command = Command::new(program);
-    command.args(arguments);
+    let kept = INHERITED
+        .iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.args(arguments).env_clear().envs(kept);
+    command.envs(
+        channel
+            .env
+            .iter()
+            .map(|(name, value)| (name, value.expose())),
+    );
     let launch = Launch {
         input: file.into(),
         keep: KEPT,

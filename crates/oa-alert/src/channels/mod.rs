@@ -44,6 +44,7 @@ pub(crate) struct Channel {
     kind: ChannelKind,
     url: Secret,
     command: Vec<String>,
+    env: Vec<(String, Secret)>,
     template: Option<String>,
     headers: Vec<(String, Secret)>,
     from: String,
@@ -183,6 +184,7 @@ impl Channel {
             .iter()
             .map(|(name, value)| Ok((name.clone(), config.secret(value, &setting("headers"))?)));
         let headers = headers.collect::<Result<Vec<_>, ConfigError>>()?;
+        let env = command::environment(config, channel)?;
         let secret = channel
             .secret
             .as_ref()
@@ -197,6 +199,7 @@ impl Channel {
             kind: channel.kind,
             url,
             command: channel.command.clone(),
+            env,
             template: channel.template.clone(),
             headers,
             from: channel.from.clone(),
@@ -480,6 +483,7 @@ fn check_keys(channel: &config::Channel) -> Result<(), String> {
             kind == Command,
             kind == Command,
         ),
+        ("env", !channel.env.is_empty(), kind == Command, false),
         (
             "template",
             channel.template.is_some(),

@@ -124,7 +124,8 @@ fn days_of_counts(
            SELECT q.collected FROM oa.quality q JOIN oa.runs r ON r.id = q.run_id
            WHERE q.task = t.name AND r.task = t.name AND r.started_at >= d.first AND r.started_at < d.next
              AND (q.day IS NULL OR q.day = d.day)
-           ORDER BY r.seq DESC LIMIT 1) q
+           -- As the index has it: by seq alone all runs of a task since that day would be looked through.
+           ORDER BY r.started_at DESC, r.seq DESC LIMIT 1) q
          WHERE t.schedule IS NOT NULL AND t.name <> ALL($4) AND {SUCCEEDS} ORDER BY t.name, d.day"
     );
     let rows = client.query(

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use oa_core::app::config::Config;
 use oa_core::base::when::local_time;
 use oa_core::model::event::{self, Event, Finding};
-use oa_core::schedule::{Calendar, Session};
+use oa_core::schedule::{Calendar, EXCHANGES, Session};
 use postgres::Client;
 
 /// What is found stays so until the source has recovered.
@@ -17,8 +17,7 @@ pub(super) fn find(
     calendar: &Calendar,
     now: DateTime<Utc>,
 ) -> Result<Vec<Finding>, postgres::Error> {
-    let local = now.with_timezone(&config.timezone).naive_local();
-    let soon = opens_soon(local, config.alert.before_open.0, calendar);
+    let soon = opens_soon(now, config.alert.before_open.0, calendar);
     let rows = client.query(
         "SELECT t.name, t.title, coalesce(t.sessions, '{}'), i.opened_at, i.acknowledged_at IS NOT NULL, a.event, r.rule, r.fingerprint
          FROM oa.tasks t JOIN oa.incidents i ON i.fingerprint = 'run:' || t.name AND i.resolved_at IS NULL
@@ -44,31 +43,34 @@ pub(super) fn find(
             task: row.get(0),
             title: row.get(1),
             session: session.as_str().to_owned(),
-            opens_at: local_time(opens_at.date(), opens_at.time(), config.timezone),
+            opens_at,
             failing_since: row.get(3),
         }));
     }
     Ok(found)
 }
 
-/// The session that opens within this time, and when.
+/// The session that opens within this time, and when: by the exchanges' clocks, whatever the zone of the configuration.
 fn opens_soon(
-    local: NaiveDateTime,
+    now: DateTime<Utc>,
     before: Duration,
     calendar: &Calendar,
-) -> Option<(Session, NaiveDateTime)> {
+) -> Option<(Session, DateTime<Utc>)> {
     let before = TimeDelta::from_std(before).unwrap_or_default();
+    let local = now.with_timezone(&EXCHANGES).naive_local();
     let at = |hour| {
         let time = NaiveTime::from_hms_opt(hour, 0, 0).unwrap_or_default();
         local.date().and_time(time)
     };
-    [(Session::Day, at(9)), (Session::Night, at(21))]
+    let (session, opens_at) = [(Session::Day, at(9)), (Session::Night, at(21))]
         .into_iter()
         .find(|(session, opens_at)| {
             calendar.session_at(*opens_at) == Some(*session)
                 && local < *opens_at
                 && *opens_at - local <= before
-        })
+        })?;
+    let opens_at = local_time(opens_at.date(), opens_at.time(), EXCHANGES);
+    Some((session, opens_at))
 }
 
 #[cfg(test)]
@@ -82,7 +84,8 @@ mod tests {
         let calendar = Calendar::shipped();
         let soon = |day: u32, hour, minute| {
             let at = NaiveDate::from_ymd_opt(2025, 12, day).unwrap();
-            let at = at.and_hms_opt(hour, minute, 0).unwrap();
+            let time = NaiveTime::from_hms_opt(hour, minute, 0).unwrap();
+            let at = local_time(at, time, EXCHANGES);
             opens_soon(at, Duration::from_secs(25 * 60), &calendar).map(|(s, _)| s)
         };
         assert_eq!(soon(1, 8, 34), None);

@@ -9,7 +9,7 @@ use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::secrets::redact;
 use oa_core::journal::{DbUnavailable, Recorder, watch};
-use oa_core::model::event::{Finding, Severity};
+use oa_core::model::event::{Alert, Event as Reported, Fault, Finding, Severity};
 use oa_core::pg::{Meaning, describe};
 use postgres::Client;
 use serde_json::json;
@@ -62,28 +62,32 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             return Err(e.into());
         }
     };
-    let (found, blind) = match look(config, &recorder) {
-        Ok(found) => (found, None),
+    let (found, blind, client) = match look(config, &recorder) {
+        Ok((found, client)) => (found, None, Some(client)),
         Err(blind) => {
             if let Blind::Unreachable(why) = &blind {
                 recorder.report_unreachable(why);
             }
-            (check::find_here(&recorder, config), Some(blind))
+            (check::find_here(&recorder, config), Some(blind), None)
         }
     };
-    let sent = flush::send_all(config);
+    let mut connection = Connection(&recorder, client);
+    let sent = flush::send_over(config, connection.1.as_mut());
     for waits in &sent.undelivered {
         tracing::error!("{}", waits.text(Locale::En));
     }
     let printed = print(&found, config, args.format);
     let unheard = failing(config, blind.as_ref(), &sent);
-    if !matches!(blind, Some(Blind::Unreachable(_))) {
-        note(&recorder, &unheard);
-        test::carry_out(config, &recorder);
+    let is_there = !matches!(blind, Some(Blind::Unreachable(_)));
+    if is_there && let Some(client) = connection.get() {
+        note(client, recorder.host(), &unheard);
+        test::carry_out(config, client, recorder.host());
     }
     let pinged = end(&unheard);
-    if !matches!(blind, Some(Blind::Unreachable(_))) {
-        note_heartbeat(&recorder, pinged.as_ref());
+    if let Some(pinged) = pinged.filter(|_| is_there)
+        && let Some(client) = connection.get()
+    {
+        note_heartbeat(client, recorder.host(), &pinged);
     }
     printed?;
     if let Some(wrong) = wrong {
@@ -105,40 +109,40 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     })
 }
 
+/// One connection for the whole check: each new one costs more than what is asked over it. Where it broke, another one.
+struct Connection<'a>(&'a Recorder, Option<Client>);
+
+impl Connection<'_> {
+    fn get(&mut self) -> Option<&mut Client> {
+        if self.1.as_ref().is_none_or(Client::is_closed) {
+            let connected = self.0.connect();
+            self.1 = connected
+                .map_err(|e| tracing::warn!("could not note that this machine was checked: {e}"))
+                .ok()
+                .map(|(client, _)| client);
+        }
+        self.1.as_mut()
+    }
+}
+
 /// For the page: that somebody watches, and whether people hear of it.
-fn note(recorder: &Recorder, wrong: &[String]) {
-    let noted = recorder
-        .connect()
-        .map_err(|e| e.to_string())
-        .and_then(|(mut client, _)| {
-            let (ok, why) = (wrong.is_empty(), wrong.join("\n"));
-            let host = recorder.host();
-            watch::note(&mut client, watch::CHECK, host, ok, &why)
-                .and_then(|()| match ok {
-                    true => Ok(()),
-                    false => watch::failed(&mut client, watch::CHECK, host),
-                })
-                .map_err(|e| describe(&e))
-        });
+fn note(client: &mut Client, host: &str, wrong: &[String]) {
+    let (ok, why) = (wrong.is_empty(), wrong.join("\n"));
+    let noted = watch::note(client, watch::CHECK, host, ok, &why).and_then(|()| match ok {
+        true => Ok(()),
+        false => watch::failed(client, watch::CHECK, host),
+    });
     if let Err(e) = noted {
-        tracing::warn!("could not note that this machine was checked: {e}");
+        let reason = describe(&e);
+        tracing::warn!("could not note that this machine was checked: {reason}");
     }
 }
 
 /// For the page: whether somebody outside hears of this check.
-fn note_heartbeat(recorder: &Recorder, pinged: Option<&Result<(), String>>) {
-    let Some(pinged) = pinged else { return };
-    let noted = recorder
-        .connect()
-        .map_err(|e| e.to_string())
-        .and_then(|(mut client, _)| {
-            let (ok, why) = (pinged.is_ok(), pinged.as_ref().err());
-            let why = why.map_or("", String::as_str);
-            watch::note(&mut client, watch::HEARTBEAT, recorder.host(), ok, why)
-                .map_err(|e| describe(&e))
-        });
-    if let Err(e) = noted {
-        tracing::warn!("could not note how the heartbeat went: {e}");
+fn note_heartbeat(client: &mut Client, host: &str, pinged: &Result<(), String>) {
+    let why = pinged.as_ref().err().map_or("", String::as_str);
+    if let Err(e) = watch::note(client, watch::HEARTBEAT, host, pinged.is_ok(), why) {
+        tracing::warn!("could not note how the heartbeat went: {}", describe(&e));
     }
 }
 
@@ -175,8 +179,21 @@ enum Blind {
     Failed(String),
 }
 
-fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Blind> {
+/// Whether that PostgreSQL is down waits in the spool already: it is not just being restarted, then.
+fn is_known_down(recorder: &Recorder) -> bool {
+    let is = |alert: &Alert| {
+        let fault = Fault::DatabaseUnreachable;
+        matches!(&alert.event, Reported::Machine { fault: f, .. } if *f == fault)
+    };
+    let waiting = recorder.spool().and_then(|spool| spool.alerts());
+    waiting.is_ok_and(|alerts| alerts.iter().any(is))
+}
+
+fn look(config: &Config, recorder: &Recorder) -> Result<(Vec<Finding>, Client), Blind> {
     let (mut client, drained) = recorder.connect().or_else(|first| {
+        if is_known_down(recorder) {
+            return Err(first);
+        }
         tracing::warn!("{first}; looking once more in 5 s");
         thread::sleep(SECOND_LOOK);
         recorder.connect()
@@ -185,20 +202,23 @@ fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Blind> {
     if let Err(e) = watch::started(&mut client, watch::CHECK, recorder.host(), zone) {
         tracing::warn!("could not count this start: {}", describe(&e));
     }
-    let asked = |client: &mut Client| {
+    let asked = |client: &mut Client| -> Result<_, postgres::Error> {
         let found = check::find(client, recorder, &drained, config)?;
         check::record(client, recorder, config, &found)?;
         recorder.resolve_failed_check(client)?;
         Ok(found.findings)
     };
-    asked(&mut client).map_err(|e: postgres::Error| {
-        let reason = describe(&e);
-        if Meaning::of(&e) == Meaning::Unreachable {
-            return DbUnavailable::Drain(format!("the check failed: {reason}")).into();
+    match asked(&mut client) {
+        Ok(found) => Ok((found, client)),
+        Err(e) => {
+            let reason = describe(&e);
+            if Meaning::of(&e) == Meaning::Unreachable {
+                return Err(DbUnavailable::Drain(format!("the check failed: {reason}")).into());
+            }
+            recorder.report_failed_check(&mut client, &reason);
+            Err(Blind::Failed(reason))
         }
-        recorder.report_failed_check(&mut client, &reason);
-        Blind::Failed(reason)
-    })
+    }
 }
 
 fn print(found: &[Finding], config: &Config, format: Format) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -77,6 +78,11 @@ impl Sent {
 
 /// Sends everything that is due.
 pub(super) fn send_all(config: &Config) -> Sent {
+    send_over(config, None)
+}
+
+/// The same over a connection that is there already, while that lasts.
+pub(super) fn send_over(config: &Config, client: Option<&mut Client>) -> Sent {
     let (usable, broken) = channels(config);
     if config.alert.channels.is_empty() {
         tracing::warn!(
@@ -88,10 +94,9 @@ pub(super) fn send_all(config: &Config) -> Sent {
         tracing::error!("messages carry no links: {e}");
         None
     });
-    let routes = Route::all(config);
     let sender = Sender {
+        config,
         usable: &usable,
-        routes: &routes,
         rendering: Rendering {
             wording: wording(config),
             policy: Policy::from_config(config),
@@ -101,7 +106,7 @@ pub(super) fn send_all(config: &Config) -> Sent {
         network_off: config.alert.is_off("network_down"),
     };
     let (mut done, mut undelivered) = (Vec::new(), Vec::new());
-    let result = sender.send(config, &mut done, &mut undelivered);
+    let result = sender.send(client, &mut done, &mut undelivered);
     Sent {
         done,
         broken,
@@ -111,8 +116,8 @@ pub(super) fn send_all(config: &Config) -> Sent {
 }
 
 struct Sender<'a> {
+    config: &'a Config,
     usable: &'a [Channel],
-    routes: &'a [Route],
     rendering: Rendering<'a>,
     /// Nobody wants to hear that a machine reaches nothing.
     network_off: bool,
@@ -121,10 +126,11 @@ struct Sender<'a> {
 impl Sender<'_> {
     fn send(
         &self,
-        config: &Config,
+        client: Option<&mut Client>,
         done: &mut Vec<Delivery>,
         undelivered: &mut Vec<Undelivered>,
     ) -> Result<(), Failure> {
+        let config = self.config;
         let recorder = match Recorder::open(config, PROGRAM).map_err(Failure::from) {
             Ok(recorder) => recorder,
             Err(no_state) if no_state.code == exit::REFUSED => {
@@ -135,10 +141,21 @@ impl Sender<'_> {
             }
             Err(e) => return Err(e),
         };
-        let unreachable = match recorder.connect() {
-            Ok((mut client, _)) => {
-                match self.flush_database(&mut client, Some(&recorder), done) {
+        let mut own = None;
+        let client = client.filter(|c| !c.is_closed());
+        let given = client.is_some();
+        let connected = match client {
+            Some(client) => Ok(client),
+            None => recorder.connect().map(|(client, _)| own.insert(client)),
+        };
+        let unreachable = match connected {
+            Ok(client) => {
+                match self.flush_database(client, Some(&recorder), done) {
                     Ok(waits) => *undelivered = waits,
+                    // The server was restarted, or another one has taken over.
+                    Err(_) if given && client.is_closed() => {
+                        return self.send(None, done, undelivered);
+                    }
                     Err(refused) => {
                         // Its disk is full, for example: what it does not take waits in the spool, and leaves from there.
                         self.flush_spool_or_say(&recorder, done);
@@ -159,9 +176,10 @@ impl Sender<'_> {
 
     fn flush_spool_or_say(&self, recorder: &Recorder, done: &mut Vec<Delivery>) {
         let wording = self.rendering.wording;
+        let routes = Route::all(self.config, Utc::now());
         for outbox in [
-            Spooled::open(recorder, self.routes, wording),
-            Spooled::open_in_memory(recorder, self.routes, wording),
+            Spooled::open(recorder, &routes, wording),
+            Spooled::open_in_memory(recorder, &routes, wording),
         ] {
             if let Err(e) = self.flush_spool(outbox, done) {
                 tracing::error!("{e}");
@@ -180,7 +198,9 @@ impl Sender<'_> {
             if !self.network_off {
                 network::raise(client, &self.rendering.policy)?;
             }
-            let mut outbox = Database::open(client, self.routes, spool, self.rendering.wording)?;
+            let now = client.query_one("SELECT now()", &[])?.get(0);
+            let routes = Route::all(self.config, now);
+            let mut outbox = Database::open(client, &routes, spool, self.rendering.wording)?;
             if let Some(recorder) = recorder {
                 outbox.announce(recorder.host())?;
             }

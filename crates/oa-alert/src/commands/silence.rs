@@ -272,8 +272,8 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
                     (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem'), s.weekdays,
                     oa.silence_holds(s, now()),
                     ARRAY(SELECT i.fingerprint FROM oa.incidents i JOIN oa.alerts a ON a.id = i.last_alert
-                          WHERE i.resolved_at IS NULL AND oa.fits(i.task, s.task) AND oa.fits(i.rule, s.rule) AND oa.fits(a.event->>'host', s.host)
-                          ORDER BY i.fingerprint LIMIT 20)
+                          WHERE i.resolved_at IS NULL AND oa.silence_covers(s, i.fingerprint, i.task, i.rule, a.event->>'host')
+                          ORDER BY i.fingerprint LIMIT 20), s.fingerprint
              FROM oa.silences s WHERE s.until > now() ORDER BY s.id",
             &[],
         )
@@ -283,6 +283,7 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
         ("task", "TASK"),
         ("rule", "RULE"),
         ("host", "HOST"),
+        ("fingerprint", "INCIDENT"),
         ("from", "FROM"),
         ("until", "UNTIL"),
         ("daily", "DAILY"),
@@ -306,7 +307,7 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
             "id": row.get::<_, i64>(0), "task": text(&row, 1), "rule": text(&row, 2), "host": text(&row, 3),
             "from": at(4), "until": at(5), "daily": text(&row, 6), "by": row.get::<_, String>(7), "reason": row.get::<_, String>(8),
             "hidden": row.get::<_, i64>(9), "weekdays": weekdays, "days": days, "holds": row.get::<_, bool>(11),
-            "hides": hides(row.get(11), &row.get::<_, Vec<String>>(12)),
+            "fingerprint": text(&row, 13), "hides": hides(row.get(11), &row.get::<_, Vec<String>>(12)),
         }));
     }
     listing.print(format).map_err(anyhow::Error::from)?;

@@ -8,7 +8,7 @@ use oa_core::app::config::{Config, Locale};
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::mistakes::nearest;
-use oa_core::journal::{Recorder, requests};
+use oa_core::journal::requests;
 use oa_core::model::Severity;
 use oa_core::pg::describe;
 use postgres::Client;
@@ -83,15 +83,9 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
 }
 
 /// Sends the test messages that people asked for on the page, of channels that this machine has.
-pub(super) fn carry_out(config: &Config, recorder: &Recorder) {
-    let done = recorder
-        .connect()
-        .map_err(|e| e.to_string())
-        .and_then(|(mut client, _)| {
-            requested(config, &mut client, recorder.host()).map_err(|e| describe(&e))
-        });
-    if let Err(e) = done {
-        tracing::warn!("test messages that were asked for: {e}");
+pub(super) fn carry_out(config: &Config, client: &mut Client, host: &str) {
+    if let Err(e) = requested(config, client, host) {
+        tracing::warn!("test messages that were asked for: {}", describe(&e));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use oa_core::app::config::{Config, Takes};
 use oa_core::base::secrets::redact;
 use oa_core::base::text::error_text;
@@ -18,8 +18,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::cards;
-use super::roots::{self, HELD};
-use super::{Claim, Claimed, DIGEST_MOST, History, Outbox, Tried, at_once, first_of, lease_of};
+use super::roots;
+use super::{
+    Claim, Claimed, DIGEST_MOST, History, Outbox, State, Tried, at_once, first_of, lease_of,
+};
 use crate::channels::{Channel, Receipt};
 
 /// A configured channel, usable or not, and which alerts are for it.
@@ -38,9 +40,9 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// All routes of a configuration.
-    pub(crate) fn all(config: &Config) -> Vec<Self> {
-        let now = Utc::now().with_timezone(&config.timezone);
+    /// All routes of a configuration, as they are now: by PostgreSQL's clock, or while that is down by this machine's.
+    pub(crate) fn all(config: &Config, now: DateTime<Utc>) -> Vec<Self> {
+        let now = now.with_timezone(&config.timezone);
         // One that cannot be read is reported by oa-crawl.
         let calendar = Calendar::load(config.calendar.as_deref());
         let calendar = calendar.unwrap_or_else(|_| Calendar::shipped());
@@ -87,11 +89,25 @@ const DUE: &str =
                          WHEN a.kind <> 'recovery' AND NOT oa.route_takes(a, c.takes) THEN 'never' ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
 /// The routes `c` of this machine, of the parameter `$2`.
 pub(super) const ROUTES: &str = "jsonb_to_recordset($2::jsonb) AS c (name text, after float8, min_rank integer, takes jsonb, quiet boolean)";
-/// What is sent at quiet hours too: what is critical, and that it is over.
-pub(super) const LOUD: &str =
-    "(a.severity = 'critical' OR (a.kind = 'recovery' AND EXISTS (SELECT FROM oa.incidents q WHERE q.fingerprint = a.fingerprint AND q.severity = 'critical'))
-      -- It goes before what is.
-      OR EXISTS (SELECT FROM oa.alerts l WHERE l.fingerprint = a.fingerprint AND l.seq > a.seq AND l.severity = 'critical'))";
+/// Whether an alert (by its name in the query) is sent at quiet hours too: what is critical, that it is over, and what goes before that.
+pub(super) fn loud(a: &str) -> String {
+    format!(
+        "({a}.severity = 'critical'
+      OR EXISTS (SELECT FROM oa.alerts l WHERE l.fingerprint = {a}.fingerprint AND l.seq >= {a}.seq
+                 AND (l.severity = 'critical'
+                      OR (l.kind = 'recovery' AND EXISTS (SELECT FROM oa.incidents q WHERE q.fingerprint = l.fingerprint AND q.severity = 'critical')))))"
+    )
+}
+
+/// Whether a delivery of an alert (by their names in the query) can go now, where `$3` says that its channel is quiet.
+fn ready(d: &str, a: &str) -> String {
+    let (held, loud) = (roots::held(a), loud(a));
+    format!(
+        "({d}.next_try_at <= now() AND ({d}.state = 'pending' OR ({d}.state = 'sending' AND {d}.leased_until <= now()))
+                    AND NOT {held} AND (NOT $3 OR {loud}))"
+    )
+}
+
 /// For so long alerts wait for the channel of a machine that is not heard of.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -159,8 +175,8 @@ impl<'a> Database<'a> {
     fn enqueue(&mut self) -> Result<(), postgres::Error> {
         self.client.execute(
             "UPDATE oa.alerts a SET settled_at = now(), silenced_by = s.id FROM oa.silences s
-             WHERE a.settled_at IS NULL AND a.kind = 'problem' AND oa.fits(a.task, s.task) AND oa.fits(a.rule, s.rule)
-               AND oa.fits(a.event->>'host', s.host) AND oa.silence_holds(s, a.created_at)
+             WHERE a.settled_at IS NULL AND a.kind = 'problem' AND oa.silence_covers(s, a.fingerprint, a.task, a.rule, a.event->>'host')
+               AND oa.silence_holds(s, a.created_at)
                AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)",
             &[],
         )?;
@@ -182,7 +198,8 @@ impl<'a> Database<'a> {
                 "INSERT INTO oa.deliveries (alert_id, channel, state)
                  SELECT a.id, c.name, 'pending' FROM oa.alerts a, {ROUTES}
                  WHERE a.settled_at IS NULL AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id AND d.channel = c.name)
-                   AND {DUE} = 'now' AND NOT {HELD} ON CONFLICT DO NOTHING"
+                   AND {DUE} = 'now' AND NOT {} ON CONFLICT DO NOTHING",
+                roots::held("a")
             ),
             &[&self.names, &self.routes],
         )?;
@@ -297,7 +314,7 @@ impl Outbox for Database<'_> {
             &format!("SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, a.title, a.body, a.created_at,
                     d.tries + 1, d.state = 'sending',
                     coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8, d.group_limit,
-                    CASE WHEN f.seq IS NOT NULL THEN i.opened_at END, i.severity, coalesce(p.count, 0), p.event, p.severity
+                    CASE WHEN f.seq IS NOT NULL THEN i.opened_at END, i.severity, coalesce(p.count, 0), p.event, p.severity, d.unanswered
              FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
              LEFT JOIN oa.incidents i ON i.fingerprint = a.fingerprint AND a.kind <> 'message'
              LEFT JOIN oa.alerts f ON f.id = i.first_alert AND f.seq <= a.seq
@@ -307,15 +324,12 @@ impl Outbox for Database<'_> {
                  -- Nobody was notified of what was held back.
                  AND (b.follows IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = b.id))) p ON a.kind = 'problem'
              LEFT JOIN (SELECT c.name, c.takes FROM jsonb_to_recordset($4::jsonb) AS c (name text, takes jsonb)) c ON c.name = d.channel
-             WHERE d.channel = $1 AND d.next_try_at <= now()
-               AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))
-               AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
-               AND NOT {HELD} AND (NOT $3 OR {LOUD})
+             WHERE d.channel = $1 AND {} AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
+               -- Not before an earlier one of its incident that must still wait, whatever for.
                AND NOT EXISTS (
                  SELECT 1 FROM oa.deliveries e JOIN oa.alerts b ON b.id = e.alert_id
-                 WHERE e.channel = d.channel AND b.fingerprint = a.fingerprint AND b.seq < a.seq AND e.state IN ('pending', 'sending')
-                   AND NOT (e.next_try_at <= now() AND (e.state = 'pending' OR e.leased_until <= now())))
-             ORDER BY a.seq LIMIT $2 FOR UPDATE OF d"),
+                 WHERE e.channel = d.channel AND b.fingerprint = a.fingerprint AND b.seq < a.seq AND e.state IN ('pending', 'sending') AND NOT {})
+             ORDER BY a.seq LIMIT $2 FOR UPDATE OF d", ready("d", "a"), ready("e", "b")),
             &[&channel, &most, &self.quiet.contains(channel), &self.routes],
         )?;
         let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(14)).collect();
@@ -355,6 +369,7 @@ impl Outbox for Database<'_> {
                 trying_for: Duration::from_secs_f64(row.get(13)),
                 limit: row.get(14),
                 history: history_of(row, 15),
+                unanswered: row.get(20),
             })
             .collect();
         let ids: Vec<Uuid> = claimed.iter().map(|c| c.alert.id).collect();
@@ -393,22 +408,30 @@ impl Outbox for Database<'_> {
             tracing::warn!("{e}");
         }
         let mut tx = self.client.transaction()?;
-        for one in tried {
-            tx.execute(
-                "UPDATE oa.deliveries SET state = $3, last_error = $4, leased_until = now(), next_try_at = now() + make_interval(secs => $5),
-                        group_limit = $6, sent_at = CASE WHEN $3 = 'sent' THEN now() END
-                 WHERE channel = $1 AND alert_id = $2",
-                &[&channel, &one.claimed.alert.id, &one.state.as_str(), &one.error.map(error_text), &one.wait.as_secs_f64(), &one.limit],
-            )?;
-        }
-        if let Some(pause) = pause {
-            // The channel takes nothing from anybody now, and so nothing that is made meanwhile either.
-            tx.execute(
-                "INSERT INTO oa.channels AS c (name, paused_until) VALUES ($1, now() + make_interval(secs => $2))
-                 ON CONFLICT (name) DO UPDATE SET paused_until = greatest(c.paused_until, excluded.paused_until)",
-                &[&channel, &pause.as_secs_f64()],
-            )?;
-        }
+        let ids: Vec<Uuid> = tried.iter().map(|one| one.claimed.alert.id).collect();
+        let states: Vec<&str> = tried.iter().map(|one| one.state.as_str()).collect();
+        let waits: Vec<f64> = tried.iter().map(|one| one.wait.as_secs_f64()).collect();
+        let limits: Vec<Option<i32>> = tried.iter().map(|one| one.limit).collect();
+        let unanswered: Vec<i32> = tried.iter().map(|one| one.unanswered).collect();
+        // All of them were one message, to which there was one answer.
+        let error = tried.first().and_then(|one| one.error).map(error_text);
+        tx.execute(
+            "UPDATE oa.deliveries d SET state = t.state, last_error = $7, leased_until = now(), next_try_at = now() + make_interval(secs => t.wait),
+                    group_limit = t.group_limit, unanswered = t.unanswered, sent_at = CASE WHEN t.state = 'sent' THEN now() END
+             FROM unnest($2::uuid[], $3::text[], $4::float8[], $5::integer[], $6::integer[]) t (alert, state, wait, group_limit, unanswered)
+             WHERE d.channel = $1 AND d.alert_id = t.alert",
+            &[&channel, &ids, &states, &waits, &limits, &unanswered, &error],
+        )?;
+        // A channel with a pause takes nothing from anybody now, and so nothing that is made meanwhile either.
+        let pause = pause.unwrap_or_default().as_secs_f64();
+        let took = tried.iter().all(|one| one.state == State::Sent);
+        tx.execute(
+            "INSERT INTO oa.channels AS c (name, paused_until, took_last) VALUES ($1, now() + make_interval(secs => $2), $3)
+             ON CONFLICT (name) DO UPDATE SET took_last = excluded.took_last,
+               paused_until = CASE WHEN $2 > 0 THEN greatest(c.paused_until, excluded.paused_until) ELSE c.paused_until END
+             WHERE c.took_last IS DISTINCT FROM excluded.took_last OR $2 > 0",
+            &[&channel, &pause, &took],
+        )?;
         tx.commit()
     }
 
@@ -434,7 +457,7 @@ impl Outbox for Database<'_> {
             return Ok(());
         };
         let rows = self.client.query(
-            "SELECT a.event, a.title, a.body, a.rule, a.fingerprint FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
+            "SELECT a.event, a.title, a.body, a.rule, a.fingerprint, d.unanswered > 0 FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
              WHERE d.channel = $1 AND d.state = 'failed' AND d.leased_until >= $2::timestamptz - interval '1 minute' ORDER BY a.seq",
             &[&channel, &opened_at],
         )?;
@@ -444,6 +467,7 @@ impl Outbox for Database<'_> {
         let recovered = Event::ChannelRecovered {
             channel: channel.to_owned(),
             lasted: lasted.as_secs(),
+            unsure: rows.iter().any(|r| r.get(5)),
             lost: first_of(rows.len(), events),
         };
         if incidents::resolve(self.client, &fingerprint, |_, _| recovered)? {

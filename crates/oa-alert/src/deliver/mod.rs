@@ -9,7 +9,8 @@
 //! A robot is sent no more than it takes ([`crate::pace`]): when many alerts come at once, one process waits for the others of them, and
 //! sends all as one. Killed while it waits, the next one does.
 //!
-//! Killed between send and record, the lease runs out and the message is sent once more, marked as a possible repeat. Within one
+//! Killed between send and record, the lease runs out and the message is sent once more, marked as a possible repeat. What was sent and not
+//! answered is repeated twice, and then given up: a robot that takes everything and answers nothing must not say it for a day. Within one
 //! fingerprint a channel gets alerts in their order: a later one waits until the earlier one is sent or given up.
 //!
 //! A digest that a channel refuses for what is in it is halved until the message it is about stands alone ([`Claimed::limit`], which is
@@ -32,7 +33,7 @@ use oa_core::base::links::LinkKey;
 use oa_core::base::secrets::redact;
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::Policy;
-use oa_core::model::event::{Alert, Event, Kind, Lost, Severity};
+use oa_core::model::event::{Alert, Event, GivenUp, Kind, Lost, Severity};
 use oa_wording::Wording;
 use uuid::Uuid;
 
@@ -50,6 +51,8 @@ const DIGEST_ABOVE: usize = 5;
 const DIGEST_MOST: usize = 2000;
 /// A message that a channel did not take for this long after its first try is given up.
 const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
+/// What was sent and not answered is repeated so often.
+const REPEATS: i32 = 2;
 /// So many messages in a row that are refused for what is in them mean that it is the channel after all.
 const REFUSED_MOST: u32 = 16;
 /// A channel that a person must set up anew is reported when it has refused for this long.
@@ -87,6 +90,8 @@ pub(crate) struct Claimed {
     pub(crate) trying_for: Duration,
     /// An earlier try may have reached the channel.
     pub(crate) repeat: bool,
+    /// How often it was sent and not answered.
+    pub(crate) unanswered: i32,
     /// With how many it may be sent at once, because it was refused with more: [`ALONE`], [`BARE`], or more.
     pub(crate) limit: Option<i32>,
     /// What was reported of its incident before.
@@ -131,6 +136,7 @@ impl State {
         match result {
             Ok(()) => Self::Sent,
             Err(_) if gives_up && claimed.trying_for > GIVE_UP => Self::Failed,
+            Err(e) if gives_up && e.unknown && claimed.unanswered >= REPEATS => Self::Failed,
             // A refusal now does not undo that an earlier try may have reached the channel.
             Err(e) if e.unknown || claimed.repeat => Self::Unknown,
             Err(_) => Self::Pending,
@@ -161,6 +167,8 @@ pub(crate) struct Tried<'a> {
     pub(crate) error: Option<&'a str>,
     /// With how many it may be sent from now on.
     pub(crate) limit: Option<i32>,
+    /// How often it was sent and not answered by now.
+    pub(crate) unanswered: i32,
 }
 
 /// How alerts are worded, and how often a channel's own incident is reported.
@@ -364,11 +372,11 @@ fn record<O: Outbox>(
                 ),
                 Next::GiveUp => (State::Failed, Duration::ZERO, one.limit),
                 Next::Same if lifts && claimed.len() > 1 => {
-                    (State::after(one, result, false), backoff(one.tries), None)
+                    (State::after(one, result, false), backoff(one, error), None)
                 }
                 Next::Same => (
                     State::after(one, result, true),
-                    backoff(one.tries),
+                    backoff(one, error),
                     whole(one),
                 ),
             };
@@ -378,6 +386,7 @@ fn record<O: Outbox>(
                 wait,
                 error: said.as_deref(),
                 limit,
+                unanswered: one.unanswered + i32::from(error.is_some_and(|e| e.unknown)),
             }
         })
         .collect();
@@ -417,7 +426,7 @@ fn report<O: Outbox>(
             tracing::error!("{}", redact(&text));
             // The report of a refusal that is itself refused is the channel's incident.
             if matches!(alert.event, Event::MessageRefused { .. }) {
-                outbox.raise(gave_up(channel, lost, &said), policy)?;
+                outbox.raise(gave_up(channel, lost, &said, GivenUp::Content), policy)?;
             } else {
                 outbox.report(Event::MessageRefused {
                     channel: channel.to_owned(),
@@ -431,14 +440,18 @@ fn report<O: Outbox>(
         }
         return Ok(());
     }
+    let for_a_day = claimed.iter().any(|c| c.trying_for > GIVE_UP);
+    let (why, after) = match for_a_day {
+        true => (GivenUp::Refused, "after 24 hours"),
+        false => (GivenUp::Unanswered, "after three times without an answer"),
+    };
     for event in lost {
         let title = wording.text(event).title;
-        let text =
-            format!("gave up sending \"{title}\" to channel {channel} after 24 hours: {error}");
+        let text = format!("gave up sending \"{title}\" to channel {channel} {after}: {error}");
         tracing::error!("{}", redact(&text));
     }
     if !lost.is_empty() {
-        return outbox.raise(gave_up(channel, lost, &said), policy);
+        return outbox.raise(gave_up(channel, lost, &said, why), policy);
     }
     if error.cause == Cause::Setup && claimed.iter().any(|c| c.trying_for >= SETUP_AFTER) {
         let channel = channel.to_owned();
@@ -451,8 +464,9 @@ fn report<O: Outbox>(
     Ok(())
 }
 
-fn gave_up(channel: &str, lost: &[Event], said: &str) -> Event {
+fn gave_up(channel: &str, lost: &[Event], said: &str, why: GivenUp) -> Event {
     Event::ChannelGaveUp {
+        why,
         channel: channel.to_owned(),
         lost: first_of(lost.len(), lost.iter().cloned()),
         // The incident says itself what happens next.
@@ -468,7 +482,9 @@ fn first_of(count: usize, events: impl Iterator<Item = Event>) -> Lost {
             channel,
             lost,
             error,
+            why,
         } => Event::ChannelGaveUp {
+            why,
             channel,
             lost: Lost {
                 first: Vec::new(),
@@ -480,7 +496,9 @@ fn first_of(count: usize, events: impl Iterator<Item = Event>) -> Lost {
             channel,
             lasted,
             lost,
+            unsure,
         } => Event::ChannelRecovered {
+            unsure,
             channel,
             lasted,
             lost: Lost {
@@ -624,9 +642,12 @@ fn at_once(limits: &[Option<i32>], pace: &Pace, storm: bool) -> usize {
 }
 
 /// The wait after a failed try.
-fn backoff(tries: i32) -> Duration {
-    Duration::from_secs(match tries {
+fn backoff(claimed: &Claimed, error: Option<&SendError>) -> Duration {
+    let unanswered = error.is_some_and(|e| e.unknown);
+    Duration::from_secs(match claimed.tries {
         ..=1 => 10,
+        // A robot that was busy answers by then.
+        _ if unanswered => 300,
         2 => 30,
         3 => 60,
         4 => 300,

@@ -19,22 +19,32 @@ const BEFORE: TimeDelta = TimeDelta::minutes(15);
 /// For so long after its cause is over a follower may go with it.
 const GRACE_MINUTES: i64 = 10;
 /// Nothing is held for longer, whatever its cause does.
-const LONGEST: TimeDelta = TimeDelta::hours(12);
+const HOURS: i64 = 12;
+const LONGEST: TimeDelta = TimeDelta::hours(HOURS);
 /// What follows from an open incident is named in another message about that, but not sooner than this after the last one.
 const NAMED_AGAIN: Duration = Duration::from_secs(600);
 /// So many followers are named.
 const NAMED: usize = 12;
 
-/// Whether an alert `a` is held back from a channel `c` now, in SQL: not from one that does not get the message about the cause, or where nobody
-/// got that. One that is over goes before the news of that. Each repetition is an alert of its own: the time counts from the first of them.
-pub(super) const HELD: &str = "(a.follows IS NOT NULL AND a.kind = 'problem' AND a.created_at > now() - interval '12 hours'
+/// Whether an alert (by its name in the query) is held back from a channel `c` now, in SQL: not from one that does not get the message about the
+/// cause, or where nobody got that. One that is over goes before the news of that. Each repetition is an alert of its own: the time counts from
+/// the first of them. That cron stood still is over when it starts programs again, however long what was missed stays to be made up for.
+pub(super) fn held(a: &str) -> String {
+    format!(
+        "({a}.follows IS NOT NULL AND {a}.kind = 'problem' AND {a}.created_at > now() - interval '{HOURS} hours'
     AND EXISTS (SELECT FROM oa.incidents r JOIN oa.alerts h ON h.fingerprint = r.fingerprint AND h.kind = 'problem'
-                WHERE r.fingerprint = a.follows AND (r.resolved_at IS NULL OR r.resolved_at > now() - interval '10 minutes')
-                  AND h.seq >= coalesce((SELECT b.seq FROM oa.alerts b WHERE b.id = r.first_alert), 0) AND oa.route_takes(h, c.takes)
-                  AND (h.settled_at IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = h.id)))
-    AND NOT EXISTS (SELECT FROM oa.alerts e WHERE e.fingerprint = a.fingerprint AND e.follows IS NOT NULL AND e.created_at <= now() - interval '12 hours'
-                    AND e.seq >= (SELECT b.seq FROM oa.incidents o JOIN oa.alerts b ON b.id = o.first_alert WHERE o.fingerprint = a.fingerprint))
-    AND NOT EXISTS (SELECT FROM oa.alerts n WHERE n.fingerprint = a.fingerprint AND n.kind = 'recovery' AND n.seq > a.seq))";
+                WHERE r.fingerprint = {a}.follows AND (r.resolved_at IS NULL OR r.resolved_at > now() - interval '{GRACE_MINUTES} minutes')
+                  AND h.seq >= coalesce((SELECT f.seq FROM oa.alerts f WHERE f.id = r.first_alert), 0) AND oa.route_takes(h, c.takes)
+                  AND (h.settled_at IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = h.id))
+                  AND NOT (r.rule = 'cron_stopped' AND EXISTS (
+                    SELECT FROM oa.starts s WHERE s.gap_to > r.opened_at - interval '15 minutes' AND s.gap_to < now() - interval '{GRACE_MINUTES} minutes'
+                      AND s.what = CASE WHEN EXISTS (SELECT FROM oa.starts d WHERE d.what = 'due' AND d.last_at > now() - interval '30 days')
+                                        THEN 'due' ELSE 'check' END)))
+    AND NOT EXISTS (SELECT FROM oa.alerts e WHERE e.fingerprint = {a}.fingerprint AND e.follows IS NOT NULL AND e.created_at <= now() - interval '{HOURS} hours'
+                    AND e.seq >= (SELECT f.seq FROM oa.incidents o JOIN oa.alerts f ON f.id = o.first_alert WHERE o.fingerprint = {a}.fingerprint))
+    AND NOT EXISTS (SELECT FROM oa.alerts n WHERE n.fingerprint = {a}.fingerprint AND n.kind = 'recovery' AND n.seq > {a}.seq))"
+    )
+}
 
 /// What an alert has to do with others.
 #[derive(Debug, Clone, Default)]

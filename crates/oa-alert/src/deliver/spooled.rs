@@ -137,6 +137,7 @@ impl Outbox for Spooled<'_> {
             .map(|w| Claimed {
                 limit: self.limits.get(&(channel.to_owned(), w.alert.id)).copied(),
                 tries: w.tried.as_ref().map_or(0, |t| t.tries) + 1,
+                unanswered: w.tried.as_ref().map_or(0, |t| t.unanswered),
                 repeat: w.tried.as_ref().is_some_and(|t| t.state == "sending"),
                 trying_for: w
                     .tried
@@ -202,6 +203,7 @@ impl Outbox for Spooled<'_> {
                 next_at: now + one.wait,
                 leased_until: now,
                 error: one.error.map(error_text),
+                unanswered: one.unanswered,
             })
             .collect();
         let recorded = self.spool.end_tries(&ended);

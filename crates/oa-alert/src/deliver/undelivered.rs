@@ -9,8 +9,8 @@ use oa_core::journal::spool::{Spool, SpoolError};
 use oa_core::model::event::channel_fingerprint;
 
 use super::Database;
-use super::database::{LOUD, ROUTES};
-use super::roots::HELD;
+use super::database::{ROUTES, loud};
+use super::roots::held;
 
 /// What waits for less is on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(300);
@@ -30,6 +30,8 @@ pub(crate) struct Undelivered {
     pub(crate) error: Option<String>,
     /// It gave messages up, or must be set up anew, and nobody has heard of it.
     pub(crate) untold: bool,
+    /// It did not take its last message, and nor did any other channel of this machine.
+    pub(crate) refused: bool,
 }
 
 impl Undelivered {
@@ -51,6 +53,13 @@ impl Undelivered {
                 "通道不收消息，且无人得知".to_owned()
             } else {
                 "the channel takes no messages, and nobody has heard of it".to_owned()
+            });
+        }
+        if self.refused && parts.is_empty() {
+            parts.push(if zh {
+                "最近一条消息没有被收下，也没有其他通道能收到".to_owned()
+            } else {
+                "it did not take its last message, and no other channel takes any".to_owned()
             });
         }
         if let Some(paused) = self.paused {
@@ -89,28 +98,34 @@ impl Database<'_> {
                 paused: None,
                 error: None,
                 untold: false,
+                refused: false,
             };
             return Ok(if waiting > 0 { vec![none] } else { Vec::new() });
         }
         let fingerprints: Vec<String> = self.names.iter().map(|n| channel_fingerprint(n)).collect();
+        let (held, loud) = (held("a"), loud("a"));
         let rows = self.client.query(
             &format!("SELECT c.name, coalesce(w.waiting, 0), coalesce(w.oldest, 0),
                     (SELECT extract(epoch FROM p.paused_until - now())::float8 FROM oa.channels p WHERE p.name = c.name AND p.paused_until > now()),
-                    w.said, coalesce(g.untold, false)
+                    coalesce(w.said, CASE WHEN mine.dead THEN (
+                      SELECT d.last_error FROM oa.deliveries d WHERE d.channel = c.name AND d.state IN ('pending', 'sending') AND d.last_error IS NOT NULL
+                      ORDER BY d.leased_until DESC LIMIT 1) END), coalesce(g.untold, false), mine.dead AND l.took_last IS FALSE
              FROM {ROUTES} JOIN unnest($1::text[], $3::text[]) f (name, fingerprint) USING (name)
              LEFT JOIN LATERAL (
                SELECT count(*) AS waiting, extract(epoch FROM now() - least(min(since), now()))::float8 AS oldest, (array_agg(last_error ORDER BY since DESC) FILTER (WHERE last_error IS NOT NULL))[1] AS said
                FROM (SELECT d.last_error,
                             least(coalesce(d.first_try_at, d.next_try_at), CASE WHEN c.after = 0 THEN a.created_at END) AS since, a.created_at > now() + interval '1 minute' AS misdated
                      FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
-                     WHERE d.channel = c.name AND d.state IN ('pending', 'sending') AND NOT {HELD} AND (NOT c.quiet OR {LOUD})) x
+                     WHERE d.channel = c.name AND d.state IN ('pending', 'sending') AND NOT {held} AND (NOT c.quiet OR {loud})) x
                WHERE since < now() - make_interval(secs => $4) OR misdated) w ON true
              LEFT JOIN LATERAL (
                -- The last word about the channel is that it gave messages up, and no channel has that.
                SELECT a.kind = 'problem' AND a.silenced_by IS NULL
-                      AND NOT EXISTS (SELECT FROM oa.deliveries s WHERE s.alert_id = a.id AND s.state = 'sent') AS untold
-               FROM oa.alerts a WHERE a.fingerprint = f.fingerprint ORDER BY a.seq DESC LIMIT 1) g ON true
-             WHERE w.waiting > 0 OR g.untold"),
+                      AND 0 = (SELECT count(*) FROM oa.deliveries s WHERE s.alert_id = a.id AND s.state = 'sent') AS untold
+               FROM oa.incidents i JOIN oa.alerts a ON a.id = i.last_alert WHERE i.fingerprint = f.fingerprint) g ON true
+             LEFT JOIN oa.channels l ON l.name = c.name
+             CROSS JOIN (SELECT coalesce(NOT bool_or(took_last), false) AS dead FROM oa.channels WHERE name = ANY($1)) mine
+             WHERE w.waiting > 0 OR g.untold OR (mine.dead AND l.took_last IS FALSE)"),
             &[&self.names, &self.routes, &fingerprints, &limit],
         )?;
         let one = |row: &postgres::Row| Undelivered {
@@ -120,6 +135,7 @@ impl Database<'_> {
             paused: row.get::<_, Option<f64>>(3).map(Duration::from_secs_f64),
             error: row.get(4),
             untold: row.get(5),
+            refused: row.get(6),
         };
         Ok(rows.iter().map(one).collect())
     }
@@ -143,5 +159,6 @@ pub(crate) fn in_spool(spool: &Spool) -> Result<Option<Undelivered>, SpoolError>
         paused: None,
         error: None,
         untold: false,
+        refused: false,
     }))
 }

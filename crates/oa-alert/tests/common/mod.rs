@@ -29,6 +29,19 @@ pub const DINGTALK: &str = "[[alert.channels]]\nname = \"ops\"\nkind = \"dingtal
 pub const WECOM: &str = "[[alert.channels]]\nname = \"wx\"\nkind = \"wecom\"\nurl = \"BASE/wecom/cgi-bin/webhook/send?key=key-secret\"\n";
 pub const FEISHU: &str = "[[alert.channels]]\nname = \"fs\"\nkind = \"feishu\"\nurl = \"BASE/feishu/open-apis/bot/v2/hook/hook-secret\"\nsecret = \"FS-secret\"\n";
 
+/// The same numbers in every run.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
 #[derive(Debug)]
 pub struct Done {
     pub code: i32,
@@ -184,6 +197,12 @@ impl Service {
     /// Makes what was put off due now.
     pub fn hurry(&self) {
         self.db().batch_execute("UPDATE oa.deliveries SET next_try_at = now(), leased_until = now() - interval '1 s' WHERE state <> 'sent'").unwrap();
+    }
+
+    /// A minute passes for the robots' limits, theirs and ours.
+    pub fn minute(&self) {
+        self.sim.advance(std::time::Duration::from_secs(63));
+        self.sql("UPDATE oa.robots SET sent_at = '{}'");
     }
 
     pub fn titles(&self) -> Vec<String> {

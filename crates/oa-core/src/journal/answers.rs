@@ -143,30 +143,15 @@ pub fn act(client: &mut Client, link: &Link, by: &str) -> Result<Acted, postgres
     Ok(Acted::Done)
 }
 
-/// What belongs to the same incident, and no more: a task's runs whatever becomes of them, or a rule on a machine.
+/// The incident, and nothing else.
 fn silence(
     client: &mut impl GenericClient,
     alert: &Alert,
     by: &str,
 ) -> Result<(), postgres::Error> {
-    let of_runs = matches!(alert.event, Event::RunFailed(_));
-    let rule = if of_runs {
-        "run_*"
-    } else {
-        alert.rule.as_str()
-    };
-    let host = alert.event.host().filter(|_| alert.task.is_none());
     client.execute(
-        "INSERT INTO oa.silences (task, rule, host, by, reason, starts_at, until)
-         VALUES ($1, $2, $3, $4, $5, now(), now() + make_interval(hours => $6))",
-        &[
-            &alert.task,
-            &rule,
-            &host,
-            &by,
-            &alert.fingerprint,
-            &SILENCE_HOURS,
-        ],
+        "INSERT INTO oa.silences (fingerprint, by, starts_at, until) VALUES ($1, $2, now(), now() + make_interval(hours => $3))",
+        &[&alert.fingerprint, &by, &SILENCE_HOURS],
     )?;
     Ok(())
 }

@@ -612,14 +612,14 @@ fn store_alert(client: &mut Client, alert: &Alert, tried: &[Tried]) -> Result<()
     incidents::put_spooled(&mut tx, alert)?;
     for one in tried {
         tx.execute(
-            "INSERT INTO oa.deliveries AS d (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until, last_error, sent_at)
+            "INSERT INTO oa.deliveries AS d (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until, last_error, sent_at, unanswered)
              VALUES ($1, $2, $3, $4, least($5, now()), least($6, now() + interval '10 minutes'), least($7, now() + interval '10 minutes'), $8,
-                     CASE WHEN $3 = 'sent' THEN now() END)
+                     CASE WHEN $3 = 'sent' THEN now() END, $9)
              ON CONFLICT (alert_id, channel) DO UPDATE SET state = excluded.state, tries = excluded.tries,
                  first_try_at = excluded.first_try_at, next_try_at = excluded.next_try_at, leased_until = excluded.leased_until,
-                 last_error = excluded.last_error, sent_at = coalesce(d.sent_at, excluded.sent_at)
+                 last_error = excluded.last_error, unanswered = excluded.unanswered, sent_at = coalesce(d.sent_at, excluded.sent_at)
              WHERE d.tries < excluded.tries",
-            &[&alert.id, &one.channel, &one.state, &one.tries, &one.first_at, &one.next_at, &one.leased_until, &one.error],
+            &[&alert.id, &one.channel, &one.state, &one.tries, &one.first_at, &one.next_at, &one.leased_until, &one.error, &one.unanswered],
         )?;
     }
     tx.commit()
@@ -651,6 +651,16 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
          COMMIT;",
         outbox::TABLES
     ))?;
+    let counts: bool = db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('tries') WHERE name = 'unanswered')",
+        [],
+        |r| r.get(0),
+    )?;
+    if !counts {
+        // Made by version 0.1. As above.
+        let _ =
+            db.execute_batch("ALTER TABLE tries ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0");
+    }
     Ok(db)
 }
 

@@ -213,6 +213,19 @@ pub struct Lost {
     pub count: usize,
 }
 
+/// Why an alert is sent to a channel no more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GivenUp {
+    /// The channel has refused it for a day.
+    #[default]
+    Refused,
+    /// It was sent three times, and not answered: more would only be repeats.
+    Unanswered,
+    /// The channel does not take what is in it.
+    Content,
+}
+
 /// Versions of the schema `oa`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaVersions {
@@ -303,7 +316,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         ended: Vec<MissedEnd>,
     },
-    /// A channel has not taken alerts for a day, and they are given up.
+    /// A channel has not taken alerts, and they are given up.
     ChannelGaveUp {
         /// The channel.
         channel: String,
@@ -311,6 +324,9 @@ pub enum Event {
         lost: Lost,
         /// What it said.
         error: String,
+        /// Why they are tried no more.
+        #[serde(default)]
+        why: GivenUp,
     },
     /// A channel refuses whatever it is sent: it must be set up anew.
     ChannelRefuses {
@@ -327,6 +343,9 @@ pub enum Event {
         lasted: u64,
         /// What it has not got.
         lost: Lost,
+        /// Of that it may have got something: it was sent, and not answered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unsure: bool,
     },
     /// A channel does not take one message for what is in it, although it takes others.
     MessageRefused {

@@ -16,6 +16,9 @@ pub use again::{Again, DueTime};
 pub use calendar::{Calendar, CalendarError, TradingDay};
 pub use cron5::CronError;
 
+/// The zone of the exchanges, whose days and sessions are those of the [`Calendar`], whatever zone the configuration shows times in.
+pub const EXCHANGES: Tz = chrono_tz::Asia::Shanghai;
+
 /// A trading session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -120,7 +120,7 @@ impl App {
         caller: &Caller,
         silence: Silence,
     ) -> Result<(), Answer> {
-        let names = [&silence.task, &silence.rule];
+        let names = [&silence.task, &silence.rule, &silence.fingerprint];
         let wrong = names.iter().all(|n| n.is_none())
             || names.iter().any(|n| {
                 n.as_ref()
@@ -129,7 +129,9 @@ impl App {
         if wrong || !(1..=LONGEST_SILENCE).contains(&silence.hours) {
             return Err(Answer::problem(
                 StatusCode::BAD_REQUEST,
-                format!("a silence names a task or a rule, and lasts 1 to {LONGEST_SILENCE} hours"),
+                format!(
+                    "a silence names a task, a rule or an incident, and lasts 1 to {LONGEST_SILENCE} hours"
+                ),
             ));
         }
         let silence = Silence {

@@ -48,9 +48,10 @@ fn judged(daily: &Daily, lang: Lang) -> String {
         } else {
             ""
         };
+        let how = lacking_by_state(&verdict.lacking, lang);
         wrong.push(lang.say(
-            format!("缺 {lacking} 项：{names}{more}"),
-            format!("{lacking} lacking: {names}{more}"),
+            format!("{how}：{names}{more}"),
+            format!("{how}: {names}{more}"),
         ));
     }
     if daily.is_unwatched() {
@@ -74,6 +75,24 @@ fn judged(daily: &Daily, lang: Lang) -> String {
             format!("⚠️ {all}; {open} open incidents"),
         ),
     }
+}
+
+/// How many of what lacks something failed, did not run, and so on.
+fn lacking_by_state(lacking: &[Lack], lang: Lang) -> String {
+    let words = [
+        ("failed", "失败", "failed"),
+        ("missing", "未运行", "not run"),
+        ("partial", "不完整", "partial"),
+        ("stale", "未更新", "stale"),
+        ("unfetchable", "无法补采", "unfetchable"),
+    ];
+    let counts = words.map(|(state, zh, en)| {
+        let count = lacking.iter().filter(|l| l.state == state).count();
+        (count, format!("{count} {}", lang.say(zh, en)))
+    });
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts.map(|(_, text)| text).collect();
+    counts.join(lang.say(" ", ", "))
 }
 
 /// The report as Markdown in the small subset that every robot understands. Ends with a line end.

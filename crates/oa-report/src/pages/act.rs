@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::guard::Caller;
 use crate::app::request::{Request, own_page, pairs, read_body};
-use crate::queries::alerts::Silence;
+use crate::queries::alerts::{Incident, Silence};
 use crate::queries::requests::RequestEntry;
 
 /// A form that does `what`; nothing for whoever may not act.
@@ -104,8 +104,16 @@ pub(super) fn end_silence(frame: &Frame, id: i64) -> Markup {
     )
 }
 
+/// Notifies nobody for a while of an incident: of one without a task its rule would silence those of other machines and channels too.
+pub(super) fn silence_incident(frame: &Frame, id: &str, of: &Incident) -> Markup {
+    match &of.task {
+        Some(task) => silence(frame, id, &[("task", task), ("rule", &of.rule)]),
+        None => silence(frame, id, &[("fingerprint", &of.fingerprint)]),
+    }
+}
+
 /// Notifies nobody of this for a while. `id` is unique on the page.
-pub(super) fn silence(frame: &Frame, id: &str, task: Option<&str>, rule: Option<&str>) -> Markup {
+pub(super) fn silence(frame: &Frame, id: &str, of: &[(&str, &str)]) -> Markup {
     let lang = frame.lang;
     let spans = [
         (1, "1 小时", "1 hour"),
@@ -117,10 +125,7 @@ pub(super) fn silence(frame: &Frame, id: &str, task: Option<&str>, rule: Option<
     form(
         frame,
         "silence",
-        &[
-            ("task", task.unwrap_or_default()),
-            ("rule", rule.unwrap_or_default()),
-        ],
+        of,
         &html! {
             label.hidden for=(id) { (lang.say("静默多久", "Silence for")) }
             select #(id) name="hours" { @for (hours, zh, en) in spans { option value=(hours) { (lang.say(zh, en)) } } }
@@ -224,6 +229,7 @@ pub(super) async fn answer(
             let silence = Silence {
                 task: named("task"),
                 rule: named("rule"),
+                fingerprint: named("fingerprint"),
                 hours: field("hours").parse().map_err(|_| wrong("hours"))?,
                 reason: String::new(),
             };

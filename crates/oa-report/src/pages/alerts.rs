@@ -56,7 +56,7 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
 fn of_silences(frame: &Frame, silences: &[HeldSilence]) -> Markup {
     let lang = frame.lang;
     let of = |s: &HeldSilence| {
-        let parts = [&s.task, &s.rule, &s.host];
+        let parts = [&s.task, &s.rule, &s.host, &s.fingerprint];
         parts
             .into_iter()
             .flatten()

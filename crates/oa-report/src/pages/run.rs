@@ -138,8 +138,15 @@ fn cause(frame: &Frame, run: &RunDetail) -> Markup {
         }
         _ => None,
     };
-    let words = known
-        .map(|(status, kind)| oa_wording::explanation(work(run), status, kind, entry.id, lang.0));
+    let words = known.map(|(status, kind)| {
+        oa_wording::explanation(
+            work(run),
+            status,
+            kind,
+            (&entry.task_name, entry.id),
+            lang.0,
+        )
+    });
     if entry.error.is_none() && words.is_none() {
         return html! {};
     }

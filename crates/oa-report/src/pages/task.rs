@@ -91,7 +91,7 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
             p.crumbs { a href=(frame.url("/admin/")) { (lang.say("总览", "Overview")) } " / " (t.name) }
             h1 { (icon(sign(t))) (t.title) " " span class={ "tag " (layout::tone(sign(t))) } { (lang.state(t.state)) } }
             @if !reasons.is_empty() { p.reason { (reasons.join(lang.say("；", "; "))) } }
-            @if t.collects && frame.form.is_some() && incidents.is_empty() { div.acts { (act::run(frame, &t.name)) (act::silence(frame, "task", Some(&t.name), None)) } }
+            @if t.collects && frame.form.is_some() && incidents.is_empty() { div.acts { (act::run(frame, &t.name)) (act::silence(frame, "task", &[("task", &t.name)])) } }
         }
         (act::asked(frame, Some(&name)))
         @if !incidents.is_empty() {

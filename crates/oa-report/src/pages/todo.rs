@@ -141,7 +141,7 @@ fn buttons(frame: &Frame, incident: &Incident, id: &str) -> Markup {
     };
     html! {
         @if let Some(task) = incident.task.as_ref().filter(collects) { (act::run(frame, task)) }
-        @if !incident.silenced { (act::silence(frame, id, incident.task.as_deref(), Some(&incident.rule))) }
+        @if !incident.silenced { (act::silence_incident(frame, id, incident)) }
         @if incident.acknowledged_by.is_some() { (act::unacknowledge(frame, &incident.fingerprint)) }
     }
 }

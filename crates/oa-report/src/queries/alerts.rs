@@ -128,7 +128,7 @@ pub(crate) fn open(client: &mut impl GenericClient, wording: &Wording) -> Result
     let rows = client.query(
         "SELECT i.fingerprint, i.rule, i.task, i.severity, i.opened_at, i.notified_at, a.run_id,
                 EXISTS (SELECT FROM oa.silences s WHERE oa.silence_holds(s, now()) AND (s.id = a.silenced_by
-                        OR oa.fits(i.task, s.task) AND oa.fits(i.rule, s.rule) AND oa.fits(a.event->>'host', s.host))), i.acknowledged_by, i.note,
+                        OR oa.silence_covers(s, i.fingerprint, i.task, i.rule, a.event->>'host'))), i.acknowledged_by, i.note,
                 a.event, left(a.title, 8000), left(a.body, 8000),
                 (SELECT r.fingerprint FROM oa.incidents r WHERE r.fingerprint = a.follows AND r.resolved_at IS NULL)
          FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.resolved_at IS NULL
@@ -241,6 +241,7 @@ pub(crate) fn unacknowledge(client: &mut Client, fingerprint: &str) -> Result<()
 pub(crate) struct Silence {
     pub(crate) task: Option<String>,
     pub(crate) rule: Option<String>,
+    pub(crate) fingerprint: Option<String>,
     pub(crate) hours: u32,
     pub(crate) reason: String,
 }
@@ -249,12 +250,22 @@ pub(crate) fn silence(client: &mut Client, silence: &Silence, by: &str, zone: Tz
     let Silence {
         task,
         rule,
+        fingerprint,
         hours,
         reason,
     } = silence;
     client.execute(
-        "INSERT INTO oa.silences (task, rule, by, reason, starts_at, until, zone) VALUES ($1, $2, $3, $4, now(), now() + make_interval(hours => $5), $6)",
-        &[task, rule, &by, reason, &hours.cast_signed(), &zone.name()],
+        "INSERT INTO oa.silences (task, rule, by, reason, starts_at, until, zone, fingerprint)
+         VALUES ($1, $2, $3, $4, now(), now() + make_interval(hours => $5), $6, $7)",
+        &[
+            task,
+            rule,
+            &by,
+            reason,
+            &hours.cast_signed(),
+            &zone.name(),
+            fingerprint,
+        ],
     )?;
     Ok(())
 }
@@ -278,6 +289,8 @@ pub(crate) struct HeldSilence {
     pub(crate) rule: Option<String>,
     /// The machines.
     pub(crate) host: Option<String>,
+    /// The incident; null for any.
+    pub(crate) fingerprint: Option<String>,
     /// Whose it is.
     pub(crate) by: String,
     /// Why.
@@ -299,7 +312,7 @@ pub(crate) fn silences(client: &mut impl GenericClient) -> Result<Vec<HeldSilenc
     let rows = client.query(
         "SELECT s.id, s.task, s.rule, s.host, s.by, left(s.reason, 8000), s.starts_at, s.until,
                 to_char(s.daily_from, 'HH24:MI') || '-' || to_char(s.daily_until, 'HH24:MI'),
-                (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem'), s.weekdays
+                (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem'), s.weekdays, s.fingerprint
          FROM oa.silences s WHERE s.until > now() ORDER BY s.id LIMIT 200",
         &[],
     )?;
@@ -315,6 +328,7 @@ pub(crate) fn silences(client: &mut impl GenericClient) -> Result<Vec<HeldSilenc
         daily: row.get(8),
         hidden: row.get(9),
         weekdays: row.get(10),
+        fingerprint: row.get(11),
     };
     Ok(rows.iter().map(silence).collect())
 }

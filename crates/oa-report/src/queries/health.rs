@@ -229,7 +229,7 @@ pub(crate) fn tasks(
                        SELECT now() - t.last_success_at > 3 * (max(h.hour) - min(h.hour)) / (count(*) - 1) FROM oa.run_hours h
                        WHERE h.task = t.name AND h.status = 'success' AND h.hour > t.last_success_at - interval '90 days' HAVING count(*) > 1) END,
                 last.error_kind,
-                EXISTS (SELECT FROM oa.silences s WHERE s.task IS NOT NULL AND oa.fits(t.name, s.task) AND s.rule IS NULL AND s.host IS NULL AND oa.silence_holds(s, now())),
+                EXISTS (SELECT FROM oa.silences s WHERE s.task IS NOT NULL AND oa.fits(t.name, s.task) AND s.rule IS NULL AND s.host IS NULL AND s.fingerprint IS NULL AND oa.silence_holds(s, now())),
                 i.severity,
                 (SELECT d.state = 'stale' FROM oa.days d WHERE d.task = t.name AND d.state NOT IN ('pending', 'skipped') ORDER BY d.day DESC LIMIT 1),
                 t.collects,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{sign, text};
+use super::{refusal, sign, text};
 use crate::Context;
 use crate::http::Response;
 
@@ -25,7 +25,7 @@ pub fn handle(context: &Context<'_>, message: &Value) -> Response {
     if let Some(secret) = &context.options.dingtalk_secret {
         let stamp = context.request.param("timestamp");
         let age = stamp.parse::<i64>().map(|ms| {
-            ((chrono::Utc::now() + context.options.clock_ahead).timestamp_millis() - ms).abs()
+            ((context.log.now() + context.options.clock_ahead).timestamp_millis() - ms).abs()
         });
         if age.is_err() || age.is_ok_and(|a| a > HOUR_MS) {
             return error(
@@ -69,6 +69,9 @@ pub fn handle(context: &Context<'_>, message: &Value) -> Response {
         Duration::from_secs(600),
     ) {
         return error(410_100, "发送速度太快而限流");
+    }
+    if let Some(refused) = refusal(context, "dingtalk", message) {
+        return refused;
     }
     context
         .log

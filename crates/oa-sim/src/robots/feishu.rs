@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{sign, text};
+use super::{refusal, sign, text};
 use crate::Context;
 use crate::http::Response;
 
@@ -30,7 +30,7 @@ pub fn handle(context: &Context<'_>, message: &Value, rest: &str) -> Response {
             .unwrap_or_default();
         let age = stamp
             .parse::<i64>()
-            .map(|s| ((chrono::Utc::now() + context.options.clock_ahead).timestamp() - s).abs());
+            .map(|s| ((context.log.now() + context.options.clock_ahead).timestamp() - s).abs());
         let right = sign(&format!("{stamp}\n{secret}"), "") == text(message, "/sign");
         if !right || age.is_err() || age.is_ok_and(|a| a > 3600) {
             return error(
@@ -76,6 +76,9 @@ pub fn handle(context: &Context<'_>, message: &Value, rest: &str) -> Response {
             11_232,
             "frequency limited, please create request again later",
         );
+    }
+    if let Some(refused) = refusal(context, "feishu", message) {
+        return refused;
     }
     context
         .log

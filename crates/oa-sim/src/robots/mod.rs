@@ -28,11 +28,6 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
         return Response::not_found();
     }
     let message: Value = serde_json::from_slice(&context.request.body).unwrap_or(Value::Null);
-    if let Some(Fault::Refuse(code, text)) = context.fault
-        && message.to_string().contains(text.as_str())
-    {
-        return refuse(robot, *code);
-    }
     match (robot, rest) {
         ("dingtalk", "robot/send") => dingtalk::handle(context, &message),
         ("dingtalk", _) if rest.starts_with("v1.0/") => {
@@ -47,6 +42,9 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
             feishu_app::handle(context, &message, rest)
         }
         ("webhook", _) => {
+            if let Some(refused) = refusal(context, robot, &message) {
+                return refused;
+            }
             context.log.message(
                 "webhook",
                 rest,
@@ -61,6 +59,16 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
             }
         }
         _ => Response::not_found(),
+    }
+}
+
+/// The answer to a message that a robot will not have, which counts as much as one that it takes.
+fn refusal(context: &Context<'_>, robot: &str, message: &Value) -> Option<Response> {
+    match context.fault {
+        Some(Fault::Refuse(code, text)) if message.to_string().contains(text.as_str()) => {
+            Some(refuse(robot, *code))
+        }
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::text;
+use super::{refusal, text};
 use crate::Context;
 use crate::http::Response;
 
@@ -41,6 +41,9 @@ pub fn handle(context: &Context<'_>, message: &Value) -> Response {
         Duration::from_secs(60),
     ) {
         return error(45_009, "api freq out of limit");
+    }
+    if let Some(refused) = refusal(context, "wecom", message) {
+        return refused;
     }
     context.log.message("wecom", key, "", body, message.clone());
     error(0, "ok")

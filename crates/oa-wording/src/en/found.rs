@@ -210,7 +210,7 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                 ),
                 "Effect: what came is stored, the rest is missing ever since".to_owned(),
                 format!(
-                    "What to do: see with oa-crawl run {task} --dry-run what the site gives now; when it has changed, correct the source file and make up with oa-crawl replay {task} --date DAY"
+                    "What to do: see with oa-crawl run {task} --dry-run what the site gives now; when it has changed, correct the source file and make up with oa-crawl replay {task} --date DAY --yes"
                 ),
             ],
         },
@@ -292,7 +292,7 @@ fn of_data(finding: &Finding, _: &Wording) -> Option<Draft> {
                     "Effect: the runs succeed, but a part of the data may be collected no more"
                         .to_owned(),
                     format!(
-                        "What to do: count on the site how many there are; when its pages or filters have changed, correct the source file and make up with oa-crawl replay {task} --date DAY"
+                        "What to do: count on the site how many there are; when its pages or filters have changed, correct the source file and make up with oa-crawl replay {task} --date DAY --yes"
                     ),
                 ],
             }

@@ -195,7 +195,7 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                 ),
                 "影响：收到的部分已入库，缺的部分一直没有补上".to_owned(),
                 format!(
-                    "处理：用 oa-crawl run {task} --dry-run 查看网站现在给出什么；网站确有变化时修改数据源文件，再用 oa-crawl replay {task} --date 日期 补齐"
+                    "处理：用 oa-crawl run {task} --dry-run 查看网站现在给出什么；网站确有变化时修改数据源文件，再用 oa-crawl replay {task} --date 日期 --yes 补齐"
                 ),
             ],
         },
@@ -282,7 +282,7 @@ fn of_data(finding: &Finding, _: &Wording) -> Option<Draft> {
                     ),
                     "影响：采集都成功，但可能有一部分数据不再采到".to_owned(),
                     format!(
-                        "处理：到网站核对当天应有多少条；网站改了分页或筛选时修改数据源文件，再用 oa-crawl replay {task} --date 日期 补齐"
+                        "处理：到网站核对当天应有多少条；网站改了分页或筛选时修改数据源文件，再用 oa-crawl replay {task} --date 日期 --yes 补齐"
                     ),
                 ],
             }
@@ -652,17 +652,19 @@ fn named(backups: &[NamedBackup], count: usize, w: &Wording) -> String {
     let named: Vec<String> = backups
         .iter()
         .map(|b| {
-            format!(
-                "{} ({} {}, {})",
-                b.short_id,
-                b.level,
-                b.kind,
-                w.at(b.restorable_to)
-            )
+            let word = |of: &str| match of {
+                "full" => "全量".to_owned(),
+                "incremental" => "增量".to_owned(),
+                "physical" => "物理备份".to_owned(),
+                "logical" => "逻辑备份".to_owned(),
+                other => other.to_owned(),
+            };
+            let (level, kind) = (word(&b.level), word(&b.kind));
+            format!("{}（{level}{kind}，{}）", b.short_id, w.at(b.restorable_to))
         })
         .collect();
     match count.saturating_sub(named.len()) {
-        0 => named.join(", "),
-        more => format!("{} +{more}", named.join(", ")),
+        0 => named.join("、"),
+        more => format!("{} 等（另有 {more} 份）", named.join("、")),
     }
 }

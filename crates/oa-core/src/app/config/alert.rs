@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::SecretRef;
+use super::exec::check_names;
 use super::routing::{Quiet, Rotation, Takes};
 use crate::base::units::{Bytes, Span};
 use crate::model::Severity;
@@ -125,6 +126,10 @@ impl Alert {
                     channel.name
                 ));
             }
+            check_names(
+                &channel.env,
+                &format!("env of channel \"{}\"", channel.name),
+            )?;
             if channel.per_minute == Some(0) {
                 return Err(format!(
                     "per_minute of channel \"{}\" is 0: it would get nothing",
@@ -159,6 +164,9 @@ pub struct Channel {
     /// For `command`: the program and its arguments. It gets the message as JSON on stdin.
     #[serde(default)]
     pub command: Vec<String>,
+    /// For `command`: variables, also of `.env`, that the program is given besides `PATH`, `HOME`, `LANG` and `TZ`.
+    #[serde(default)]
+    pub env: Vec<String>,
     /// For `dingtalk_app`: the id of a card's template. For `webhook`: the body, JSON in which `{title}`, `{text}`, `{fingerprint}`, `{state}` and others stand inside texts.
     pub template: Option<String>,
     /// For `webhook`: request headers, by reference where they are secrets.

@@ -51,19 +51,24 @@ impl Exec {
             }
             None => {}
         }
-        let good = |name: &&String| {
-            let mut letters = name.chars();
-            letters
-                .next()
-                .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-                && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
-        };
-        match self.env.iter().find(|name| !good(name)) {
-            // Not quoted: it may be NAME=VALUE, with a secret.
-            Some(_) => Err(format!(
-                "env in [exec.{task}] holds something that is no variable's name; write names alone: env = [\"NAME\"]"
-            )),
-            None => Ok(()),
-        }
+        check_names(&self.env, &format!("env in [exec.{task}]"))
     }
+}
+
+/// Whether these are names of variables.
+pub(super) fn check_names(names: &[String], setting: &str) -> Result<(), String> {
+    let good = |name: &String| {
+        let mut letters = name.chars();
+        letters
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    if names.iter().all(good) {
+        return Ok(());
+    }
+    // Not quoted: it may be NAME=VALUE, with a secret.
+    Err(format!(
+        "{setting} holds something that is no variable's name; write names alone: env = [\"NAME\"]"
+    ))
 }

@@ -8,7 +8,7 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::base::units::ClockTime;
-use crate::schedule::Calendar;
+use crate::schedule::{Calendar, EXCHANGES};
 
 /// Hours of the day, over midnight when the end is earlier: `"22:00-08:30"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Hours {
 pub struct Quiet {
     /// At these hours, by the configuration's zone.
     pub hours: Option<Hours>,
-    /// Also on whole days on which the exchanges are closed.
+    /// Also on whole days, in the exchanges' own zone, on which they are closed.
     pub closed_days: bool,
 }
 
@@ -55,7 +55,10 @@ impl Quiet {
     /// Whether it is quiet at that time.
     #[must_use]
     pub fn holds(&self, at: DateTime<Tz>, calendar: &Calendar) -> bool {
-        let by_day = self.closed_days && !calendar.is_trading_day(at.date_naive()).is_open();
+        let by_day = self.closed_days
+            && !calendar
+                .is_trading_day(at.with_timezone(&EXCHANGES).date_naive())
+                .is_open();
         by_day || self.hours.is_some_and(|hours| hours.hold(at.time()))
     }
 }
@@ -232,6 +235,9 @@ mod tests {
             );
         }
         assert!(!Quiet::default().holds(at(6, 3, 0), &calendar));
+        // Friday evening in New York is Saturday where the exchanges are.
+        let there = at(6, 9, 0).with_timezone(&chrono_tz::America::New_York);
+        assert!(quiet.holds(there, &calendar), "{there}");
         assert!(toml::from_str::<Quiet>("hours = \"22-8\"").is_err());
     }
 

@@ -26,6 +26,8 @@ pub struct Tried {
     pub leased_until: DateTime<Utc>,
     /// What the channel said against it.
     pub error: Option<String>,
+    /// How often it was sent and not answered.
+    pub unanswered: i32,
 }
 
 /// An alert that a channel has not got.
@@ -40,11 +42,13 @@ pub struct Waiting {
 pub(super) const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS tries (
       alert TEXT NOT NULL, channel TEXT NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL, first_at INTEGER NOT NULL,
-      next_at INTEGER NOT NULL, leased_until INTEGER NOT NULL, error TEXT, PRIMARY KEY (alert, channel)) STRICT, WITHOUT ROWID;
+      next_at INTEGER NOT NULL, leased_until INTEGER NOT NULL, error TEXT,
+      unanswered INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (alert, channel)) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS pauses (channel TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS sends (robot TEXT NOT NULL, at INTEGER NOT NULL, shared INTEGER NOT NULL) STRICT;";
 
-const COLUMNS: &str = "alert, channel, state, tries, first_at, next_at, leased_until, error";
+const COLUMNS: &str =
+    "alert, channel, state, tries, first_at, next_at, leased_until, error, unanswered";
 
 impl Spool {
     /// Alerts that wait for PostgreSQL, oldest first.
@@ -143,8 +147,11 @@ impl Spool {
             let tx = db.transaction()?;
             for one in ended {
                 tx.execute(
-                    "UPDATE tries SET state = ?3, next_at = ?4, leased_until = ?5, error = ?6 WHERE alert = ?1 AND channel = ?2",
-                    params![one.alert.to_string(), one.channel, one.state, one.next_at.timestamp_millis(), one.leased_until.timestamp_millis(), one.error],
+                    "UPDATE tries SET state = ?3, next_at = ?4, leased_until = ?5, error = ?6, unanswered = ?7 WHERE alert = ?1 AND channel = ?2",
+                    params![
+                        one.alert.to_string(), one.channel, one.state, one.next_at.timestamp_millis(), one.leased_until.timestamp_millis(),
+                        one.error, one.unanswered
+                    ],
                 )?;
             }
             tx.commit()
@@ -251,5 +258,6 @@ fn tried(row: &Row<'_>) -> rusqlite::Result<Tried> {
         next_at: moment(5)?,
         leased_until: moment(6)?,
         error: row.get(7)?,
+        unanswered: row.get(8)?,
     })
 }
