@@ -3,7 +3,7 @@
 //! done, and every snapshot says in itself what it is ([`Meta`]). `oa-backup` writes it, `oa-restore` reads it.
 //!
 //! ```text
-//! location ─ where it is and what opens it        spare, permissions ─ its configuration and keys
+//! location, key ─ where it is and what opens it   spare, permissions ─ its configuration and keys
 //! repository ─ open: list, forget, prune, copy    store ─ a backup, whole or not at all
 //! check, damage, repair ─ what is wrong, whose    reader ─ what is in backups, and bringing it back
 //! pin ─ backups that retention does not remove
@@ -22,6 +22,7 @@ mod error;
 pub mod fingerprint;
 #[cfg(test)]
 mod fuzz;
+mod key;
 pub mod layout;
 mod location;
 mod meta;

@@ -27,7 +27,7 @@ impl Scene {
             let text = format!("{n} 蓝图 ").repeat(1000);
             fs::write(service.path(&format!("precious/{n}")), text).unwrap();
         }
-        service.backup(&["init"]).ok();
+        service.init();
         service.sql(&format!(
             "CREATE TABLE t AS SELECT n AS id, md5(n::text) AS v FROM generate_series(1, {THEN}) n; ALTER TABLE t ADD PRIMARY KEY (id)"
         ));
