@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
             Level::Incremental => self.take_incremental(&mut outcome)?,
         }
         self.take_files(level, &mut outcome);
-        conclude(&self.repository, outcome)
+        conclude(&self.server, &self.repository, outcome)
     }
 
     fn take_incremental(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
@@ -274,7 +274,7 @@ impl<'a> Session<'a> {
         &mut self,
         outcome: &mut BackupOutcome,
     ) -> Result<(Backup, ContentFingerprint), BackupError> {
-        let began = Utc::now();
+        let began = self.server.clock();
         let copied = {
             let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
@@ -328,7 +328,7 @@ impl<'a> Session<'a> {
                 copied.damaged.join("; ")
             ));
         }
-        let full = publish(pending?, meta, &mut outcome.problems)?;
+        let full = publish(&self.server, pending?, meta, &mut outcome.problems)?;
         staging::remove_folder(&copied.folder)?;
         Ok((full, fingerprint))
     }
@@ -340,7 +340,7 @@ impl<'a> Session<'a> {
         outcome: &mut BackupOutcome,
     ) -> Result<Backup, BackupError> {
         let _lock = self.lock_wal()?;
-        let began = Utc::now();
+        let began = self.server.clock();
         let (backups, _) = self.repository.readable_backups()?;
         let (full, fingerprint) = match after {
             Some((full, fingerprint)) => (Some(full), Some(fingerprint)),
@@ -379,7 +379,7 @@ impl<'a> Session<'a> {
             )
         };
         let pending = store(&self.repository, wal.path(), &meta)?;
-        let backup = publish(pending, meta, &mut outcome.problems)?;
+        let backup = publish(&self.server, pending, meta, &mut outcome.problems)?;
         // The first one of a full backup shows whether its WAL meets that of the one before.
         if since.end == since.full_start {
             outcome
@@ -395,7 +395,7 @@ impl<'a> Session<'a> {
         level: Level,
         outcome: &mut BackupOutcome,
     ) -> Result<Backup, BackupError> {
-        let began = Utc::now();
+        let began = self.server.clock();
         let dumped = {
             let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
@@ -422,7 +422,7 @@ impl<'a> Session<'a> {
             ..self.meta((Kind::Logical, level), (dumped.at, dumped.at), began)
         };
         let pending = store(&self.repository, &dumped.folder, &meta)?;
-        let backup = publish(pending, meta, &mut outcome.problems)?;
+        let backup = publish(&self.server, pending, meta, &mut outcome.problems)?;
         staging::remove_folder(&dumped.folder)?;
         Ok(backup)
     }
@@ -444,12 +444,12 @@ impl<'a> Session<'a> {
         if there.is_empty() {
             return;
         }
-        let now = Utc::now();
+        let now = self.server.clock();
         let meta = self.meta((Kind::Files, level), (now, now), now);
         let stored = self.repository.store_files(&there, &meta);
         match stored.map_err(BackupError::from) {
             Ok(None) => {}
-            Ok(Some(pending)) => match publish(pending, meta, &mut outcome.problems) {
+            Ok(Some(pending)) => match publish(&self.server, pending, meta, &mut outcome.problems) {
                 Ok(backup) => outcome.backups.push(backup),
                 Err(e) => outcome.problems.push(format!("files: {e}")),
             },
@@ -460,7 +460,8 @@ impl<'a> Session<'a> {
     fn dump_is_due(&self) -> Result<bool, BackupError> {
         let (backups, _) = self.repository.readable_backups()?;
         // One of the future was made by a clock that was wrong.
-        let lately = Utc::now() - DUMP_EVERY..Utc::now() + DUMP_EVERY;
+        let now = self.server.clock();
+        let lately = now - DUMP_EVERY..now + DUMP_EVERY;
         Ok(!backups.iter().any(|b| {
             b.meta.kind == Kind::Logical
                 && chain::is_of(&self.server, b)
@@ -513,7 +514,7 @@ pub(crate) fn store_left_behind(
     if since.end >= seen.0 {
         return Ok(None);
     }
-    let began = Utc::now();
+    let began = server.clock();
     let wal = WalFolder::open(&staging, server)?;
     let received = wal.left_behind(programs, seen, since)?;
     let times = (full.meta.restorable_from, received.at);
@@ -525,9 +526,9 @@ pub(crate) fn store_left_behind(
     };
     let mut outcome = BackupOutcome::default();
     let pending = store(&repository, wal.path(), &meta)?;
-    let backup = publish(pending, meta, &mut outcome.problems)?;
+    let backup = publish(server, pending, meta, &mut outcome.problems)?;
     outcome.backups.push(backup);
-    conclude(&repository, outcome).map(Some)
+    conclude(server, &repository, outcome).map(Some)
 }
 
 /// Nobody else touches the folder from which WAL is stored.
@@ -555,6 +556,7 @@ fn lock(staging: &StateDir, name: &str, wait: Duration) -> Result<Option<Lock>, 
 
 /// What is there afterwards, for the records.
 fn conclude(
+    server: &Server,
     repository: &Repository,
     mut outcome: BackupOutcome,
 ) -> Result<BackupOutcome, BackupError> {
@@ -570,7 +572,7 @@ fn conclude(
         let size = repository.size_bytes()?;
         outcome
             .batches
-            .push(catalog::size(location, size, all.len()));
+            .push(catalog::size(location, size, all.len(), server.clock()));
     }
     Ok(outcome)
 }
@@ -588,8 +590,9 @@ fn store<'a>(
 
 /// Lists what is stored, if everything it needs is there. Damage to other backups is reported, and keeps no new one from being made.
 fn publish(
+    server: &Server,
     pending: UnpublishedBackup<'_>,
-    meta: Meta,
+    mut meta: Meta,
     problems: &mut Vec<String>,
 ) -> Result<Backup, BackupError> {
     let damages = match pending.check() {
@@ -613,5 +616,6 @@ fn publish(
             problems.push(what);
         }
     }
+    meta.finished_at = Some(server.clock());
     Ok(pending.publish(meta)?)
 }
