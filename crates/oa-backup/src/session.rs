@@ -1,7 +1,7 @@
 //! The order of a backup: capture, check, store, record.
 //!
 //! ```text
-//! full         copy or dump → stored, and checked against its manifest meanwhile → structure checked → listed → WAL up to now
+//! full         copy or dump, stored as it comes → checked against its manifest → structure checked → listed → WAL up to now
 //! incremental  WAL up to now, without a gap → stored → structure checked → listed   |   dump → the same
 //! ```
 //! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use oa_core::model::run::Batch;
 use oa_core::model::run::RunStart;
 use postgres::Client;
 
+use crate::capture::physical::Copied;
 use crate::capture::server::{Connected, Server};
 use crate::capture::slot::Source;
 use crate::capture::wal::WalFolder;
@@ -32,8 +34,8 @@ use oa_repository::Programs;
 use oa_repository::progress::Growing;
 use oa_repository::timeline;
 use oa_repository::{
-    Backup, ContentFingerprint, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
-    RepositoryError, RepositoryLocation, UnpublishedBackup, fingerprint, staging,
+    Backup, Checksums, ContentFingerprint, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
+    RepositoryError, RepositoryLocation, StoredAhead, UnpublishedBackup, fingerprint, staging,
 };
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
@@ -275,23 +277,28 @@ impl<'a> Session<'a> {
         outcome: &mut BackupOutcome,
     ) -> Result<(Backup, ContentFingerprint), BackupError> {
         let began = self.server.clock();
-        let copied = {
-            let folder = physical::staging_folder(self.staging.path());
-            let _shown = Growing::watch(
-                &self.reporter,
-                "copying the cluster",
-                &folder,
-                self.server.size_bytes,
-            );
-            physical::copy(
-                &mut self.client,
-                &self.programs,
-                &self.server,
-                self.limit_rate,
-                self.staging.path(),
-                &self.run.id.to_string(),
-            )?
-        };
+        let checksums = Checksums::default();
+        let announced = self.meta((Kind::Physical, Level::Full), (began, began), began);
+        let folder = physical::staging_folder(self.staging.path());
+        // What a killed one has left is not stored.
+        staging::empty_folder(&folder)?;
+        let (copied, ahead) =
+            copy_and_store(&self.repository, &folder, &announced, &checksums, || {
+                let _shown = Growing::watch(
+                    &self.reporter,
+                    "copying the cluster",
+                    &folder,
+                    self.server.size_bytes,
+                );
+                physical::copy(
+                    &mut self.client,
+                    &self.programs,
+                    &self.server,
+                    self.limit_rate,
+                    self.staging.path(),
+                    &self.run.id.to_string(),
+                )
+            })?;
         let mut meta = Meta {
             timeline: copied.timeline,
             start_lsn: Some(copied.start),
@@ -301,17 +308,26 @@ impl<'a> Session<'a> {
             damaged: copied.damaged.clone(),
             ..self.meta((Kind::Physical, Level::Full), (copied.at, copied.at), began)
         };
-        // A large copy is read from the disk once for both, not twice.
         let (client, programs, server) = (&mut self.client, &self.programs, &self.server);
+        let repository = &self.repository;
         let (pending, fingerprint) = thread::scope(|scope| {
             let compared = scope.spawn(|| {
                 physical::verify(programs, &copied)?;
                 Ok(fingerprint::take(client, server.standby, FINGERPRINT_FULL)?)
             });
-            let pending = store(&self.repository, &copied.folder, &meta);
+            let pending = if StopSignal.requested() {
+                Err(BackupError::Stopped)
+            } else {
+                let stored = repository.store_copy(&copied.folder, &meta, ahead, &checksums);
+                stored.map_err(BackupError::from)
+            };
             let fingerprint = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
             (pending, fingerprint)
         });
+        let fingerprint = match &pending {
+            Ok(_) => physical::compare(&copied, &checksums).and(fingerprint),
+            Err(_) => fingerprint,
+        };
         let fingerprint = match fingerprint {
             Ok(fingerprint) => fingerprint,
             Err(e) => {
@@ -449,10 +465,12 @@ impl<'a> Session<'a> {
         let stored = self.repository.store_files(&there, &meta);
         match stored.map_err(BackupError::from) {
             Ok(None) => {}
-            Ok(Some(pending)) => match publish(&self.server, pending, meta, &mut outcome.problems) {
-                Ok(backup) => outcome.backups.push(backup),
-                Err(e) => outcome.problems.push(format!("files: {e}")),
-            },
+            Ok(Some(pending)) => {
+                match publish(&self.server, pending, meta, &mut outcome.problems) {
+                    Ok(backup) => outcome.backups.push(backup),
+                    Err(e) => outcome.problems.push(format!("files: {e}")),
+                }
+            }
             Err(e) => outcome.problems.push(format!("files: {e}")),
         }
     }
@@ -575,6 +593,27 @@ fn conclude(
             .push(catalog::size(location, size, all.len(), server.clock()));
     }
     Ok(outcome)
+}
+
+/// Copies the cluster, and stores meanwhile what is complete of the copy.
+fn copy_and_store<'a>(
+    repository: &'a Repository,
+    folder: &Path,
+    meta: &Meta,
+    checksums: &Checksums,
+    copy: impl FnOnce() -> Result<Copied, BackupError>,
+) -> Result<(Copied, StoredAhead<'a>), BackupError> {
+    let unfinished = physical::unfinished(folder);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let storing =
+            scope.spawn(|| repository.store_ahead(folder, &unfinished, meta, checksums, &done));
+        let copied = copy();
+        done.store(true, Ordering::Relaxed);
+        storing.thread().unpark();
+        let ahead = storing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((copied?, ahead))
+    })
 }
 
 fn store<'a>(
