@@ -26,7 +26,7 @@ use crate::{Meta, ProgressReporter, Repository, RepositoryError};
 /// Smaller files are left to the backup itself: they are many, and hold little.
 const LARGE: u64 = 1 << 20;
 /// A batch has this many bytes at least, and this part of what was stored before it: then there are few of them.
-const BATCH: (u64, u64) = (64 << 20, 8);
+const BATCH: (u64, u64) = (32 << 20, 8);
 /// How long a look at the folder is over before the next one, in looks, and at least.
 const PAUSE: (u32, Duration) = (20, Duration::from_millis(50));
 

@@ -273,3 +273,39 @@ fn read_manifest(path: &Path) -> Result<Manifest, BackupError> {
         )))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_manifest_are_found_in_the_backup() {
+        let text = r#"{"Files": [
+            {"Path": "base/1/112", "Size": 8192, "Checksum-Algorithm": "CRC32C", "Checksum": "00000000"},
+            {"Path": "pg_tblspc/16400/PG_15_1/1", "Size": 0, "Checksum": "00000000"},
+            {"Encoded-Path": "ff2f78", "Size": 1, "Checksum": "00000000"}],
+            "WAL-Ranges": [{"Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000100"}]}"#;
+        let manifest: Manifest = serde_json::from_str(text).unwrap();
+        let paths = manifest.files.iter().map(|file| file.path().unwrap());
+        let odd = OsString::from_vec(b"/data/\xff/x".to_vec());
+        assert_eq!(
+            paths.collect::<Vec<_>>(),
+            [
+                PathBuf::from("/data/base/1/112"),
+                PathBuf::from("/tablespaces/16400/PG_15_1/1"),
+                PathBuf::from(odd)
+            ]
+        );
+        let copied = Copied {
+            folder: PathBuf::new(),
+            damaged: Vec::new(),
+            start: manifest.ranges[0].start,
+            end: manifest.ranges[0].end,
+            timeline: 1,
+            at: DateTime::UNIX_EPOCH,
+            files: manifest.files,
+        };
+        let error = compare(&copied, &Checksums::default()).unwrap_err();
+        assert!(error.to_string().contains("base/1/112"), "{error}");
+    }
+}
