@@ -96,15 +96,20 @@ pub(crate) fn rows(location: &RepositoryLocation, backups: &[Backup]) -> Batch {
     )
 }
 
-/// The row of a repository's size.
-pub(crate) fn size(location: &RepositoryLocation, size_bytes: u64, backups: usize) -> Batch {
+/// The row of a repository's size, at a time of the server's clock.
+pub(crate) fn size(
+    location: &RepositoryLocation,
+    size_bytes: u64,
+    backups: usize,
+    at: DateTime<Utc>,
+) -> Batch {
     let free = location
         .folder()
         .and_then(|folder| rustix::fs::statvfs(folder).ok());
     let free = free.map(|disk| disk.f_bavail * disk.f_frsize);
     let row = vec![
         json!(location.shown()),
-        json!(Utc::now()),
+        json!(at),
         json!(size_bytes),
         json!(backups),
         json!(free),

@@ -14,10 +14,9 @@ pub(crate) fn is_of(server: &Server, backup: &Backup) -> bool {
     backup.meta.system_id == server.system_id
 }
 
-/// The full backup that the WAL continues from. One of the future was made while a clock was wrong: the server's, whose times they are. That
-/// this machine's is behind makes none of them one of the future.
+/// The full backup that the WAL continues from. One of the future was made while a clock was wrong: the server's, whose times they are.
 pub(crate) fn newest_full(server: &Server, backups: &[Backup]) -> Option<Backup> {
-    let now = Utc::now().max(server.asked_at) + MAX_CLOCK_SKEW;
+    let now = server.clock() + MAX_CLOCK_SKEW;
     backups
         .iter()
         .filter(|b| is_of(server, b) && b.meta.timeline <= server.timeline)
@@ -84,8 +83,9 @@ pub(crate) fn meta(
         wal: None,
         restorable_from: from,
         restorable_to: to,
-        started_at: began.max(run.started_at),
-        captured_at: Utc::now(),
+        started_at: began,
+        captured_at: server.clock(),
+        finished_at: None,
         settings: BTreeMap::new(),
         tablespaces: BTreeMap::new(),
         damaged: Vec::new(),

@@ -1,7 +1,7 @@
 //! The order of a backup: capture, check, store, record.
 //!
 //! ```text
-//! full         copy or dump → stored, and checked against its manifest meanwhile → structure checked → listed → WAL up to now
+//! full         copy or dump, stored as it comes → checked against its manifest → structure checked → listed → WAL up to now
 //! incremental  WAL up to now, without a gap → stored → structure checked → listed   |   dump → the same
 //! ```
 //! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use oa_core::model::run::Batch;
 use oa_core::model::run::RunStart;
 use postgres::Client;
 
+use crate::capture::physical::Copied;
 use crate::capture::server::{Connected, Server};
 use crate::capture::slot::Source;
 use crate::capture::wal::WalFolder;
@@ -32,8 +34,8 @@ use oa_repository::Programs;
 use oa_repository::progress::Growing;
 use oa_repository::timeline;
 use oa_repository::{
-    Backup, ContentFingerprint, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
-    RepositoryError, RepositoryLocation, UnpublishedBackup, fingerprint, staging,
+    Backup, Checksums, ContentFingerprint, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
+    RepositoryError, RepositoryLocation, StoredAhead, UnpublishedBackup, fingerprint, staging,
 };
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
@@ -150,7 +152,7 @@ impl<'a> Session<'a> {
             Level::Incremental => self.take_incremental(&mut outcome)?,
         }
         self.take_files(level, &mut outcome);
-        conclude(&self.repository, outcome)
+        conclude(&self.server, &self.repository, outcome)
     }
 
     fn take_incremental(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
@@ -274,24 +276,29 @@ impl<'a> Session<'a> {
         &mut self,
         outcome: &mut BackupOutcome,
     ) -> Result<(Backup, ContentFingerprint), BackupError> {
-        let began = Utc::now();
-        let copied = {
-            let folder = physical::staging_folder(self.staging.path());
-            let _shown = Growing::watch(
-                &self.reporter,
-                "copying the cluster",
-                &folder,
-                self.server.size_bytes,
-            );
-            physical::copy(
-                &mut self.client,
-                &self.programs,
-                &self.server,
-                self.limit_rate,
-                self.staging.path(),
-                &self.run.id.to_string(),
-            )?
-        };
+        let began = self.server.clock();
+        let checksums = Checksums::default();
+        let announced = self.meta((Kind::Physical, Level::Full), (began, began), began);
+        let folder = physical::staging_folder(self.staging.path());
+        // What a killed one has left is not stored.
+        staging::empty_folder(&folder)?;
+        let (copied, ahead) =
+            copy_and_store(&self.repository, &folder, &announced, &checksums, || {
+                let _shown = Growing::watch(
+                    &self.reporter,
+                    "copying the cluster",
+                    &folder,
+                    self.server.size_bytes,
+                );
+                physical::copy(
+                    &mut self.client,
+                    &self.programs,
+                    &self.server,
+                    self.limit_rate,
+                    self.staging.path(),
+                    &self.run.id.to_string(),
+                )
+            })?;
         let mut meta = Meta {
             timeline: copied.timeline,
             start_lsn: Some(copied.start),
@@ -301,17 +308,26 @@ impl<'a> Session<'a> {
             damaged: copied.damaged.clone(),
             ..self.meta((Kind::Physical, Level::Full), (copied.at, copied.at), began)
         };
-        // A large copy is read from the disk once for both, not twice.
         let (client, programs, server) = (&mut self.client, &self.programs, &self.server);
+        let repository = &self.repository;
         let (pending, fingerprint) = thread::scope(|scope| {
             let compared = scope.spawn(|| {
                 physical::verify(programs, &copied)?;
                 Ok(fingerprint::take(client, server.standby, FINGERPRINT_FULL)?)
             });
-            let pending = store(&self.repository, &copied.folder, &meta);
+            let pending = if StopSignal.requested() {
+                Err(BackupError::Stopped)
+            } else {
+                let stored = repository.store_copy(&copied.folder, &meta, ahead, &checksums);
+                stored.map_err(BackupError::from)
+            };
             let fingerprint = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
             (pending, fingerprint)
         });
+        let fingerprint = match &pending {
+            Ok(_) => physical::compare(&copied, &checksums).and(fingerprint),
+            Err(_) => fingerprint,
+        };
         let fingerprint = match fingerprint {
             Ok(fingerprint) => fingerprint,
             Err(e) => {
@@ -328,7 +344,7 @@ impl<'a> Session<'a> {
                 copied.damaged.join("; ")
             ));
         }
-        let full = publish(pending?, meta, &mut outcome.problems)?;
+        let full = publish(&self.server, pending?, meta, &mut outcome.problems)?;
         staging::remove_folder(&copied.folder)?;
         Ok((full, fingerprint))
     }
@@ -340,7 +356,7 @@ impl<'a> Session<'a> {
         outcome: &mut BackupOutcome,
     ) -> Result<Backup, BackupError> {
         let _lock = self.lock_wal()?;
-        let began = Utc::now();
+        let began = self.server.clock();
         let (backups, _) = self.repository.readable_backups()?;
         let (full, fingerprint) = match after {
             Some((full, fingerprint)) => (Some(full), Some(fingerprint)),
@@ -379,7 +395,7 @@ impl<'a> Session<'a> {
             )
         };
         let pending = store(&self.repository, wal.path(), &meta)?;
-        let backup = publish(pending, meta, &mut outcome.problems)?;
+        let backup = publish(&self.server, pending, meta, &mut outcome.problems)?;
         // The first one of a full backup shows whether its WAL meets that of the one before.
         if since.end == since.full_start {
             outcome
@@ -395,7 +411,7 @@ impl<'a> Session<'a> {
         level: Level,
         outcome: &mut BackupOutcome,
     ) -> Result<Backup, BackupError> {
-        let began = Utc::now();
+        let began = self.server.clock();
         let dumped = {
             let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
@@ -422,7 +438,7 @@ impl<'a> Session<'a> {
             ..self.meta((Kind::Logical, level), (dumped.at, dumped.at), began)
         };
         let pending = store(&self.repository, &dumped.folder, &meta)?;
-        let backup = publish(pending, meta, &mut outcome.problems)?;
+        let backup = publish(&self.server, pending, meta, &mut outcome.problems)?;
         staging::remove_folder(&dumped.folder)?;
         Ok(backup)
     }
@@ -444,15 +460,17 @@ impl<'a> Session<'a> {
         if there.is_empty() {
             return;
         }
-        let now = Utc::now();
+        let now = self.server.clock();
         let meta = self.meta((Kind::Files, level), (now, now), now);
         let stored = self.repository.store_files(&there, &meta);
         match stored.map_err(BackupError::from) {
             Ok(None) => {}
-            Ok(Some(pending)) => match publish(pending, meta, &mut outcome.problems) {
-                Ok(backup) => outcome.backups.push(backup),
-                Err(e) => outcome.problems.push(format!("files: {e}")),
-            },
+            Ok(Some(pending)) => {
+                match publish(&self.server, pending, meta, &mut outcome.problems) {
+                    Ok(backup) => outcome.backups.push(backup),
+                    Err(e) => outcome.problems.push(format!("files: {e}")),
+                }
+            }
             Err(e) => outcome.problems.push(format!("files: {e}")),
         }
     }
@@ -460,7 +478,8 @@ impl<'a> Session<'a> {
     fn dump_is_due(&self) -> Result<bool, BackupError> {
         let (backups, _) = self.repository.readable_backups()?;
         // One of the future was made by a clock that was wrong.
-        let lately = Utc::now() - DUMP_EVERY..Utc::now() + DUMP_EVERY;
+        let now = self.server.clock();
+        let lately = now - DUMP_EVERY..now + DUMP_EVERY;
         Ok(!backups.iter().any(|b| {
             b.meta.kind == Kind::Logical
                 && chain::is_of(&self.server, b)
@@ -513,7 +532,7 @@ pub(crate) fn store_left_behind(
     if since.end >= seen.0 {
         return Ok(None);
     }
-    let began = Utc::now();
+    let began = server.clock();
     let wal = WalFolder::open(&staging, server)?;
     let received = wal.left_behind(programs, seen, since)?;
     let times = (full.meta.restorable_from, received.at);
@@ -525,9 +544,9 @@ pub(crate) fn store_left_behind(
     };
     let mut outcome = BackupOutcome::default();
     let pending = store(&repository, wal.path(), &meta)?;
-    let backup = publish(pending, meta, &mut outcome.problems)?;
+    let backup = publish(server, pending, meta, &mut outcome.problems)?;
     outcome.backups.push(backup);
-    conclude(&repository, outcome).map(Some)
+    conclude(server, &repository, outcome).map(Some)
 }
 
 /// Nobody else touches the folder from which WAL is stored.
@@ -555,6 +574,7 @@ fn lock(staging: &StateDir, name: &str, wait: Duration) -> Result<Option<Lock>, 
 
 /// What is there afterwards, for the records.
 fn conclude(
+    server: &Server,
     repository: &Repository,
     mut outcome: BackupOutcome,
 ) -> Result<BackupOutcome, BackupError> {
@@ -570,9 +590,30 @@ fn conclude(
         let size = repository.size_bytes()?;
         outcome
             .batches
-            .push(catalog::size(location, size, all.len()));
+            .push(catalog::size(location, size, all.len(), server.clock()));
     }
     Ok(outcome)
+}
+
+/// Copies the cluster, and stores meanwhile what is complete of the copy.
+fn copy_and_store<'a>(
+    repository: &'a Repository,
+    folder: &Path,
+    meta: &Meta,
+    checksums: &Checksums,
+    copy: impl FnOnce() -> Result<Copied, BackupError>,
+) -> Result<(Copied, StoredAhead<'a>), BackupError> {
+    let unfinished = physical::unfinished(folder);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let storing =
+            scope.spawn(|| repository.store_ahead(folder, &unfinished, meta, checksums, &done));
+        let copied = copy();
+        done.store(true, Ordering::Relaxed);
+        storing.thread().unpark();
+        let ahead = storing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((copied?, ahead))
+    })
 }
 
 fn store<'a>(
@@ -588,8 +629,9 @@ fn store<'a>(
 
 /// Lists what is stored, if everything it needs is there. Damage to other backups is reported, and keeps no new one from being made.
 fn publish(
+    server: &Server,
     pending: UnpublishedBackup<'_>,
-    meta: Meta,
+    mut meta: Meta,
     problems: &mut Vec<String>,
 ) -> Result<Backup, BackupError> {
     let damages = match pending.check() {
@@ -613,5 +655,6 @@ fn publish(
             problems.push(what);
         }
     }
+    meta.finished_at = Some(server.clock());
     Ok(pending.publish(meta)?)
 }

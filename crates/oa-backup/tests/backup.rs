@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use common::{PASSWORD, Service};
 use serde_json::json;
@@ -93,9 +94,27 @@ fn what_did_not_change_costs_next_to_nothing() {
 }
 
 #[test]
-fn the_stock_restic_reads_the_repository() {
+fn what_is_stored_while_it_is_copied_is_one_backup_that_the_stock_restic_reads() {
     let service = Service::ready("kind = \"physical\"");
-    let full = service.take("full");
+    for n in 0..8 {
+        let sql = format!(
+            "CREATE TABLE large_{n} AS SELECT i, md5(i::text || {n}) FROM generate_series(1, 100000) i"
+        );
+        service.db().batch_execute(&sql).unwrap();
+    }
+    let arguments = ["full", "--limit-rate", "16MiB", "--format", "json"];
+    let copying = service.command(&arguments).spawn().unwrap();
+    oa_testkit::wait_until("a part to be stored", Duration::from_secs(100), || {
+        !service.files("repo/snapshots").is_empty()
+    });
+    assert!(service.list().is_empty(), "a part is no backup");
+    let full = common::done(copying.wait_with_output().unwrap())
+        .expect(0)
+        .json();
+    assert!(
+        full[0]["added_bytes"].as_u64().unwrap() > 16 << 20,
+        "{full:?}"
+    );
     if Command::new("restic").arg("version").output().is_err() {
         oa_testkit::skip("restic", "scripts/setup --tests");
         return;
@@ -126,7 +145,11 @@ fn the_stock_restic_reads_the_repository() {
         "--target",
         to.to_str().unwrap(),
     ]);
-    assert!(to.join("data/PG_VERSION").is_file() && to.join("data/backup_label").is_file());
+    let verified = Command::new(service.server.programs().join("pg_verifybackup"))
+        .arg(to.join("data"))
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
 }
 
 #[test]

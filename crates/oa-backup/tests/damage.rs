@@ -107,6 +107,56 @@ fn a_flipped_bit_is_found_and_named_and_the_other_backups_stay_whole() {
 }
 
 #[test]
+fn the_doctor_leads_out_of_damage_and_says_what_cannot_be_mended() {
+    let service = Service::ready("kind = \"logical\"");
+    let fill = |table: &str| {
+        let sql = format!(
+            "DROP TABLE IF EXISTS big; CREATE TABLE big AS SELECT i, md5(random()::text || '{table}') AS t FROM generate_series(1, 20000) i"
+        );
+        service.db().batch_execute(&sql).unwrap();
+    };
+    let mut known: Vec<PathBuf> = Vec::new();
+    let mut damage_of = |level: &str| {
+        fill(level);
+        let id = service.take(level)[0]["id"].clone();
+        let files = service.files("repo/data").into_iter();
+        let new: Vec<_> = files.filter(|f| !known.contains(f)).collect();
+        known.extend(new.clone());
+        let size = |f: &PathBuf| fs::metadata(f).unwrap().len();
+        (id, new.into_iter().max_by_key(size).unwrap())
+    };
+    let (_, first) = damage_of("full");
+    let (newest, second) = damage_of("full");
+    flip(&first);
+    flip(&second);
+    service.backup(&["verify", "--read-data"]).expect(1);
+    // Taken out, and stored again what the server still has. What it has not makes both backups useless, and that is said.
+    let mut orders = Vec::new();
+    while let Some((order, _)) = common::doctors_orders(&service) {
+        orders.push(order);
+        assert!(orders.len() < 9, "it leads nowhere: {orders:?}");
+    }
+    assert_eq!(orders, ["oa-backup repair", "oa-backup full"]);
+    let said = service.backup(&["doctor"]).expect(1).stdout;
+    let newest = newest.as_str().unwrap();
+    let what = format!("2 backup(s) are not whole; the newest is {}", &newest[..8]);
+    assert!(
+        said.contains(&what)
+            && said.contains("cannot be mended")
+            && said.contains("can be restored"),
+        "{said}"
+    );
+
+    // What is gone from the repository is not brought back by a further full backup either.
+    let gone = service.path("repo/snapshots").join(newest);
+    fs::remove_file(gone).unwrap();
+    let (order, done) = common::doctors_orders(&service).unwrap();
+    assert_eq!(order, "oa-backup prune --missing");
+    done.expect(0);
+    service.backup(&["doctor"]).expect(0);
+}
+
+#[test]
 fn what_reading_back_has_found_stays_until_reading_back_finds_nothing() {
     let service = Service::ready("kind = \"logical\"");
     service.take("full");
@@ -316,7 +366,7 @@ fn a_backup_whose_snapshot_cannot_be_read_is_not_recorded_as_removed() {
 fn a_copy_that_is_not_whole_is_not_listed() {
     let service = Service::ready("kind = \"logical\"");
     service.configure("kind = \"logical\"\n[backup.copy]\nrepository = \"second\"");
-    service.backup(&["init"]).expect(0);
+    service.create_repositories();
     service.take("full");
     service.backup(&["copy"]).expect(0);
     let largest = |folder: &str| {

@@ -157,7 +157,7 @@ fn a_server_that_lets_nobody_in_for_replication_is_dumped_and_what_to_add_is_nam
         .db()
         .batch_execute("SELECT pg_reload_conf()")
         .unwrap();
-    service.backup(&["init"]).expect(0);
+    service.create_repositories();
     assert_eq!(service.take("full")[0]["kind"], "logical");
     let refused = service.backup(&["full", "--kind", "physical"]).expect(77);
     assert!(
@@ -273,7 +273,7 @@ fn a_slot_that_the_server_gave_up_is_made_anew() {
         ("min_wal_size", "2MB"),
     ]);
     let service = Service::with(server, PHYSICAL);
-    service.backup(&["init"]).expect(0);
+    service.create_repositories();
     service.take("full");
     for _ in 0..6 {
         write_wal(&service);
@@ -373,7 +373,7 @@ fn full_disks_are_named_and_leave_nothing_half_listed() {
     let Some(repository) = SmallDisk::mount(&service.path("repo"), "6m") else {
         return;
     };
-    service.backup(&["init"]).expect(0);
+    service.create_repositories();
     service
         .db()
         .batch_execute("CREATE TABLE big AS SELECT i, (SELECT string_agg(md5(random()::text || g), '') FROM generate_series(1, 30) g WHERE i > 0) FROM generate_series(1, 12000) i")
@@ -397,7 +397,7 @@ fn full_disks_are_named_and_leave_nothing_half_listed() {
         return;
     };
     fs::remove_dir_all(service.path("repo")).unwrap();
-    service.backup(&["init"]).expect(0);
+    service.create_repositories();
     let full = service.backup(&["full"]).expect(1);
     assert!(
         full.stderr.contains("are needed to stage the backup")

@@ -47,7 +47,7 @@ fn ordinary(server: Postgres) -> Service {
         "ALTER ROLE oa REPLICATION; GRANT pg_read_all_data, pg_read_all_stats TO oa; ALTER TABLE quotes OWNER TO oa",
     );
     service.superuser = false;
-    service.backup(&["init"]).expect(0);
+    service.create_repositories();
     service
 }
 
@@ -140,7 +140,7 @@ fn what_a_role_may_not_read_is_named_in_whatever_language_the_server_speaks() {
     }
     let mut service = Service::with(server, "kind = \"logical\"");
     service.superuser = false;
-    service.backup(&["init"]).expect(0);
+    service.create_repositories();
     sql(
         &service,
         "CREATE SCHEMA closed; CREATE TABLE closed.secret (id int); REVOKE ALL ON quotes FROM public; ALTER TABLE quotes OWNER TO postgres",

@@ -58,7 +58,7 @@ fn a_wrong_port_or_password_is_said_at_once_to_whoever_waits() {
 fn a_damaged_page_is_named_with_its_table_and_keeps_no_backup_from_being_made() {
     let server = Postgres::start_anew_with(&["--data-checksums"]);
     let mut service = Service::with(server, "kind = \"physical\"");
-    service.backup(&["init"]).expect(0);
+    service.create_repositories();
     patient(&service);
     let file: String = service
         .db()

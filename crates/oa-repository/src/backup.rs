@@ -33,9 +33,13 @@ impl Backup {
         }
     }
 
-    /// When all of it was in the repository (UTC).
+    /// When all of it was in the repository (UTC), by the server's clock; of a backup of an earlier version by the clock of the machine
+    /// that made it.
     #[must_use]
     pub fn finished_at(&self) -> DateTime<Utc> {
+        if let Some(at) = self.meta.finished_at {
+            return at;
+        }
         let summary = self.snapshot.summary.as_ref();
         summary.map_or(self.meta.captured_at, |s| utc(&s.backup_end))
     }

@@ -3,8 +3,8 @@
 //! done, and every snapshot says in itself what it is ([`Meta`]). `oa-backup` writes it, `oa-restore` reads it.
 //!
 //! ```text
-//! location ─ where it is and what opens it        spare, permissions ─ its configuration and keys
-//! repository ─ open: list, forget, prune, copy    store ─ a backup, whole or not at all
+//! location, key ─ where it is and what opens it   spare, permissions ─ its configuration and keys
+//! repository ─ open: list, forget, prune, copy    store, ahead ─ a backup, whole or not at all
 //! check, damage, repair ─ what is wrong, whose    reader ─ what is in backups, and bringing it back
 //! pin ─ backups that retention does not remove
 //! engine, stop, durable, s3 ─ the engine, and the storage below it
@@ -13,6 +13,7 @@
 //! ```
 //! Two programs may write at once; what `prune` finds unused it only marks, and removes a day later.
 
+mod ahead;
 mod backup;
 mod check;
 mod damage;
@@ -22,6 +23,7 @@ mod error;
 pub mod fingerprint;
 #[cfg(test)]
 mod fuzz;
+mod key;
 pub mod layout;
 mod location;
 mod meta;
@@ -43,6 +45,7 @@ pub mod timeline;
 
 use chrono::TimeDelta;
 
+pub use self::ahead::{Checksums, StoredAhead};
 pub use self::backup::Backup;
 pub use self::check::Damage;
 pub use self::error::{PostgresError, RepositoryError};

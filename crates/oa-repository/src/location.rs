@@ -7,13 +7,14 @@ use chrono::{DateTime, Utc};
 use oa_core::app::config::{Config, ConfigError, S3 as S3Config};
 use oa_core::base::secrets::{Secret, redact};
 use oa_core::pg::{self, Settings};
-use rustic_core::repofile::Chunker;
+use rustic_core::repofile::{Chunker, MasterKey};
 use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, Repository as Engine, RepositoryBackends,
-    RepositoryOptions, WriteBackend,
+    RepositoryOptions, RusticError, WriteBackend,
 };
 
 use crate::durable::Durable;
+use crate::key::KeyCost;
 use crate::spare::{SPARE, no_access};
 use crate::{ProgressReporter, Repository, RepositoryError, s3};
 
@@ -124,7 +125,7 @@ impl RepositoryLocation {
     }
 
     pub(crate) fn credentials(&self) -> Credentials {
-        Credentials::Password(self.password.expose().to_owned())
+        Credentials::Password(self.password().to_owned())
     }
 
     /// Whether there is a repository.
@@ -208,6 +209,16 @@ impl RepositoryLocation {
 
     /// Creates the repository.
     pub fn create(&self) -> Result<(), RepositoryError> {
+        self.create_with(KeyCost::USUAL)
+    }
+
+    /// With a key that anybody can guess.
+    #[doc(hidden)]
+    pub fn create_for_tests(&self) -> Result<(), RepositoryError> {
+        self.create_with(KeyCost::OF_TESTS)
+    }
+
+    fn create_with(&self, cost: KeyCost) -> Result<(), RepositoryError> {
         if self.exists()? {
             return Err(RepositoryError::Exists(self.shown()));
         }
@@ -216,10 +227,24 @@ impl RepositoryLocation {
         options.set_version = Some(2);
         options.set_chunker = Some(Chunker::FixedSize);
         options.set_chunk_size = Some(bytesize::ByteSize(CHUNK));
+        let failed = |e: Box<RusticError>| self.failed("create the repository", &e);
+        // The key before the configuration: where there is a configuration, something opens it.
+        let master = MasterKey::new();
+        let backend = self.raw()?;
+        backend.create().map_err(failed)?;
+        self.write_key(backend.as_ref(), &master, cost)?;
         self.engine(ProgressReporter::hidden())?
-            .init(&self.credentials(), &KeyOptions::default(), &options)
-            .map_err(|e| self.failed("create the repository", &e))?;
+            .init(
+                &Credentials::Masterkey(master),
+                &KeyOptions::default(),
+                &options,
+            )
+            .map_err(failed)?;
         self.keep_spares()
+    }
+
+    pub(crate) fn password(&self) -> &str {
+        self.password.expose()
     }
 
     /// Opens the repository.

@@ -136,7 +136,7 @@ pub struct Counts {
     pub added_bytes: u64,
 }
 
-/// What a backup is. Times are UTC.
+/// What a backup is. Times are UTC, and of the server's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// Version of this description.
@@ -177,6 +177,9 @@ pub struct Meta {
     pub started_at: DateTime<Utc>,
     /// When the capture ended, before it was stored.
     pub captured_at: DateTime<Utc>,
+    /// When all of it was stored. Backups of earlier versions do not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
     /// Settings of the server that recovery needs to be at least as large.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,

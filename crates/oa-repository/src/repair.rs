@@ -1,9 +1,11 @@
 //! Damage: finding it by the names of the files, which are the hashes of their contents, and mending what can be mended. What is
 //! taken out of a repository goes to `damaged/`. Configuration and keys: see [`super::spare`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use oa_core::base::supervise::StopSignal;
+use rustic_core::repofile::IndexFile;
 use rustic_core::{FileType, Id, RepairIndexOptions, WriteBackend};
 use sha2::{Digest, Sha256};
 
@@ -107,6 +109,23 @@ impl Repository {
             .repair_index(&RepairIndexOptions::default(), false)
             .map_err(self.failed("make the index anew"))?;
         Ok(repaired)
+    }
+}
+
+impl Repository {
+    /// Whether its index names packs that are not there. What is in them is not stored again before the index is made anew.
+    pub fn lacks_packs(&self) -> Result<bool, RepositoryError> {
+        let failed = self.failed("compare the index with what is there");
+        let backend = self.location.raw()?;
+        let there = backend.list(FileType::Pack).map_err(&failed)?;
+        let there: HashSet<Id> = there.into_iter().collect();
+        for index in self.engine.stream_files::<IndexFile>().map_err(&failed)? {
+            let (_, index) = index.map_err(&failed)?;
+            if index.packs.iter().any(|pack| !there.contains(&*pack.id)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -44,8 +44,15 @@ impl Repository {
 
     /// The engine gives itself up when it reads the index; it is opened once more, by the key that was found before.
     pub(crate) fn again(&self) -> Result<Engine<OpenStatus>, RepositoryError> {
+        self.again_with(self.reporter.clone())
+    }
+
+    pub(crate) fn again_with(
+        &self,
+        reporter: ProgressReporter,
+    ) -> Result<Engine<OpenStatus>, RepositoryError> {
         let key = Credentials::Masterkey(self.engine.key());
-        let engine = self.location.engine(self.reporter.clone())?;
+        let engine = self.location.engine(reporter)?;
         engine
             .open(&key)
             .map_err(self.failed("open the repository"))

@@ -13,6 +13,7 @@ use oa_core::base::units::Bytes;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{BackupOptions, PathList, SnapshotOptions, StringList, jiff};
 
+use crate::ahead::{Checksums, Staged, StoredAhead};
 use crate::backup::{TAG, utc};
 use crate::engine::one_line;
 use crate::repository::KEEP_UNUSED;
@@ -28,6 +29,54 @@ impl Repository {
         let list = PathList::from_iter(Some(folder.to_owned()));
         let stored = self.store_paths(&list, Some(Path::new("/")), meta)?;
         stored.ok_or_else(|| RepositoryError::NoBackup("that was just stored".to_owned()))
+    }
+
+    /// The same for a copy of which `ahead` was stored while it was made. The checksum of each file is noted as it is stored.
+    pub fn store_copy<'a>(
+        &'a self,
+        folder: &Path,
+        meta: &Meta,
+        ahead: StoredAhead<'a>,
+        checksums: &Checksums,
+    ) -> Result<UnpublishedBackup<'a>, RepositoryError> {
+        let paths = [folder.to_owned()];
+        let (expected, _) = census(&paths, false)?;
+        self.remove_unfinished()?;
+        let indexed = self
+            .again()?
+            .to_indexed_ids()
+            .map_err(self.failed("read the index"))?;
+        let mut options = BackupOptions::default();
+        options.parent_opts.force = ahead.snapshots.is_empty();
+        let ids = ahead.snapshots.iter();
+        options.parent_opts.parents = ids.map(|id| id.to_hex().to_string()).collect();
+        let source =
+            Staged::new(folder, &paths, checksums).map_err(self.failed("store the copy"))?;
+        let snapshot = self.snapshot(meta)?;
+        let mut stored = self.location.guarded("store the backup", || {
+            indexed.archive(&options, &source, snapshot, &[PathBuf::from("/")])
+        })?;
+        // They go, and it stands alone.
+        stored.parent = None;
+        stored.parents = Vec::new();
+        oa_core::base::failpoint::hit("backup.stored");
+        let mut counts = counted(&stored);
+        counts.added_bytes += ahead.added_bytes;
+        let pending = UnpublishedBackup {
+            repository: self,
+            snapshot: stored,
+            stored: counts,
+            _ahead: Some(ahead),
+        };
+        if expected.files == counts.files && expected.size_bytes == counts.size_bytes {
+            return Ok(pending);
+        }
+        pending.withdraw()?;
+        Err(RepositoryError::Incomplete {
+            what: meta.label(),
+            stored: shown(counts),
+            expected: shown(expected),
+        })
     }
 
     /// The same for files where they are, under their own paths. `None` when nothing has changed since the last time, and
@@ -66,40 +115,22 @@ impl Repository {
             .to_indexed_ids()
             .map_err(self.failed("read the index"))?;
         let mut options = BackupOptions::default().as_path(as_path.map(Path::to_owned));
-        // A data directory's copy has new files only. WAL and files of the operator are compared with the last backup of the same
-        // kind by size, time of change, inode and time of the inode's change.
+        // WAL and files of the operator are compared with the last backup of the same kind by size, time of change, inode and time of
+        // the inode's change.
         options.parent_opts.skip_if_unchanged =
             meta.kind == Kind::Files && meta.level == Level::Incremental;
-        options.parent_opts.force = meta.level == Level::Full && meta.kind == Kind::Physical;
-        let mut snapshot_options = SnapshotOptions::default()
-            .host(meta.host.clone())
-            .label(meta.label());
-        let time = zoned(meta.restorable_to).ok_or_else(|| RepositoryError::Engine {
-            doing: "begin a backup",
-            place: self.location.shown(),
-            reason: format!("{} is no time that it knows", meta.restorable_to),
-        })?;
-        snapshot_options.time = Some(time);
-        snapshot_options.command = Some(String::from("oa-backup"));
-        let snapshot = snapshot_options
-            .to_snapshot()
-            .map_err(self.failed("begin a backup"))?;
+        let snapshot = self.snapshot(meta)?;
         let stored = self.location.guarded("store the backup", || {
             indexed.backup(&options, list, snapshot)
         })?;
         oa_core::base::failpoint::hit("backup.stored");
-        // Without a summary nothing counts as stored, and the comparison below fails.
-        let summary = stored.summary.clone().unwrap_or_default();
-        let after = Counts {
-            files: summary.total_files_processed,
-            size_bytes: summary.total_bytes_processed,
-            added_bytes: summary.data_added_packed,
-        };
+        let after = counted(&stored);
         let unchanged = stored.id == rustic_core::repofile::SnapshotId::default();
         let pending = UnpublishedBackup {
             repository: self,
             snapshot: stored,
             stored: after,
+            _ahead: None,
         };
         if unchanged {
             return Ok(None);
@@ -108,7 +139,6 @@ impl Repository {
             return Ok(Some(pending));
         }
         // Files of the operator may come and go meanwhile, but none that was there all the time may be skipped.
-        let shown = |s: Counts| format!("{} files, {}", s.files, Bytes(s.size_bytes));
         let expected = if staged {
             shown(before)
         } else {
@@ -124,6 +154,21 @@ impl Repository {
             stored: shown(after),
             expected,
         })
+    }
+
+    /// A snapshot that says of itself what it will be.
+    pub(crate) fn snapshot(&self, meta: &Meta) -> Result<SnapshotFile, RepositoryError> {
+        let mut options = SnapshotOptions::default()
+            .host(meta.host.clone())
+            .label(meta.label());
+        let time = zoned(meta.restorable_to).ok_or_else(|| RepositoryError::Engine {
+            doing: "begin a backup",
+            place: self.location.shown(),
+            reason: format!("{} is no time that it knows", meta.restorable_to),
+        })?;
+        options.time = Some(time);
+        options.command = Some(String::from("oa-backup"));
+        options.to_snapshot().map_err(self.failed("begin a backup"))
     }
 
     /// A file that was not stored, although it was there before and still is.
@@ -173,6 +218,7 @@ pub struct UnpublishedBackup<'a> {
     repository: &'a Repository,
     snapshot: SnapshotFile,
     stored: Counts,
+    _ahead: Option<StoredAhead<'a>>,
 }
 
 impl UnpublishedBackup<'_> {
@@ -232,6 +278,20 @@ impl UnpublishedBackup<'_> {
             .delete_snapshots(&[self.snapshot.id])
             .map_err(self.repository.failed("tidy up after the backup"))
     }
+}
+
+/// Without a summary nothing counts as stored.
+fn counted(stored: &SnapshotFile) -> Counts {
+    let summary = stored.summary.as_ref();
+    summary.map_or_else(Counts::default, |summary| Counts {
+        files: summary.total_files_processed,
+        size_bytes: summary.total_bytes_processed,
+        added_bytes: summary.data_added_packed,
+    })
+}
+
+fn shown(counts: Counts) -> String {
+    format!("{} files, {}", counts.files, Bytes(counts.size_bytes))
 }
 
 /// A file, which another one under the same name is not.

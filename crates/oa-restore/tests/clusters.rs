@@ -16,7 +16,7 @@ fn first<'a>(row: &'a serde_json::Value, key: &str) -> &'a str {
 #[test]
 fn a_restored_cluster_is_backed_up_and_restored_again_over_its_timelines() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
     service.backup(&["full"]).ok();
     service.sql("INSERT INTO t VALUES (2)");
@@ -87,7 +87,7 @@ fn tablespaces_come_back_beside_the_data_directory() {
         use std::os::unix::fs::MetadataExt;
         std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
-    service.backup(&["init"]).ok();
+    service.init();
     let mut client = service.superuser();
     client
         .batch_execute(&format!(
@@ -137,7 +137,7 @@ fn tablespaces_come_back_beside_the_data_directory() {
 #[test]
 fn a_missing_piece_of_the_log_is_said_before_anything_is_done() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t (id int)");
     service.backup(&["full"]).ok();
     service.sql("INSERT INTO t VALUES (1); SELECT pg_switch_wal()");
@@ -177,7 +177,7 @@ fn on_the_worst_day_there_is_no_database_address() {
     let mut service = Service::start_with("paths = [\"precious\"]\n", &[]);
     fs::create_dir(service.path("precious")).unwrap();
     fs::write(service.path("precious/picture"), "蓝图").unwrap();
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 7) AS id");
     service.backup(&["full"]).ok();
     service.server.stop();
@@ -271,7 +271,7 @@ fn what_is_wrong_with_configuration_or_place_is_said_with_its_code() {
     service
         .restore(&["plan", "--to", "latest"])
         .failed(78, "oa-backup init");
-    service.backup(&["init"]).ok();
+    service.init();
     service
         .restore(&["plan", "--to", "latest"])
         .failed(1, "oa-backup full");
@@ -325,7 +325,7 @@ fn somebody_who_is_not_root_restores_as_himself() {
         return;
     }
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 9) AS id");
     service.backup(&["full"]).ok();
     let give = Command::new("chown")
@@ -426,7 +426,7 @@ fn a_disk_that_is_too_small_is_named_before_anything_is_written_to_it() {
     let Some(disk) = oa_testkit::SmallDisk::mount(&service.path("small"), "8m") else {
         return;
     };
-    service.backup(&["init"]).ok();
+    service.init();
     service.backup(&["full"]).ok();
     fs::set_permissions(
         disk.path(),
@@ -454,7 +454,7 @@ fn a_disk_that_is_too_small_is_named_before_anything_is_written_to_it() {
 #[test]
 fn a_second_restore_from_the_same_full_backup_takes_a_timeline_of_its_own() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
     service.backup(&["full"]).ok();
     service.sql("INSERT INTO t VALUES (2)");
@@ -524,7 +524,7 @@ fn nothing_of_the_lost_machine_acts_in_the_restored_cluster() {
     );
     service.sql("CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p WITH (connect = false, slot_name = 's')");
     service.sql("ALTER SUBSCRIPTION s ENABLE");
-    service.backup(&["init"]).ok();
+    service.init();
     service.backup(&["full"]).ok();
     // As Debian has it: the file is not in the data directory.
     let hba = fs::read(data.join("pg_hba.conf")).unwrap();
@@ -592,7 +592,7 @@ fn nothing_of_the_lost_machine_acts_in_the_restored_cluster() {
 #[test]
 fn a_server_that_does_not_start_says_why_and_parents_stay_open() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.backup(&["full"]).ok();
     service.backup(&["full", "--kind", "logical"]).ok();
     let target = service.path("a/b/data");

@@ -13,7 +13,7 @@ use support::Service;
 #[test]
 fn a_database_is_restored_beside_and_swapped_in_and_the_old_one_is_kept() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE TABLE t AS SELECT generate_series(1, 500) AS id; ALTER TABLE t OWNER TO oa;
          ALTER DATABASE oa SET work_mem = '7MB'; CREATE SEQUENCE s START 41; SELECT nextval('s')",
@@ -168,7 +168,7 @@ fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
     let other = oa_testkit::Postgres::start_anew();
     let there = other.superuser_url();
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE whose AS SELECT 'this' AS name");
     service.backup(&["full"]).ok();
     let mut client = Client::connect(&there, NoTls).unwrap();
@@ -188,6 +188,12 @@ fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
     ];
     service.restore(&swap).ok();
     assert_eq!(service.text("SELECT name FROM whose"), "this");
+    // In what a backup holds its own run has not ended.
+    let runs = "SELECT string_agg(task || ' ' || status, ', ' ORDER BY started_at) FROM oa.runs";
+    assert_eq!(
+        service.text(runs),
+        "backup-full success, restore-database success"
+    );
     let table = ["table", "whose", "--to", "latest", "--as", "copy"];
     service.restore(&table).ok();
     assert_eq!(service.text("SELECT name FROM copy"), "this");
@@ -226,7 +232,7 @@ fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
 #[test]
 fn a_dump_goes_into_a_server_that_has_nothing() {
     let service = Service::start_with("kind = \"logical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE ROLE reader; CREATE ROLE keeper; CREATE TABLE t AS SELECT generate_series(1, 30) AS id; ALTER TABLE t OWNER TO keeper;
          GRANT SELECT ON t TO reader; ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t TO reader USING (id < 10)",
@@ -309,7 +315,7 @@ fn a_dump_goes_into_a_server_that_has_nothing() {
 #[test]
 fn a_dump_that_is_not_what_was_recorded_is_not_let_in() {
     let service = Service::start_with("kind = \"logical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 30) AS id");
     service.backup(&["full"]).ok();
     service.forge(Kind::Logical, |_, meta| {
@@ -335,7 +341,7 @@ fn a_dump_that_is_not_what_was_recorded_is_not_let_in() {
 fn after_an_upgrade_dumps_go_in_and_physical_backups_say_which_programs_they_need() {
     let mut service = Service::start();
     service.sql("CREATE TABLE quotes (id int PRIMARY KEY, price numeric NOT NULL); INSERT INTO quotes SELECT i, i / 8.0 FROM generate_series(1, 500) i");
-    service.backup(&["init"]).ok();
+    service.init();
     let before = service.backup(&["full", "--format", "json"]).ok().json();
     let id = |kind: &str| {
         let found = before.iter().find(|b| b["kind"] == kind).unwrap();
@@ -396,7 +402,7 @@ fn after_an_upgrade_dumps_go_in_and_physical_backups_say_which_programs_they_nee
 #[test]
 fn subscriptions_stay_with_the_live_database() {
     let service = Service::start_with("kind = \"physical\"\n", &[("wal_level", "logical")]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE quotes (id int PRIMARY KEY); INSERT INTO quotes VALUES (1)");
     service.sql("CREATE SUBSCRIPTION news CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p WITH (connect = false, slot_name = 'theirs')");
     service.backup(&["full"]).ok();
@@ -418,7 +424,7 @@ fn subscriptions_stay_with_the_live_database() {
 #[test]
 fn a_database_that_lets_nobody_in_keeps_no_cluster_from_coming_back() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE DATABASE broken");
     service.sql("ALTER DATABASE broken SET session_preload_libraries = 'not_there'");
     service.sql("CREATE DATABASE half_dropped");

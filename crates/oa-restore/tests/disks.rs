@@ -51,7 +51,7 @@ fn under_a_cluster() {
     let Some(disk) = mount(&service, "600m,nr_inodes=400") else {
         return;
     };
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT n AS id, repeat(md5(n::text), 20) AS v FROM generate_series(1, 60000) n");
     service.backup(&["full"]).ok();
     let inside = disk.path().join("data");
@@ -113,7 +113,7 @@ fn what_an_interrupted_cluster_has_copied_is_not_asked_for_again() {
     let Some(disk) = mount(&service, "600m") else {
         return;
     };
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT n AS id, repeat(md5(n::text), 20) AS v FROM generate_series(1, 120000) n");
     service.backup(&["full"]).ok();
     let inside = disk.path().join("data");
@@ -146,7 +146,7 @@ fn under_files() {
     for n in 0..200 {
         fs::write(service.path(&format!("precious/{n}")), n.to_string()).unwrap();
     }
-    service.backup(&["init"]).ok();
+    service.init();
     service.backup(&["full"]).ok();
     let inside = disk.path().join("files");
     let arguments = [
@@ -180,7 +180,7 @@ fn under_a_database_on_its_way_out_of_the_private_server() {
         return;
     };
     set_staging(&service);
-    service.backup(&["init"]).ok();
+    service.init();
     // Small on the disk, and large when it is written out.
     service.sql("CREATE TABLE t AS SELECT n AS id, repeat('x', 1000000) AS v FROM generate_series(1, 400) n");
     service.backup(&["full"]).ok();
@@ -228,7 +228,7 @@ fn under_the_live_server() {
         space.display()
     ));
     service.sql("CREATE TABLE t TABLESPACE small AS SELECT n AS id, repeat(md5(n::text), 20) AS v FROM generate_series(1, 55000) n");
-    service.backup(&["init"]).ok();
+    service.init();
     service.backup(&["full"]).ok();
     let database = [
         "database", "--to", "latest", "--into", "back", "--swap", "--yes",
@@ -260,7 +260,7 @@ fn under_the_live_server() {
 #[test]
 fn the_live_servers_disk_is_measured_before_anything_is_restored() {
     let mut service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT n AS id, repeat(md5(n::text), 20) AS v FROM generate_series(1, 30000) n");
     service.backup(&["full"]).ok();
     service.server.stop();

@@ -19,7 +19,7 @@ fn checks(drill: &Value) -> Vec<(String, Option<bool>)> {
 #[test]
 fn a_drill_restores_the_newest_backup_compares_it_and_is_on_record() {
     let mut service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service
         .restore(&["drill", "--yes"])
         .failed(1, "oa-backup full");
@@ -60,7 +60,7 @@ fn a_drill_restores_the_newest_backup_compares_it_and_is_on_record() {
 #[test]
 fn a_damaged_repository_is_found_by_the_drill_and_somebody_is_notified() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE TABLE t AS SELECT n AS id, md5(n::text) AS v FROM generate_series(1, 20000) n",
     );
@@ -109,7 +109,7 @@ fn a_damaged_repository_is_found_by_the_drill_and_somebody_is_notified() {
 #[test]
 fn a_restore_that_takes_longer_than_the_objective_is_reported() {
     let service = Service::start_with("kind = \"physical\"\nrto = \"1ms\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.backup(&["full"]).ok();
     let drill = service.restore(&["drill", "--cron"]).ok();
     assert!(drill.stderr.contains("the objective is"), "{drill:?}");
@@ -122,7 +122,7 @@ fn a_restore_that_takes_longer_than_the_objective_is_reported() {
 #[test]
 fn a_dump_is_rehearsed_too() {
     let service = Service::start_with("kind = \"logical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 50) n");
     service.backup(&["full"]).ok();
     let drill = service
@@ -140,7 +140,7 @@ fn a_dump_is_rehearsed_too() {
 #[test]
 fn rows_that_are_not_as_they_were_recorded_fail_the_drill() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE TABLE t AS SELECT generate_series(1, 50) AS id; ALTER TABLE t ADD PRIMARY KEY (id)",
     );
@@ -169,7 +169,7 @@ fn rows_that_are_not_as_they_were_recorded_fail_the_drill() {
 #[test]
 fn a_full_backup_whose_log_is_gone_is_rehearsed_by_itself() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 50) AS id");
     service.backup(&["full"]).ok();
     service.sql("INSERT INTO t SELECT generate_series(51, 99); SELECT pg_switch_wal()");
@@ -198,7 +198,7 @@ fn a_full_backup_whose_log_is_gone_is_rehearsed_by_itself() {
 #[test]
 fn a_managed_servers_roles_do_not_take_the_private_servers_rights() {
     let service = Service::start_with("kind = \"logical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 50) AS id");
     service.backup(&["full"]).ok();
     service.forge(Kind::Logical, |folder, _| {
@@ -216,7 +216,7 @@ fn a_managed_servers_roles_do_not_take_the_private_servers_rights() {
 #[test]
 fn neither_what_roles_set_for_their_sessions_nor_a_closed_template_stops_a_drill() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT n AS id, md5(n::text) AS v FROM generate_series(1, 20000) n; ALTER TABLE t ADD PRIMARY KEY (id)");
     service.sql("ALTER ROLE postgres SET statement_timeout = '1ms'; ALTER DATABASE template1 ALLOW_CONNECTIONS false");
     service.backup(&["full"]).ok();
@@ -232,7 +232,7 @@ fn the_second_repository_restores_when_the_first_is_gone() {
     );
     fs::create_dir(service.path("precious")).unwrap();
     fs::write(service.path("precious/picture"), "蓝图").unwrap();
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 50) AS id");
     service.backup(&["full"]).ok();
     service.sql("INSERT INTO t VALUES (51)");

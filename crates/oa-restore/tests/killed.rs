@@ -27,7 +27,7 @@ impl Scene {
             let text = format!("{n} 蓝图 ").repeat(1000);
             fs::write(service.path(&format!("precious/{n}")), text).unwrap();
         }
-        service.backup(&["init"]).ok();
+        service.init();
         service.sql(&format!(
             "CREATE TABLE t AS SELECT n AS id, md5(n::text) AS v FROM generate_series(1, {THEN}) n; ALTER TABLE t ADD PRIMARY KEY (id)"
         ));
@@ -154,7 +154,6 @@ impl Scene {
             self.service.killed_at(point, &arguments);
             self.look(point);
         }
-        self.finish(command);
     }
 
     /// More of them by hand: NEXTEST_PROFILE=long OA_RESTORE_KILLS=300 scripts/test random_moments
@@ -162,11 +161,14 @@ impl Scene {
         let kills: u32 = std::env::var("OA_RESTORE_KILLS")
             .ok()
             .and_then(|n| n.parse().ok())
-            .unwrap_or(10);
+            .unwrap_or(8);
         let arguments = self.arguments(command);
         let began = Instant::now();
         done(&mut self.service.command("oa-restore", &arguments)).ok();
         let length = began.elapsed();
+        if ["database", "table"].contains(&command) {
+            assert_eq!(self.service.count("t"), THEN);
+        }
         self.look("at first");
         for n in 0..kills {
             let mut child = self
@@ -186,14 +188,21 @@ impl Scene {
     }
 }
 
-#[test]
-fn a_cluster_at_every_named_point() {
-    let points = ["restore.copied", "restore.changing", "restore.recovered"];
-    Scene::set().at_every_point("cluster", &points);
+/// Both on one scene.
+fn killed_everywhere(command: &'static str, points: &[&str]) {
+    let scene = Scene::set();
+    scene.at_every_point(command, points);
+    scene.at_random_moments(command);
 }
 
 #[test]
-fn a_database_at_every_named_point() {
+fn a_cluster_at_every_named_point_and_at_random_moments() {
+    let points = ["restore.copied", "restore.changing", "restore.recovered"];
+    killed_everywhere("cluster", &points);
+}
+
+#[test]
+fn a_database_at_every_named_point_and_at_random_moments() {
     let points = [
         "restore.copied",
         "restore.recovered",
@@ -201,44 +210,22 @@ fn a_database_at_every_named_point() {
         "restore.brought",
         "restore.swapping",
     ];
-    Scene::set().at_every_point("database", &points);
+    killed_everywhere("database", &points);
 }
 
 #[test]
-fn a_table_at_every_named_point() {
+fn a_table_at_every_named_point_and_at_random_moments() {
     let points = ["restore.copied", "restore.recovered", "restore.brought"];
-    Scene::set().at_every_point("table", &points);
+    killed_everywhere("table", &points);
 }
 
 #[test]
-fn files_and_a_drill_at_every_named_point() {
-    let scene = Scene::set();
-    scene.at_every_point("files", &["restore.copied"]);
+fn files_at_every_named_point_and_at_random_moments() {
+    killed_everywhere("files", &["restore.copied"]);
+}
+
+#[test]
+fn a_drill_at_every_named_point_and_at_random_moments() {
     let points = ["restore.copied", "restore.recovered", "restore.drill"];
-    scene.at_every_point("drill", &points);
-}
-
-#[test]
-fn a_cluster_at_random_moments() {
-    Scene::set().at_random_moments("cluster");
-}
-
-#[test]
-fn a_database_at_random_moments() {
-    Scene::set().at_random_moments("database");
-}
-
-#[test]
-fn a_table_at_random_moments() {
-    Scene::set().at_random_moments("table");
-}
-
-#[test]
-fn files_at_random_moments() {
-    Scene::set().at_random_moments("files");
-}
-
-#[test]
-fn a_drill_at_random_moments() {
-    Scene::set().at_random_moments("drill");
+    killed_everywhere("drill", &points);
 }

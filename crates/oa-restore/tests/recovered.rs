@@ -28,7 +28,7 @@ fn listed(service: &Service) -> Vec<Value> {
 fn what_is_listed_was_recovered_and_what_does_not_recover_is_an_incident() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
     verify_recovery(&service);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 2000) n");
     let full = service.backup(&["full", "--format", "json"]).ok().json();
     assert_eq!(service.left(), Vec::<String>::new());

@@ -15,7 +15,7 @@ fn on_sql(url: &str, sql: &str) {
 #[test]
 fn after_going_back_to_an_old_backup_prune_keeps_what_the_new_timeline_needs() {
     let service = Service::start_with("kind = \"physical\"\nkeep_weekly = 1\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
     let old = service.backup(&["full", "--format", "json"]).ok().json();
     // The server goes on for long, so that everything newer has higher LSNs; a full backup of it is of yesterday.
@@ -96,7 +96,7 @@ fn after_going_back_to_an_old_backup_prune_keeps_what_the_new_timeline_needs() {
 #[test]
 fn after_going_back_on_a_new_machine_the_wal_of_the_new_timeline_begins_with_a_full_backup() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
     let old = service.backup(&["full", "--format", "json"]).ok().json();
     service.backup(&["full"]).ok();

@@ -38,7 +38,7 @@ fn segments_of_64_megabytes() {
     let service = Service::with(server, PHYSICAL, &fast_folder());
     // As Debian has it: the settings are elsewhere.
     fs::remove_file(service.server.data_dir().join("postgresql.conf")).unwrap();
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 500) AS id");
     service.backup(&["full"]).ok();
     service.sql("INSERT INTO t SELECT generate_series(501, 1000)");
@@ -50,7 +50,7 @@ fn segments_of_64_megabytes() {
 fn other_encodings_and_languages_than_ours() {
     let server = Postgres::start_anew_with(&["--encoding=LATIN1", "--locale=C"]);
     let service = Service::with(server, PHYSICAL, &fast_folder());
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE TABLE t AS SELECT n AS id, 'Ärger'::text AS v FROM generate_series(1, 1000) n",
     );
@@ -68,7 +68,7 @@ fn other_encodings_and_languages_than_ours() {
 #[test]
 fn settings_that_were_raised_since_the_full_backup() {
     let mut service = Service::start_with(PHYSICAL, &[("max_prepared_transactions", "0")]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 500) AS id");
     service.backup(&["full"]).ok();
     let before = service.now();
@@ -117,7 +117,7 @@ fn a_machine_without_shared_memory_of_posix() {
         return;
     }
     let service = Service::with(Postgres::start(), PHYSICAL, &std::env::temp_dir());
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
     service.backup(&["full"]).ok();
     let script = "mount -t tmpfs -o mode=755 none /dev/shm && exec \"$@\"";
@@ -151,7 +151,7 @@ fn a_machine_without_shared_memory_of_posix() {
 #[test]
 fn what_was_written_at_wal_level_minimal_is_not_promised() {
     let mut service = Service::start_with(PHYSICAL, &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 500) AS id");
     service.backup(&["full"]).ok();
     let before = service.now();
@@ -191,7 +191,7 @@ const AUDIT: &str = "
 #[test]
 fn event_triggers_of_the_source_do_not_act_in_the_private_server() {
     let service = Service::start_with(PHYSICAL, &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
     service.sql(AUDIT);
     service.sql("ALTER EVENT TRIGGER always ENABLE ALWAYS");
@@ -279,7 +279,7 @@ fn a_cluster_that_is_moved_aside_keeps_its_tablespaces() {
     fs::create_dir(&space).unwrap();
     let owner = fs::metadata(service.server.data_dir()).unwrap();
     let _ = std::os::unix::fs::chown(&space, Some(owner.uid()), Some(owner.gid()));
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(&format!(
         "CREATE TABLESPACE space LOCATION '{}'",
         space.display()
@@ -351,7 +351,7 @@ fn a_cluster_that_is_moved_aside_keeps_its_tablespaces() {
 #[test]
 fn large_objects_that_a_table_refers_to_come_with_it() {
     let service = Service::start_with(PHYSICAL, &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE ROLE reader; CREATE DOMAIN lo AS oid; CREATE TABLE docs (id int PRIMARY KEY, doc oid, thumb lo, more oid[]);
          INSERT INTO docs SELECT n, lo_from_bytea(0, convert_to(repeat('x', n * 1000000), 'UTF8')), lo_from_bytea(0, 'small'), ARRAY[lo_from_bytea(0, 'one')]

@@ -102,7 +102,7 @@ fn restored(service: &Service, sql: &str) -> String {
 #[test]
 fn a_stream_goes_on_whatever_ends_it_or_its_server() {
     let mut service = Service::start_with("kind = \"physical\"\n", &[("fsync", "on")]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t (id int)");
     // Without any backup it makes a full one, and begins.
     let mut stream = Stream::start(&service, "1s");
@@ -174,7 +174,7 @@ fn a_stream_goes_on_whatever_ends_it_or_its_server() {
 #[test]
 fn what_a_server_committed_seconds_before_it_died_is_restored() {
     let mut service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t (id int)");
     let stream = Stream::start(&service, "1h");
     service.sql("INSERT INTO t VALUES (7)");
@@ -190,7 +190,7 @@ fn what_a_server_committed_seconds_before_it_died_is_restored() {
 #[test]
 fn a_stream_that_cannot_receive_anything_is_in_the_run_log() {
     let service = Service::start_with("kind = \"logical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service
         .backup(&["stream"])
         .failed(77, "WAL cannot be received");

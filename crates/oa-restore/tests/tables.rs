@@ -25,7 +25,7 @@ const SCHEMA: &str = "
 
 fn service() -> Service {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(SCHEMA);
     service.backup(&["full"]).ok();
     service
@@ -272,7 +272,7 @@ fn a_copy_has_its_name_only_when_it_is_whole() {
 #[test]
 fn partitions_and_what_is_made_of_them() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE TABLE days (id bigint GENERATED ALWAYS AS IDENTITY, day int NOT NULL, v text, PRIMARY KEY (day, id)) PARTITION BY RANGE (day);
          CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (1) TO (10);
@@ -315,7 +315,7 @@ fn partitions_and_what_is_made_of_them() {
 #[test]
 fn a_copy_of_a_table_that_inherits_is_none_of_its_family() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE TABLE parent (id int PRIMARY KEY, v text); CREATE TABLE child () INHERITS (parent);
          INSERT INTO child SELECT n, 'then' FROM generate_series(1, 9) n",
@@ -337,7 +337,7 @@ fn a_copy_of_a_table_that_inherits_is_none_of_its_family() {
 #[test]
 fn unlogged_tables_are_in_dumps_only() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE UNLOGGED TABLE cache AS SELECT generate_series(1, 9) AS id");
     service.backup(&["full"]).ok();
     service

@@ -8,7 +8,7 @@ use support::{Restored, Service};
 #[test]
 fn every_form_of_a_target_restores_what_was_there_then() {
     let service = Service::start();
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql(
         "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'before the full')",
     );
@@ -109,7 +109,7 @@ fn every_form_of_a_target_restores_what_was_there_then() {
 #[test]
 fn a_cluster_is_restored_ready_to_run_and_started() {
     let service = Service::start();
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
     service.backup(&["full"]).ok();
     service.sql("INSERT INTO t VALUES (1001)");
@@ -182,7 +182,7 @@ fn a_cluster_is_restored_ready_to_run_and_started() {
 #[test]
 fn of_two_points_with_one_name_the_newer_is_meant() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    service.backup(&["init"]).ok();
+    service.init();
     service.sql("CREATE TABLE t (id int)");
     service.backup(&["full"]).ok();
     for id in 1..=4 {

@@ -17,7 +17,7 @@ fn is_backed_up_and_restored(major: u32) {
     let version: String = service.text("SHOW server_version");
     assert!(version.starts_with(&major.to_string()), "{version}");
     service.sql("CREATE TABLE t AS SELECT n AS id, md5(n::text) AS name FROM generate_series(1, 5000) n; ALTER TABLE t ADD PRIMARY KEY (id)");
-    service.backup(&["init"]).ok();
+    service.init();
     let made = service.backup(&["full", "--format", "json"]).ok().json();
     let kinds: Vec<&str> = made.iter().map(|b| b["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["physical", "physical", "logical"]);

@@ -1,19 +1,22 @@
 //! A full physical backup: `pg_basebackup` copies the cluster's files with the WAL they need into the staging folder, with a
-//! manifest of checksums, and `pg_verifybackup` compares them before anything is listed.
+//! manifest of checksums, and it is compared with that before anything is listed.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use oa_core::base::units::Bytes;
 use postgres::Client;
+use serde::Deserialize;
 
 use super::pages;
 use super::server::{STATE_TIME, Server};
 use crate::error::BackupError;
 use oa_repository::Programs;
 use oa_repository::layout::{DATA, TABLESPACES};
-use oa_repository::{Lsn, PostgresError, staging as folders};
+use oa_repository::{Checksums, Lsn, PostgresError, staging as folders};
 
 /// A copy that stands in the staging folder.
 #[derive(Debug)]
@@ -28,6 +31,12 @@ pub(crate) struct Copied {
     pub(crate) timeline: u32,
     /// The server's clock when the copy was complete.
     pub(crate) at: DateTime<Utc>,
+    files: Vec<ManifestFile>,
+}
+
+/// What of a copy that is being made may be written more than once: the WAL.
+pub(crate) fn unfinished(folder: &Path) -> PathBuf {
+    folder.join(DATA).join("pg_wal")
 }
 
 /// The folder that a full backup of either kind is staged in.
@@ -79,14 +88,23 @@ pub(crate) fn copy(
         .query_one(&format!("SELECT {STATE_TIME}"), &[])
         .map_err(BackupError::query("could not ask for the time"))?
         .get(0);
-    let (start, end, timeline) = range_of(&data.join("backup_manifest"))?;
+    let path = data.join("backup_manifest");
+    let manifest = read_manifest(&path)?;
+    let Some(range) = manifest.ranges.last() else {
+        return Err(PostgresError::Program(format!(
+            "{} does not say which WAL the copy needs",
+            path.display()
+        ))
+        .into());
+    };
     Ok(Copied {
         folder,
         damaged,
-        start,
-        end,
-        timeline,
+        start: range.start,
+        end: range.end,
+        timeline: range.timeline,
         at,
+        files: manifest.files,
     })
 }
 
@@ -142,13 +160,88 @@ fn begins_at(data: &Path) -> Option<Lsn> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Compares the copy with its manifest, and sees that the WAL it needs can be read.
+/// Compares the copy with its manifest, but for the content of files, which is read once, when it is stored; and sees that the WAL it
+/// needs can be read.
 pub(crate) fn verify(programs: &Programs, copied: &Copied) -> Result<(), BackupError> {
     let data = copied.folder.join(DATA);
-    Ok(programs.run(
-        "pg_verifybackup",
-        &["--quiet".to_owned(), data.display().to_string()],
-    )?)
+    let arguments = ["--quiet", "--skip-checksums", &data.display().to_string()].map(str::to_owned);
+    Ok(programs.run("pg_verifybackup", &arguments)?)
+}
+
+/// Compares what was stored with the manifest: each file has the checksum that the server gave for what it sent.
+pub(crate) fn compare(copied: &Copied, stored: &Checksums) -> Result<(), BackupError> {
+    let different = |file: &ManifestFile| {
+        let path = file.path()?;
+        let stored = stored.of(&path)?;
+        // As the server's memory had it.
+        let stored: String = stored
+            .to_ne_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        (file.checksum.as_ref() == Some(&stored)).then_some(())
+    };
+    let Some(file) = copied.files.iter().find(|file| different(file).is_none()) else {
+        return Ok(());
+    };
+    Err(PostgresError::Program(format!(
+        "what was stored of {} is not what the server sent: its checksum differs from the manifest's. Nothing is listed; check this machine's memory and the disk of staging, then repeat it",
+        file.shown()
+    ))
+    .into())
+}
+
+/// The manifest of a base backup (PostgreSQL 15, chapter 73).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Manifest {
+    files: Vec<ManifestFile>,
+    #[serde(rename = "WAL-Ranges")]
+    ranges: Vec<ManifestRange>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ManifestFile {
+    path: Option<String>,
+    /// Where the path is no UTF-8: hexadecimal digits.
+    #[serde(rename = "Encoded-Path")]
+    encoded: Option<String>,
+    checksum: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ManifestRange {
+    timeline: u32,
+    #[serde(rename = "Start-LSN")]
+    start: Lsn,
+    #[serde(rename = "End-LSN")]
+    end: Lsn,
+}
+
+impl ManifestFile {
+    /// Where it is in the backup.
+    fn path(&self) -> Option<PathBuf> {
+        let name = match (&self.path, &self.encoded) {
+            (Some(path), _) => path.clone().into_bytes(),
+            (None, Some(digits)) => (0..digits.len() / 2)
+                .map(|n| u8::from_str_radix(digits.get(2 * n..2 * n + 2)?, 16).ok())
+                .collect::<Option<Vec<u8>>>()?,
+            (None, None) => return None,
+        };
+        let name = PathBuf::from(OsString::from_vec(name));
+        let root = Path::new("/");
+        Some(match name.strip_prefix("pg_tblspc") {
+            Ok(within) => root.join(TABLESPACES).join(within),
+            Err(_) => root.join(DATA).join(name),
+        })
+    }
+
+    fn shown(&self) -> &str {
+        let name = self.path.as_ref().or(self.encoded.as_ref());
+        name.map_or("a file", String::as_str)
+    }
 }
 
 /// The value of `--tablespace-mapping` is cut at the first `=`.
@@ -171,20 +264,48 @@ pub(crate) fn check_room(staging: &Path, needed: u64) -> Result<(), BackupError>
     Ok(())
 }
 
-/// The WAL that the copy needs, from its manifest (PostgreSQL 15, chapter 73.2).
-fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), BackupError> {
-    let text = fs::read(manifest).map_err(BackupError::disk("could not read", manifest))?;
-    let parsed: Option<(Lsn, Lsn, u32)> = (|| {
-        let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        let range = json.get("WAL-Ranges")?.as_array()?.last()?;
-        let lsn = |key| range.get(key)?.as_str()?.parse().ok();
-        let timeline = range.get("Timeline")?.as_u64()?.try_into().ok()?;
-        Some((lsn("Start-LSN")?, lsn("End-LSN")?, timeline))
-    })();
-    parsed.ok_or_else(|| {
+fn read_manifest(path: &Path) -> Result<Manifest, BackupError> {
+    let text = fs::read(path).map_err(BackupError::disk("could not read", path))?;
+    serde_json::from_slice(&text).map_err(|e| {
         BackupError::from(PostgresError::Program(format!(
-            "{} is no manifest of a base backup",
-            manifest.display()
+            "{} is no manifest of a base backup: {e}",
+            path.display()
         )))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_manifest_are_found_in_the_backup() {
+        let text = r#"{"Files": [
+            {"Path": "base/1/112", "Size": 8192, "Checksum-Algorithm": "CRC32C", "Checksum": "00000000"},
+            {"Path": "pg_tblspc/16400/PG_15_1/1", "Size": 0, "Checksum": "00000000"},
+            {"Encoded-Path": "ff2f78", "Size": 1, "Checksum": "00000000"}],
+            "WAL-Ranges": [{"Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000100"}]}"#;
+        let manifest: Manifest = serde_json::from_str(text).unwrap();
+        let paths = manifest.files.iter().map(|file| file.path().unwrap());
+        let odd = OsString::from_vec(b"/data/\xff/x".to_vec());
+        assert_eq!(
+            paths.collect::<Vec<_>>(),
+            [
+                PathBuf::from("/data/base/1/112"),
+                PathBuf::from("/tablespaces/16400/PG_15_1/1"),
+                PathBuf::from(odd)
+            ]
+        );
+        let copied = Copied {
+            folder: PathBuf::new(),
+            damaged: Vec::new(),
+            start: manifest.ranges[0].start,
+            end: manifest.ranges[0].end,
+            timeline: 1,
+            at: DateTime::UNIX_EPOCH,
+            files: manifest.files,
+        };
+        let error = compare(&copied, &Checksums::default()).unwrap_err();
+        assert!(error.to_string().contains("base/1/112"), "{error}");
+    }
 }

@@ -1,8 +1,9 @@
 //! What the server is, and what it allows this role.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use oa_core::app::config::{BackupKind, Config, ConfigError};
 use oa_core::pg::{self, Settings};
 use postgres::Client;
@@ -69,6 +70,7 @@ impl Connected {
 pub(crate) struct Server {
     /// Its clock, when it was asked.
     pub(crate) asked_at: DateTime<Utc>,
+    asked: Instant,
     /// `server_version_num`.
     pub(crate) version: i32,
     pub(crate) system_id: String,
@@ -134,6 +136,7 @@ impl Server {
         ])?;
         Ok(Self {
             asked_at: row.get(10),
+            asked: Instant::now(),
             version: row.get(0),
             system_id: row.get(1),
             timeline: row.get::<_, i32>(2).cast_unsigned(),
@@ -165,6 +168,13 @@ impl Server {
             )),
             _ => None,
         }
+    }
+
+    /// Its clock now, as far as that goes evenly; also when it does not answer any more.
+    pub(crate) fn clock(&self) -> DateTime<Utc> {
+        let since = TimeDelta::from_std(self.asked.elapsed()).unwrap_or_default();
+        let now = self.asked_at.checked_add_signed(since);
+        now.unwrap_or(self.asked_at).trunc_subsecs(6)
     }
 
     pub(crate) fn major(&self) -> i32 {

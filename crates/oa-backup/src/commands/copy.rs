@@ -45,9 +45,12 @@ pub(crate) fn run(
         let mut ended = JobOutcome::success((copied, ids));
         ended.fetched = copied as u64;
         ended.batches.push(catalog::rows(&secondary, &there));
-        ended
-            .batches
-            .push(catalog::size(&secondary, to.size_bytes()?, there.len()));
+        ended.batches.push(catalog::size(
+            &secondary,
+            to.size_bytes()?,
+            there.len(),
+            super::clock(config),
+        ));
         ended.details.insert("copied".to_owned(), json!(copied));
         Ok(ended)
     });

@@ -1,13 +1,14 @@
 //! `oa-backup doctor`: what is wrong, in the order in which it has to be mended, and one command that is safe. It changes nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Config, Locale};
 use oa_core::app::output::{Format, Listing};
 use oa_core::app::{exit, sibling};
-use oa_core::journal::catalog::Limits;
+use oa_core::journal::catalog::{Facts, Limits};
 use oa_core::model::Finding;
 use oa_repository::{
     Backup, Kind, Level, ProgressReporter, Repository, RepositoryError, RepositoryLocation, staging,
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const REPAIR: &str = "oa-backup repair";
+const FULL: &str = "oa-backup full";
 
 /// Something that is wrong.
 struct Ailment {
@@ -63,8 +67,13 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             None
         }
     };
+    let mut has_damaged_files = false;
     if let Some(repository) = &repository {
-        found.extend(of_files(&location, repository)?);
+        let of_files = of_files(&location, repository)?;
+        has_damaged_files = of_files
+            .iter()
+            .any(|a| a.command.as_deref() == Some(REPAIR));
+        found.extend(of_files);
     }
     let backups = match &repository {
         Some(repository) => repository.readable_backups()?.0,
@@ -80,7 +89,13 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         ));
     }
     if let Some(repository) = &repository {
-        found.extend(of_backups(config, &location, repository)?);
+        let state = RepositoryState::look(config, &location, repository)?;
+        let facts = state.facts(location.shown().as_ref(), state.now());
+        // Files of the repository that are damaged come first: without its index nothing can be checked.
+        if !has_damaged_files {
+            found.extend(of_damage(config, repository, &facts)?);
+        }
+        found.extend(of_backups(config, &facts, &backups));
     }
     report(&found, args.format)?;
     Ok(if found.is_empty() {
@@ -124,7 +139,7 @@ fn closed(config: &Config, location: &RepositoryLocation, error: &RepositoryErro
             let there = there.unwrap_or(Path::new("/")).display();
             Ailment::new(what, &format!("df {there}"))
         }
-        _ if location.is_mendable() => Ailment::new(what, "oa-backup repair"),
+        _ if location.is_mendable() => Ailment::new(what, REPAIR),
         RepositoryError::Lost(_) if has_copy(config) => Ailment::new(what, "oa-backup list --copy"),
         _ => Ailment::of_words(what),
     }
@@ -141,7 +156,7 @@ fn of_files(
     let damages = repository.check_files()?;
     let mut found: Vec<Ailment> = damages
         .into_iter()
-        .map(|damage| Ailment::new(damage.what, "oa-backup repair"))
+        .map(|damage| Ailment::new(damage.what, REPAIR))
         .collect();
     if let Some(path) = location.open_to_others() {
         found.push(Ailment::new(
@@ -200,25 +215,132 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
     Ok(found)
 }
 
-/// The verdict that alerts and the page give too.
-fn of_backups(
+/// Backups that are not whole. The damage has to be taken out before anything is stored again; then a full backup stores what the server
+/// still has; and what is not whole after that never will be.
+fn of_damage(
     config: &Config,
-    location: &RepositoryLocation,
     repository: &Repository,
-) -> Result<Vec<Ailment>, Failure> {
-    let state = RepositoryState::look(config, location, repository)?;
-    let facts = state.facts(location.shown().as_ref(), Utc::now());
+    facts: &Facts,
+) -> Result<Option<Ailment>, Failure> {
+    let (backups, _) = repository.readable_backups()?;
+    let lacking = repository.check(&backups, false)?;
+    // What is not there any more is missing, and what cannot be read was looked at before.
+    let there = |(id, _): &&(String, String)| backups.iter().any(|b| b.id == *id);
+    let recorded = facts.damaged.iter().filter(there);
+    let mut why: BTreeMap<&str, &str> = recorded.map(|(id, what)| (&**id, &**what)).collect();
+    let lacks = |id: &str| lacking.iter().any(|d| d.backup.as_deref() == Some(id));
+    // What was found by reading it back, and lacks nothing, is still where it was, or was mended since: repair reads everything.
+    let unclear = why.keys().any(|id| !lacks(id));
+    let found = lacking.iter();
+    why.extend(found.filter_map(|d| Some((d.backup.as_deref()?, &*d.what))));
+    let damaged = |b: &&Backup| why.contains_key(b.id.as_str());
+    let Some(newest) = backups.iter().rev().find(damaged) else {
+        return Ok(None);
+    };
+    let what = format!(
+        "{} backup(s) are not whole; the newest is {} ({} {}, up to {}): {}",
+        why.len(),
+        newest.short_id(),
+        newest.meta.level.as_str(),
+        newest.meta.kind.as_str(),
+        shown(config, newest.meta.restorable_to),
+        why.get(newest.id.as_str()).copied().unwrap_or_default(),
+    );
+    if unclear || repository.lacks_packs()? {
+        return Ok(Some(match repository.location().folder() {
+            Some(_) => Ailment::new(what, REPAIR),
+            None => Ailment::of_words(format!(
+                "{what}. Only a folder can be repaired: copy the bucket to one, let repository in [backup] name it, and run oa-backup repair"
+            )),
+        }));
+    }
+    let followed = |bad: &Backup| {
+        let of_it = |b: &Backup| b.meta.system_id == bad.meta.system_id && !damaged(&b);
+        followed(
+            &backups,
+            bad.meta.kind.as_str(),
+            bad.meta.restorable_to,
+            of_it,
+        )
+    };
+    let since: Option<Vec<DateTime<Utc>>> = backups.iter().filter(damaged).map(followed).collect();
+    Ok(Some(
+        match since.and_then(|since| since.into_iter().max()) {
+            None => Ailment::new(what, FULL),
+            Some(since) => Ailment::of_words(format!(
+                "{what}. That cannot be mended: nothing has what they lack any more. Everything since {} can be restored, and of the time before what does not need it. They go as they age (oa-backup prune); until then: oa-alert ack backup_unverified:{}",
+                shown(config, since),
+                facts.repository
+            )),
+        },
+    ))
+}
+
+fn shown(config: &Config, at: DateTime<Utc>) -> String {
+    at.with_timezone(&config.timezone)
+        .format("%Y-%m-%d %H:%M:%S %Z")
+        .to_string()
+}
+
+/// Since when there is something that stands alone and is newer than what is lost: then the server has been asked once more for all that it
+/// has, and a further full backup brings nothing back.
+fn followed(
+    backups: &[Backup],
+    kind: &str,
+    lost: DateTime<Utc>,
+    counts: impl Fn(&Backup) -> bool,
+) -> Option<DateTime<Utc>> {
+    let later = |b: &&Backup| {
+        b.meta.kind.as_str() == kind && b.meta.restorable_to > lost && b.meta.stands_alone()
+    };
+    let alone = backups.iter().filter(later).filter(|b| counts(b));
+    alone.map(|b| b.meta.restorable_to).min()
+}
+
+/// The verdict that alerts and the page give too; damage is looked at above.
+fn of_backups(config: &Config, facts: &Facts, backups: &[Backup]) -> Vec<Ailment> {
     let wording = Wording {
         locale: Locale::En,
         timezone: config.timezone,
     };
     let limits = Limits::from_config(config);
     let found = limits.map_or_else(Vec::new, |limits| facts.assess(&limits));
-    let ailment = |finding: &Finding| Ailment {
-        what: oa_wording::sentence(finding, &wording),
-        command: remedy(finding).map(str::to_owned),
+    let ailment = |finding: &Finding| {
+        let what = oa_wording::sentence(finding, &wording);
+        Some(match finding {
+            Finding::BackupDamaged { .. } => return None,
+            Finding::BackupMissing { .. } => of_missing(config, facts, backups, &what),
+            _ => Ailment {
+                what,
+                command: remedy(finding).map(str::to_owned),
+            },
+        })
     };
-    Ok(found.iter().map(ailment).collect())
+    found.iter().filter_map(ailment).collect()
+}
+
+/// What is gone does not come back with a further full backup.
+fn of_missing(config: &Config, facts: &Facts, backups: &[Backup], what: &str) -> Ailment {
+    let lost = facts.gone.iter().chain(&facts.stranded);
+    let since: Option<Vec<DateTime<Utc>>> = lost
+        .map(|lost| followed(backups, &lost.kind, lost.restorable_to, |_| true))
+        .collect();
+    let Some(since) = since.and_then(|since| since.into_iter().max()) else {
+        return Ailment::new(what, FULL);
+    };
+    let since = shown(config, since);
+    if facts.gone.is_empty() {
+        return Ailment::of_words(format!(
+            "{what}. That cannot be mended unless what is gone is put back from a copy of the repository. Everything since {since} can be restored. They go as they age (oa-backup prune); until then: oa-alert ack backup_missing:{}",
+            facts.repository
+        ));
+    }
+    Ailment::new(
+        format!(
+            "{what}. Everything since {since} can be restored. Put what is gone back from a copy of the repository, or give it up"
+        ),
+        "oa-backup prune --missing",
+    )
 }
 
 fn remedy(finding: &Finding) -> Option<&'static str> {
@@ -226,9 +348,7 @@ fn remedy(finding: &Finding) -> Option<&'static str> {
         Finding::BackupLate { full: None, .. } => "oa-backup incremental",
         Finding::BackupAbsent { .. }
         | Finding::BackupLate { .. }
-        | Finding::BackupMissing { .. }
-        | Finding::BackupDamaged { .. }
-        | Finding::BackupUnrecoverable { .. } => "oa-backup full",
+        | Finding::BackupUnrecoverable { .. } => FULL,
         Finding::BackupUnverified { .. } => "oa-backup verify --read-data",
         Finding::DrillFailed { .. } | Finding::DrillOverdue { .. } => "oa-restore drill --yes",
         Finding::RepositoryFilling { .. } => "oa-backup prune --dry-run",

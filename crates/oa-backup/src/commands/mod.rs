@@ -13,12 +13,15 @@ pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod verify;
 
+use chrono::{DateTime, Utc};
 use oa_core::app::cli::{self, Busy, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::model::run::Trigger;
+use oa_core::pg::{self, Settings};
 use oa_repository::{RepositoryError, RepositoryLocation};
 
+use crate::PROGRAM;
 use crate::error::BackupError;
 
 impl From<BackupError> for Failure {
@@ -72,6 +75,15 @@ fn trigger(cron: bool) -> Trigger {
 
 fn print(text: &str) -> Result<(), Failure> {
     cli::print(text).map_err(|e| anyhow::Error::from(e).into())
+}
+
+/// The server's clock; this machine's where it does not answer.
+fn clock(config: &Config) -> DateTime<Utc> {
+    let client = Settings::from_config(config, PROGRAM)
+        .ok()
+        .and_then(|settings| pg::connect(&settings).ok());
+    let asked = client.and_then(|mut c| c.query_one("SELECT clock_timestamp()", &[]).ok());
+    asked.map_or_else(Utc::now, |row| row.get(0))
 }
 
 /// The first digits of a backup's id, as they are shown.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use chrono::Utc;
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -68,7 +67,8 @@ pub(crate) fn run(
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
     let pinned = pinned(&repository, &backups)?;
-    let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
+    let now = super::clock(config);
+    let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, now)
         .into_iter()
         .map(|i| backups[i].clone())
         .filter(|b| !pinned.contains(&b.id))
@@ -120,6 +120,7 @@ pub(crate) fn run(
             &location,
             repository.size_bytes()?,
             ended.value.len(),
+            super::clock(config),
         ));
         ended
             .details

@@ -4,11 +4,12 @@ use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::pg::{self, Settings};
+use postgres::Client;
 
 use super::print;
 use crate::PROGRAM;
-use crate::catalog;
-use oa_repository::{ProgressReporter, RepairReport, SpareReport};
+use crate::catalog::{self, Checked};
+use oa_repository::{Backup, Damage, ProgressReporter, RepairReport, SpareReport};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -63,12 +64,14 @@ pub(crate) fn run(
     }
     let backups = repository.backups()?;
     let damages = repository.check(&backups, false)?;
+    // Every file was read: what is not lacking anything now is whole.
+    record_checked(config, &backups, &damages);
     let broken = backups.iter().filter(|b| {
         damages
             .iter()
             .any(|d| d.backup.as_deref() == Some(b.id.as_str()))
     });
-    let broken: Vec<&str> = broken.map(oa_repository::Backup::short_id).collect();
+    let broken: Vec<&str> = broken.map(Backup::short_id).collect();
     if broken.is_empty() {
         text.push_str(&format!("all {} backups are whole\n", backups.len()));
     } else {
@@ -87,6 +90,21 @@ pub(crate) fn run(
     })
 }
 
+fn connected(config: &Config) -> Option<Client> {
+    let settings = Settings::from_config(config, PROGRAM).ok()?;
+    pg::connect(&settings).ok()
+}
+
+fn record_checked(config: &Config, backups: &[Backup], damages: &[Damage]) {
+    let recorded = connected(config)
+        .map(|mut client| catalog::mark_checked(&mut client, backups, damages, Checked::Data));
+    if !matches!(recorded, Some(Ok(()))) {
+        tracing::warn!(
+            "could not record in PostgreSQL which backups are whole now; oa-backup verify --read-data does"
+        );
+    }
+}
+
 /// What was taken out is not missing.
 fn record_removed(config: &Config, repaired: &RepairReport) {
     let snapshots = repaired
@@ -97,10 +115,7 @@ fn record_removed(config: &Config, repaired: &RepairReport) {
     if ids.is_empty() {
         return;
     }
-    let connected = Settings::from_config(config, PROGRAM)
-        .ok()
-        .and_then(|settings| pg::connect(&settings).ok());
-    let recorded = connected.map(|mut client| catalog::mark_removed(&mut client, &ids));
+    let recorded = connected(config).map(|mut client| catalog::mark_removed(&mut client, &ids));
     if !matches!(recorded, Some(Ok(_))) {
         tracing::warn!(
             "could not record in PostgreSQL what was taken out; it will be reported as missing until oa-backup prune --missing"

@@ -36,7 +36,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let location = super::location(config, false)?;
     let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
     let state = RepositoryState::look(config, &location, &repository)?;
-    let now = Utc::now();
+    let now = state.now();
     let (last, full) = (state.last(now), state.full(now));
     let problems = state.problems(config, location.shown().as_ref(), now);
     let size = repository.size_bytes()?;
@@ -205,6 +205,11 @@ impl RepositoryState {
             missing,
             records,
         })
+    }
+
+    /// The server's clock; this machine's where it does not answer.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.records.as_ref().map_or_else(Utc::now, |r| r.now)
     }
 
     /// Those that restore something.

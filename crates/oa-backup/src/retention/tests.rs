@@ -48,6 +48,7 @@ pub(crate) fn backup(kind: Kind, level: Level, hours: i64, wal: Option<(u64, u64
             restorable_to: at,
             started_at: at,
             captured_at: at,
+            finished_at: None,
             settings: std::collections::BTreeMap::new(),
             tablespaces: std::collections::BTreeMap::new(),
             damaged: Vec::new(),

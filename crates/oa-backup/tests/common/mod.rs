@@ -2,10 +2,12 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use oa_core::app::config::Config;
 use oa_core::pg::schema;
+use oa_repository::RepositoryLocation;
 use oa_testkit::Postgres;
 use postgres::{Client, NoTls};
 use serde_json::Value;
@@ -71,8 +73,13 @@ impl Service {
     /// The same with an initialised repository.
     pub fn ready(more: &str) -> Self {
         let service = Self::start(more);
-        service.backup(&["init"]).expect(0);
+        service.create_repositories();
         service
+    }
+
+    /// As `init` does.
+    pub fn create_repositories(&self) {
+        create_repositories(&self.path("oa.toml"));
     }
 
     /// `more` stands at the end of `[backup]`.
@@ -195,10 +202,48 @@ impl Service {
     }
 }
 
+/// Makes the repositories of a configuration as `oa-backup init` does, but with a key that opens at once: scrypt is meant to take its time,
+/// each time that a program opens a repository, and a test opens it a hundred times.
+fn create_repositories(config: &Path) {
+    let env = config.with_file_name(".env");
+    oa_testkit::write_private(&env, format!("OA_BACKUP_PASSWORD={PASSWORD}\n"));
+    let config = Config::load(Some(config)).unwrap();
+    let secondary = RepositoryLocation::secondary(&config).unwrap();
+    for location in [
+        Some(RepositoryLocation::primary(&config).unwrap()),
+        secondary,
+    ] {
+        let Some(location) = location.filter(|l| !l.exists().unwrap()) else {
+            continue;
+        };
+        location.create_for_tests().unwrap();
+        location.close_to_others();
+    }
+    fs::remove_file(env).unwrap();
+}
+
 pub fn done(output: Output) -> Done {
     Done {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// The command that the doctor gives, run as it is; off a terminal with `--yes`. `None`: it has none.
+pub fn doctors_orders(service: &Service) -> Option<(String, Done)> {
+    let said = service.backup(&["doctor"]).expect(1).stdout;
+    let order = said.lines().last()?.strip_prefix("next: ")?.to_owned();
+    let mut words = order.split(' ');
+    let program = words.next()?;
+    let mut arguments: Vec<&str> = words.collect();
+    if program != "oa-backup" {
+        let output = Command::new(program).args(arguments).output();
+        return Some((order.clone(), done(output.expect("no such program"))));
+    }
+    if arguments == ["repair"] || arguments == ["prune", "--missing"] {
+        arguments.push("--yes");
+    }
+    let done = service.backup(&arguments);
+    Some((order.clone(), done))
 }

@@ -27,7 +27,7 @@ use crate::content::{self, compare};
 use crate::disk::{DiskNeed, STAGING_REMEDY, check_room};
 use crate::error::stop_if_asked;
 use crate::live::shape::shortened;
-use crate::live::{DISK_REMEDY, LiveServer, roles};
+use crate::live::{DISK_REMEDY, LiveServer, roles, runs};
 use crate::plan::{RestorePlan, Strategy};
 use crate::recover::{self, PrivateServer, WorkFolder};
 use crate::{PROGRAM, RestoreError};
@@ -140,6 +140,13 @@ fn restore(
     remove_left(&mut live.client)?;
     let new = load_beside(session, &private, &mut live, plan, source)?;
     drop(private);
+    let closed = live
+        .connect_to(&new.name)
+        .and_then(|mut restored| runs::close(&mut restored, &mut live.client, &session.backups));
+    // That is no reason to give up what is whole.
+    if let Err(e) = closed {
+        tracing::warn!("runs that were under way then may be reported as interrupted: {e}");
+    }
     if args.swap {
         swap(live, &new.name, &args.into, kept)?;
     } else {

@@ -3,6 +3,7 @@
 pub(crate) mod large_objects;
 pub(crate) mod roles;
 pub(crate) mod rows;
+pub(crate) mod runs;
 pub(crate) mod shape;
 pub(crate) mod tables;
 

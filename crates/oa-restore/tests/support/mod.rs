@@ -112,6 +112,11 @@ impl Service {
         command
     }
 
+    /// Makes the repositories.
+    pub fn init(&self) {
+        create_repositories(&self.config());
+    }
+
     pub fn backup(&self, arguments: &[&str]) -> Done {
         done(&mut self.command("oa-backup", arguments))
     }
@@ -191,6 +196,26 @@ impl Service {
         let names = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
         names.filter(|n| n.starts_with("restore-")).collect()
     }
+}
+
+/// Makes the repositories of a configuration as `oa-backup init` does, but with a key that opens at once: scrypt is meant to take its time,
+/// each time that a program opens a repository, and a test opens it a hundred times.
+fn create_repositories(config: &Path) {
+    let env = config.with_file_name(".env");
+    oa_testkit::write_private(&env, format!("OA_BACKUP_PASSWORD={PASSWORD}\n"));
+    let config = Config::load(Some(config)).unwrap();
+    let secondary = RepositoryLocation::secondary(&config).unwrap();
+    for location in [
+        Some(RepositoryLocation::primary(&config).unwrap()),
+        secondary,
+    ] {
+        let Some(location) = location.filter(|l| !l.exists().unwrap()) else {
+            continue;
+        };
+        location.create_for_tests().unwrap();
+        location.close_to_others();
+    }
+    fs::remove_file(env).unwrap();
 }
 
 /// A free port for a cluster that is started, unless it is given one.
