@@ -372,11 +372,11 @@ fn record<O: Outbox>(
                 ),
                 Next::GiveUp => (State::Failed, Duration::ZERO, one.limit),
                 Next::Same if lifts && claimed.len() > 1 => {
-                    (State::after(one, result, false), backoff(one, error), None)
+                    (State::after(one, result, false), backoff(one.tries, error), None)
                 }
                 Next::Same => (
                     State::after(one, result, true),
-                    backoff(one, error),
+                    backoff(one.tries, error),
                     whole(one),
                 ),
             };
@@ -641,10 +641,10 @@ fn at_once(limits: &[Option<i32>], pace: &Pace, storm: bool) -> usize {
     most
 }
 
-/// The wait after a failed try.
-fn backoff(claimed: &Claimed, error: Option<&SendError>) -> Duration {
+/// The wait after so many failed tries.
+fn backoff(tries: i32, error: Option<&SendError>) -> Duration {
     let unanswered = error.is_some_and(|e| e.unknown);
-    Duration::from_secs(match claimed.tries {
+    Duration::from_secs(match tries {
         ..=1 => 10,
         // A robot that was busy answers by then.
         _ if unanswered => 300,
