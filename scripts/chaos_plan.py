@@ -45,7 +45,7 @@ class Plan:
     """Each case: crawlers at once, something that happens to them, and what is there, said and reported afterwards."""
 
     def __init__(self, args):
-        self.args, self.world = args, World(args.dir, reference=False)
+        self.args, self.world = args, World(args.dir, reference=False, scheduled=False)
         self.machine = self.world.machines[0]
         text = (ROOT / "crates/oa-crawl/sources/zhihui-full-view.toml").read_text()
         for i in range(1, args.crawlers + 1):

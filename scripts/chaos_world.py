@@ -296,7 +296,7 @@ class Cluster:
 class Machine:
     """A state directory of its own on a small disk, and a configuration."""
 
-    def __init__(self, world, name, database="oa"):
+    def __init__(self, world, name, database="oa", scheduled=True):
         self.name, self.database, self.folder = name, database, world.home / name
         self.clock = name if name in world.clock.errors else "a"
         self.state = self.folder / "state"
@@ -310,16 +310,17 @@ class Machine:
             text = "\n".join(f'schedule = "{schedule}"' if line.startswith("schedule") else line for line in lines)
             (sources / f"{task}.toml").write_text(text + "\n")
         providers = "".join(f'[providers.{p}]\nbase = "http://127.0.0.1:{world.sites.port}/{p}"\n' for p in ("zhihui", "fangqi"))
-        enabled = ", ".join(f'"{task}"' for task in TASKS)
+        enabled = ", ".join(f'"{task}"' for task in TASKS) if scheduled else ""
+        own, backup = ('schedule = "0 12 * * *"\n', '[backup.schedule]\nincremental = "40 8 * * *"\n') if scheduled else ("", "")
         (self.folder / "oa.toml").write_text(
             f'state_dir = "{self.state}"\ncalendar = "{world.home}/calendar.toml"\n[database]\nurl = "env:DATABASE_URL"\nconnect_timeout = "2s"\nstatement_timeout = "10s"\n{providers}'
             f'[crawl]\nsources = "{sources}"\nenable = [{enabled}]\nretries = 1\nretry_delay = "100ms"\ntimeout = "10s"\ncatch_up = "all"\ncatch_up_pause = "0s"\n'
-            f'[exec.own]\nschedule = "0 12 * * *"\n'
+            f'[exec.own]\n{own}'
             f'[[alert.channels]]\nname = "ops"\nkind = "dingtalk"\nurl = "env:ROBOT"\nper_minute = 6000\n'
             f'[alert]\ngroup_wait = "0s"\nrepeat = "30d"\ndisk_warning = 0.0\ndisk_critical = 0.0\n'
             f'off = ["backup_unverified", "drill_overdue", "data_falling", "data_stale", "partial_streak"]\n'
             f'[backup]\nrepository = "{world.repository}"\npassword = "env:BACKUP_PASSWORD"\nkind = "physical"\nretries = 0\nverify_recovery = false\n'
-            f'staging = "{world.home}/staging-{name}"\nrpo = "72h"\nfull_every = "30d"\n[backup.schedule]\nincremental = "40 8 * * *"\n'
+            f'staging = "{world.home}/staging-{name}"\nrpo = "{"72h" if scheduled else "9999d"}"\nfull_every = "{"30d" if scheduled else "9999d"}"\n{backup}'
         )
         self.write_env(world)
 
@@ -335,17 +336,17 @@ class Machine:
 class World:
     """All of it, and the programs that were started in it."""
 
-    def __init__(self, folder=None, reference=True):
+    def __init__(self, folder=None, reference=True, scheduled=True):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="oa-chaos-", dir=folder))
         self.home.chmod(0o755)
         self.machines, self.cluster, self.sim = [], None, None
         try:
-            self.make(reference)
+            self.make(reference, scheduled)
         except BaseException:
             self.close(keep=True)
             raise
 
-    def make(self, reference):
+    def make(self, reference, scheduled):
         self.password = "chaos-0"
         self.clock = Clock(self.home / "clock", ["server", "a", "b"])
         self.clock.set(FIRST_DAY - datetime.timedelta(days=1), 18, 0)
@@ -363,7 +364,7 @@ class World:
         self.repository = self.home / "repository-disk/repository"
         self.repository.parent.mkdir(mode=0o700)
         disk(self.repository.parent, "1g")
-        self.machines = [Machine(self, name) for name in ("a", "b")]
+        self.machines = [Machine(self, name, scheduled=scheduled) for name in ("a", "b")]
         self.reference = Machine(self, "reference", "reference") if reference else None
         for machine in [self.machines[0]] + ([self.reference] if reference else []):
             self.must(machine, "oa-migrate", "init")

@@ -10,7 +10,7 @@ fn a_few_days_with_faults_lose_nothing_and_leave_nothing_behind() {
     let programs = program("oa-crawl");
     let dir = oa_testkit::temp_dir();
     let done = Command::new(workspace_root().join("scripts/chaos"))
-        .args(["--rounds", "8", "--minutes", "1", "--seed", "2"])
+        .args(["--rounds", "5", "--minutes", "0.7", "--seed", "5"])
         .args(["--restores", "0", "--dir"])
         .arg(dir.path())
         .env("OA_BIN", programs.parent().unwrap())
