@@ -489,10 +489,7 @@ fn without_database(day: &mut Day) {
             let mut command = day.command(name, arguments);
             command.env("DATABASE_URL", &url);
             let done = day.keep(name, arguments, command);
-            assert!(
-                !done.status.success(),
-                "{name} with {what}: {done:?}"
-            );
+            assert!(!done.status.success(), "{name} with {what}: {done:?}");
         }
     }
 }
@@ -639,11 +636,7 @@ fn no_configured_secret_is_in_anything_that_the_programs_leave_behind() {
     day.seen
         .push(("messages at the robots".to_owned(), messages.into_bytes()));
     let dump = Command::new(day.server.programs().join("pg_dump"))
-        .args([
-            "--inserts",
-            "--dbname",
-            &day.server.superuser_url(),
-        ])
+        .args(["--inserts", "--dbname", &day.server.superuser_url()])
         .output()
         .unwrap();
     assert!(

@@ -83,7 +83,12 @@ fn without_other_letters(json: &str) -> String {
 fn in_markup(value: &str) -> Vec<String> {
     let least = value.replace('&', "&amp;");
     let least = least.replace('<', "&lt;").replace('>', "&gt;");
-    let named = [("&quot;", "&#39;"), ("&quot;", "&#x27;"), ("&#34;", "&#39;"), ("&quot;", "&apos;")];
+    let named = [
+        ("&quot;", "&#39;"),
+        ("&quot;", "&#x27;"),
+        ("&#34;", "&#39;"),
+        ("&quot;", "&apos;"),
+    ];
     let named = named.map(|(double, single)| least.replace('"', double).replace('\'', single));
     named.into_iter().chain([least]).collect()
 }
