@@ -532,6 +532,26 @@ fn runs_of_a_month_are_in_its_partition_and_unpartitioned_times_in_the_default()
         plan.iter().filter(|l| l.contains("Scan")).count() == 1,
         "one partition is looked at: {plan:?}"
     );
+    // Four programs at the turn of a month, and of many.
+    let programs: Vec<_> = (0..4)
+        .map(|_| {
+            let url = server.url();
+            std::thread::spawn(move || {
+                let mut client = connect(&url).unwrap();
+                (0..24).try_for_each(|month| {
+                    client
+                        .execute(
+                            "SELECT oa.ensure_partitions('2031-01-15'::timestamptz + make_interval(months => $1))",
+                            &[&month],
+                        )
+                        .map(drop)
+                })
+            })
+        })
+        .collect();
+    for program in programs {
+        program.join().unwrap().unwrap();
+    }
 }
 
 fn batch(rows: Vec<Vec<Value>>) -> Batch {

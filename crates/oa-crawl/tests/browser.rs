@@ -311,6 +311,8 @@ fn while_a_page_is_open_no_other_user_of_the_machine_gets_at_the_browser() {
     fs::set_permissions(&profiles, fs::Permissions::from_mode(0o777)).unwrap();
     let mut child = service
         .command(&["run", "openvlab-flow"])
+        .env("ROBOT_TOKEN", "of-somebody-else")
+        .env("ADDRESS", "postgresql://oa:of-somebody-else@db/oa")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -331,6 +333,10 @@ fn while_a_page_is_open_no_other_user_of_the_machine_gets_at_the_browser() {
         }
         looked_at += 1;
         assert!(!line.contains("--remote-debugging-port"), "{line}");
+        let has = fs::read(process.path().join("environ")).unwrap_or_default();
+        let has = String::from_utf8_lossy(&has).into_owned();
+        let secrets = ["of-somebody-else", "oa-test-password"];
+        assert!(!secrets.iter().any(|s| has.contains(s)), "{line}: {has}");
         let open = fs::read_dir(process.path().join("fd"))
             .into_iter()
             .flatten();

@@ -108,6 +108,73 @@ fn several_machines_share_the_work() {
     );
 }
 
+/// `run --due` as on a machine of this name, with a network, processes and a state directory of its own: it has PostgreSQL's socket.
+fn on_machine(service: &Service, name: &str) -> Command {
+    let own = service.dir.path().join(format!("{name}.toml"));
+    let text = fs::read_to_string(service.config()).unwrap();
+    let state = format!("state_dir = \"state-{name}\"");
+    fs::write(&own, text.replace("state_dir = \"state\"", &state)).unwrap();
+    let folder = service.server.data_dir();
+    let socket = folder.parent().unwrap().display().to_string();
+    let address = format!(
+        "host={socket} port={} user=oa dbname=oa password=oa-test-password",
+        service.server.port()
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "--uts", "--pid", "--fork", "--kill-child"])
+        .args(["--mount-proc", "sh", "-c"])
+        .arg("hostname \"$1\" && exec \"$2\" --config \"$3\" run --due")
+        .args(["sh", name, env!("CARGO_BIN_EXE_oa-crawl")])
+        .arg(own)
+        .env("DATABASE_URL", address)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn machines_with_networks_of_their_own_share_a_task_by_its_lease_alone() {
+    let can = Command::new("unshare")
+        .args(["--net", "--uts", "--pid", "--fork", "--mount-proc", "true"])
+        .status();
+    if !can.is_ok_and(|s| s.success()) {
+        oa_testkit::skip("namespaces for networks and processes", "run it as root");
+        return;
+    }
+    let service = Service::start();
+    let goes = service.dir.path().join("goes-on");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", goes.display());
+    tick(&service, 10, &wait);
+    let holder = || {
+        service.text("SELECT coalesce(max(lease_host), '') FROM oa.tasks WHERE lease_until > now()")
+    };
+    let mut first = on_machine(&service, "oa-first").spawn().unwrap();
+    wait_until("the first machine's lease", Duration::from_secs(60), || {
+        holder() == "oa-first"
+    });
+    // The other one sees neither its processes nor its network, and does not take its work.
+    for _ in 0..2 {
+        on_machine(&service, "oa-second").status().unwrap();
+        assert_eq!((holder().as_str(), runs(&service)), ("oa-first", 1));
+    }
+    // The first one is gone, with all that ran there; that it is, is known when its lease ends.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    on_machine(&service, "oa-second").status().unwrap();
+    assert_eq!(holder(), "oa-first");
+    service
+        .db()
+        .batch_execute("UPDATE oa.runs SET lease_until = now() WHERE status = 'running'; UPDATE oa.tasks SET lease_until = now()")
+        .unwrap();
+    fs::write(goes, "").unwrap();
+    on_machine(&service, "oa-second").status().unwrap();
+    assert_eq!(
+        service.text("SELECT string_agg(host || ' ' || status, ', ' ORDER BY seq) FROM oa.runs WHERE task = 'tick'"),
+        "oa-first abandoned, oa-second success"
+    );
+}
+
 #[test]
 fn while_postgresql_is_unreachable_this_machine_goes_on_alone() {
     let mut service = Service::start();

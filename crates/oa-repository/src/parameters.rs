@@ -11,6 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use oa_core::base::secrets::keep_from;
 use oa_core::base::supervise::StopSignal;
 
 use crate::staging::{empty_folder, remove_folder};
@@ -119,7 +120,9 @@ fn read(program: &Path, folder: &Path, (from, to): (Lsn, Lsn)) -> Result<Changes
             program.display()
         ))
     };
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    keep_from(&mut command);
+    let mut child = command
         .env("LC_ALL", "C.UTF-8")
         .arg(format!("--path={}", folder.display()))
         .args(["--timeline=1", "--rmgr=XLOG"])

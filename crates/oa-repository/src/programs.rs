@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use oa_core::base::secrets::keep_from;
 use oa_core::base::supervise::{self, Ended, Finished, Group, StopSignal};
 use oa_core::pg::libpq;
 use oa_core::pg::{ConnectError, Settings};
@@ -124,6 +125,7 @@ impl Programs {
     fn command(&self, program: &str, arguments: &[String]) -> Command {
         let mut command = Command::new(self.folder.join(program));
         command.args(arguments);
+        keep_from(&mut command);
         // What libpq would take from elsewhere must not decide where data go.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
@@ -149,7 +151,9 @@ fn version_of(folder: &Path) -> Option<i32> {
     if !program.is_file() {
         return None;
     }
-    let output = Command::new(program).arg("--version").output().ok()?;
+    let mut command = Command::new(program);
+    keep_from(&mut command);
+    let output = command.arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // pg_basebackup (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)
     let (_, version) = text.split_once(") ")?;

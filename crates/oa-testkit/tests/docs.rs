@@ -546,3 +546,67 @@ fn what_contributing_says_of_adding_something_is_where_it_says() {
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}");
 }
+
+#[test]
+fn kubernetes_takes_the_manifests_and_they_start_what_the_crontab_starts() {
+    let root = oa_testkit::workspace_root();
+    let made = Command::new(root.join("scripts/packaging/kubernetes"))
+        .arg("registry.example.com/oa:1")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let text = String::from_utf8(made.stdout).unwrap();
+    let crontab = fs::read_to_string(root.join("crontab.example")).unwrap();
+    let mut lines = 0;
+    for line in crontab.lines() {
+        let words: Vec<&str> = line
+            .split(" >>")
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        let is_start = words.first() == Some(&"@reboot");
+        if !is_start
+            && !words
+                .first()
+                .is_some_and(|w| w.starts_with(|c: char| c.is_ascii_digit() || c == '*'))
+        {
+            continue;
+        }
+        lines += 1;
+        let (when, command) = words.split_at(if is_start { 1 } else { 5 });
+        let command = format!("command: [\"{}\"]", command.join("\", \""));
+        let of = text
+            .split("---\n")
+            .find(|document| document.contains(&command));
+        let of = of.unwrap_or_else(|| panic!("no manifest starts: {line}"));
+        let starts = match is_start {
+            true => "kind: Deployment\n".to_owned(),
+            false => format!("schedule: \"{}\"\n", when.join(" ")),
+        };
+        assert!(of.contains(&starts), "{line}: {of}");
+    }
+    assert_eq!(text.split("---\n").count(), lines + 2, "two claims");
+    let tool = root.join("target/schemathesis/bin/kubernetes-validate");
+    if !tool.is_file() {
+        oa_testkit::skip("kubernetes-validate", "scripts/setup --tests");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("oa.yaml");
+    for (text, valid) in [
+        (text.clone(), true),
+        (
+            text.replace("concurrencyPolicy: Forbid", "concurrency: Forbid"),
+            false,
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        let done = Command::new(&tool)
+            .arg("--strict")
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert_eq!(done.status.success(), valid, "{done:?}");
+    }
+}

@@ -4,6 +4,7 @@
 //! formatted, and is remembered by [`redact`], which removes it in all its forms from log lines, error texts and alert bodies,
 //! together with whatever looks like a secret although nobody has said so.
 
+mod environment;
 mod forms;
 
 use std::borrow::Cow;
@@ -14,6 +15,8 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use percent_encoding::percent_decode_str;
 use regex::{Captures, Regex};
 use serde_json::Value;
+
+pub use self::environment::{is_secret_variable, keep_from};
 
 /// A value that must never be shown. Its `Debug` prints `[redacted]`; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -505,6 +508,9 @@ mod tests {
             "p%40ss%20w/rd%2B1%3D%27%C3%BC",
             "p%40ss%20w%2Frd%2B1%3D'%C3%BC",
             "p@ss w\\/rd+1='ü",
+            "p@ss w/rd+1='\\u00fc",
+            "p@ss w/rd+1=&#39;ü",
+            "p@ss w/rd+1=&#x27;ü",
         ] {
             assert_eq!(redact(&format!("a {text} b")), "a [redacted] b", "{text}");
         }

@@ -41,8 +41,9 @@ impl Meaning {
     #[must_use]
     pub fn of_sqlstate(code: &str) -> Self {
         match (code, code.get(..2).unwrap_or_default()) {
-            // 57P01 to 57P05 shutdown, 53300 too many connections, 25006 a standby after a failover.
-            ("53300" | "25006", _) | (_, "08") => Self::Unreachable,
+            // 57P01 to 57P05 shutdown, 53300 too many connections, 25006 a standby after a failover; 25P03 and 25P04 the session was ended, because
+            // this process stood still within a transaction, or a clock jumped.
+            ("53300" | "25006" | "25P03" | "25P04", _) | (_, "08") => Self::Unreachable,
             (_, "57") if code.starts_with("57P") => Self::Unreachable,
             // 53 disk full and out of memory, 40 rollback (serialisation, deadlock), 58 system, XX internal, 55P03 lock, 55006 in use,
             // 57014 cancelled or timed out.
@@ -83,7 +84,9 @@ mod tests {
         for (meaning, codes) in [
             (
                 Meaning::Unreachable,
-                &["08006", "57P01", "57P03", "53300", "25006"][..],
+                &[
+                    "08006", "57P01", "57P03", "53300", "25006", "25P03", "25P04",
+                ][..],
             ),
             (
                 Meaning::Passing,

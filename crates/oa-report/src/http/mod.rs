@@ -1,10 +1,11 @@
 //! The HTTP server: one thread for the network, a few for PostgreSQL.
 //!
 //! Limits hold for whoever asks: 16 KiB of headers within 15 s, 16 KiB of body within 10 s, an answer is taken within 30 s, 512
-//! connections, each for at most ten minutes. More than four questions to PostgreSQL at once wait, and are refused after 3 s; one that it
+//! connections, 128 of them from one address, each for at most ten minutes. More than four questions to PostgreSQL at once wait, and are refused after 3 s; one that it
 //! does not answer within 15 s is given up.
 
 mod dispatch;
+mod seats;
 mod stream;
 
 use std::convert::Infallible;
@@ -25,6 +26,7 @@ use oa_core::base::supervise::StopSignal;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+use self::seats::Seats;
 use self::stream::DeadlineStream;
 use crate::app::request::Request;
 use crate::app::{App, MOST_QUESTIONS};
@@ -60,6 +62,7 @@ async fn accept(app: Arc<App>, listen: SocketAddr, stop: StopSignal) -> anyhow::
     cli::print(&format!("http://{at}{base}/admin/\n"))?;
     let (stopping, stopped) = watch::channel(false);
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let seats = Seats::default();
     let mut stop_checks = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {
@@ -69,10 +72,14 @@ async fn accept(app: Arc<App>, listen: SocketAddr, stop: StopSignal) -> anyhow::
                 (listener.accept().await, room)
             } => match accepted {
                 (Ok((stream, peer)), Ok(room)) => {
+                    let Some(seat) = seats.take(peer, &app.config.report.proxies) else {
+                        tracing::debug!("{} has too many connections", peer.ip());
+                        continue;
+                    };
                     let (app, stopped) = (Arc::clone(&app), stopped.clone());
                     tokio::spawn(async move {
                         connection(app, stream, peer, stopped).await;
-                        drop(room);
+                        drop((seat, room));
                     });
                 }
                 (Err(e), _) => {

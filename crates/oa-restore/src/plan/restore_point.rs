@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use oa_core::base::secrets::keep_from;
 use oa_repository::Segment;
 use oa_repository::{Backup, Lsn};
 
@@ -78,7 +79,9 @@ pub(super) fn find(
 /// The last point of that name in a segment. The program ends with an error where the segment does, which is to be expected.
 fn point_in(program: &Path, segment: &Path, name: &str) -> Result<Option<Lsn>, RestoreError> {
     let failed = RestoreError::disk("could not run", program);
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    keep_from(&mut command);
+    let mut child = command
         .arg("--rmgr=XLOG")
         .arg(segment)
         .stdin(Stdio::null())

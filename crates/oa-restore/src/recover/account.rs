@@ -8,6 +8,8 @@ use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::process::Command;
 
+use oa_core::base::secrets::keep_from;
+
 use crate::RestoreError;
 
 /// An account that is not root.
@@ -78,6 +80,8 @@ impl Account {
                 command
             }
         };
+        // The server that it becomes is another account's.
+        keep_from(&mut command);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
                 command.env_remove(name);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use oa_core::base::secrets::keep_from;
 use oa_repository::Lsn;
 use oa_repository::parameters;
 
@@ -136,7 +137,9 @@ fn end_of(physical: &Physical) -> Lsn {
 /// What `pg_controldata` prints, label by label.
 fn control(programs: &Path, data: &Path) -> Result<BTreeMap<String, String>, RestoreError> {
     let program = programs.join("pg_controldata");
-    let output = Command::new(&program)
+    let mut command = Command::new(&program);
+    keep_from(&mut command);
+    let output = command
         .env("LC_ALL", "C")
         .arg("--pgdata")
         .arg(data)

@@ -4,32 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Config, SecretRef};
-use crate::base::secrets::Secret;
-
-/// A variable whose name has one of these words holds a secret.
-const SECRET_WORDS: [&str; 11] = [
-    "TOKEN",
-    "SECRET",
-    "PASSWORD",
-    "PASSWD",
-    "COOKIE",
-    "API_KEY",
-    "ACCESS_KEY",
-    "PRIVATE_KEY",
-    "APIKEY",
-    "CREDENTIAL",
-    "PASSPHRASE",
-];
-/// The same where it is one of the parts between underscores: `DB_PASS`, but not `SSH_ASKPASS`, which is a program.
-const SECRET_PARTS: [&str; 4] = ["PASS", "PWD", "DSN", "WEBHOOK"];
-
-fn is_secret_variable(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    // The shell's present and last folder.
-    let is_folder = ["PWD", "OLDPWD"].contains(&name.as_str());
-    let has_part = || name.split('_').any(|part| SECRET_PARTS.contains(&part));
-    SECRET_WORDS.iter().any(|word| name.contains(word)) || (!is_folder && has_part())
-}
+use crate::base::secrets::{Secret, is_secret_variable};
 
 impl Config {
     /// Makes [`redact`](crate::base::secrets::redact) remove every secret that the configuration refers to, and the value of every
@@ -90,28 +65,6 @@ impl Config {
             if let Ok(text) = fs::read_to_string(folder.join(path)) {
                 let _ = Secret::new(text.trim_end_matches(['\r', '\n']).to_owned());
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_secret_variable;
-
-    #[test]
-    fn variables_of_secrets_are_known_by_their_names() {
-        for name in [
-            "DB_PASS",
-            "smtp_pwd",
-            "PGPASSWORD",
-            "SENTRY_DSN",
-            "DINGTALK_WEBHOOK",
-            "AWS_SECRET_ACCESS_KEY",
-        ] {
-            assert!(is_secret_variable(name), "{name}");
-        }
-        for name in ["PWD", "OLDPWD", "SSH_ASKPASS", "PATH", "COMPASS_HOME"] {
-            assert!(!is_secret_variable(name), "{name}");
         }
     }
 }

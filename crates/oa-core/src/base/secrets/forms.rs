@@ -31,7 +31,10 @@ pub(super) fn forms(value: &str) -> Vec<String> {
     }
     let json = serde_json::Value::from(value).to_string();
     let json = json[1..json.len() - 1].to_owned();
+    let ascii = without_other_letters(&json);
+    forms.extend([ascii.replace('/', "\\/"), ascii]);
     forms.extend([json.replace('/', "\\/"), json]);
+    forms.extend(in_markup(value));
     for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
         // Within a longer text (user:password) it begins at any of three places of a group.
         for before in 0..3 {
@@ -59,4 +62,33 @@ fn lower_hex(encoded: &str) -> String {
         out.extend(["%", &hex.to_ascii_lowercase(), rest]);
     }
     out
+}
+
+/// As Python's `json.dumps` and others write it.
+fn without_other_letters(json: &str) -> String {
+    let mut out = String::new();
+    for letter in json.chars() {
+        if letter.is_ascii() {
+            out.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
+}
+
+/// In XML and HTML, where quotation marks have several names, or none.
+fn in_markup(value: &str) -> Vec<String> {
+    let least = value.replace('&', "&amp;");
+    let least = least.replace('<', "&lt;").replace('>', "&gt;");
+    let named = [
+        ("&quot;", "&#39;"),
+        ("&quot;", "&#x27;"),
+        ("&#34;", "&#39;"),
+        ("&quot;", "&apos;"),
+    ];
+    let named = named.map(|(double, single)| least.replace('"', double).replace('\'', single));
+    named.into_iter().chain([least]).collect()
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use oa_core::base::secrets::keep_from;
 use oa_core::base::supervise::Group;
 use oa_core::model::retry::ErrorKind;
 use uuid::Uuid;
@@ -130,6 +131,7 @@ impl Drop for Chromium {
 
 fn command(program: &Path, profile: &Path) -> Command {
     let mut command = Command::new("/bin/sh");
+    keep_from(&mut command);
     command
         .args(["-c", WITH_PIPES, "sh"])
         .arg(program)
