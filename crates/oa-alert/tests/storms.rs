@@ -100,7 +100,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, what: String) {
+    fn tell(&mut self, what: &str) {
         self.story.push(format!("{:>6} s: {what}", self.now));
     }
 
@@ -175,7 +175,7 @@ impl World {
             });
         }
         tx.commit().unwrap();
-        self.tell(format!("{count} fail"));
+        self.tell(&format!("{count} fail"));
     }
 
     /// Some of what is open recovers.
@@ -204,7 +204,7 @@ impl World {
             count += 1;
         }
         tx.commit().unwrap();
-        self.tell(format!("{count} recover"));
+        self.tell(&format!("{count} recover"));
     }
 
     /// A script on a machine says something.
@@ -221,19 +221,19 @@ impl World {
             began: self.now,
             ended: true,
         });
-        self.tell(format!("a message from machine {machine}"));
+        self.tell(&format!("a message from machine {machine}"));
     }
 
     fn fault(&mut self, plan: &str) {
         self.service.sim.fault(plan).unwrap();
         self.faults = true;
-        self.tell(plan.to_owned());
+        self.tell(plan);
     }
 
     fn mend(&mut self) {
         self.service.sim.clear_faults();
         self.faults = false;
-        self.tell("robots work".to_owned());
+        self.tell("robots work");
     }
 
     /// A minute passes, and one machine looks; killed on the way where that is said.
@@ -252,7 +252,7 @@ impl World {
         let done = command.output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         let killed = done.status.code().is_none();
-        self.tell(format!(
+        self.tell(&format!(
             "machine {machine} looks{}",
             if killed { ", and is killed" } else { "" }
         ));
@@ -283,10 +283,10 @@ impl World {
     fn watched(&mut self, said: &str) {
         self.hear();
         let asked = self.service.sim.requests();
-        let pings = asked
+        let mut pings = asked
             .iter()
             .filter(|r| r.path.starts_with("/webhook/ping-uuid"));
-        let last = pings.last().expect("it was asked");
+        let last = pings.next_back().expect("it was asked");
         let fine = last.path.ends_with("ping-uuid");
         if fine && !self.up {
             self.fail("the watcher outside does not hear that PostgreSQL is down");
@@ -342,13 +342,13 @@ impl World {
     fn stop_server(&mut self) {
         self.service.server.stop();
         self.up = false;
-        self.tell("PostgreSQL goes".to_owned());
+        self.tell("PostgreSQL goes");
     }
 
     fn start_server(&mut self) {
         self.service.server.start_again();
         self.up = true;
-        self.tell("PostgreSQL comes".to_owned());
+        self.tell("PostgreSQL comes");
     }
 
     fn robot(&mut self) -> &'static str {

@@ -199,12 +199,10 @@ impl Day {
     fn configure(&self) {
         let base = &self.base;
         let host = base.trim_start_matches("http://");
-        let robots = format!(
-            "[[alert.channels]]\nname = \"ding\"\nkind = \"dingtalk\"\nurl = \"env:DING\"\nsecret = \"env:DING_SIGN\"\nper_minute = 1000\n\
+        let robots = "[[alert.channels]]\nname = \"ding\"\nkind = \"dingtalk\"\nurl = \"env:DING\"\nsecret = \"env:DING_SIGN\"\nper_minute = 1000\n\
              [[alert.channels]]\nname = \"feishu\"\nkind = \"feishu\"\nurl = \"env:FEISHU\"\n\
-             [[alert.channels]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"env:WEBHOOK\"\nheaders = {{ X-Key = \"env:WEBHOOK_HEADER\" }}\n\
-             [[alert.channels]]\nname = \"mail\"\nkind = \"email\"\nurl = \"env:MAIL\"\nfrom = \"oa@example.com\"\nto = [\"ops@example.com\"]\n"
-        );
+             [[alert.channels]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"env:WEBHOOK\"\nheaders = { X-Key = \"env:WEBHOOK_HEADER\" }\n\
+             [[alert.channels]]\nname = \"mail\"\nkind = \"email\"\nurl = \"env:MAIL\"\nfrom = \"oa@example.com\"\nto = [\"ops@example.com\"]\n";
         let dir = self.dir.path().display();
         let text = format!(
             "state_dir = \"{dir}/state\"\n[database]\nurl = \"env:DATABASE_URL\"\nconnect_timeout = \"2s\"\n\

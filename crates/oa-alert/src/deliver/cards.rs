@@ -145,7 +145,8 @@ pub(crate) fn refresh(
                 Err(e) => (false, Some(e)),
             };
             let wait = error.as_ref().map_or(Duration::ZERO, |e| {
-                e.pause().unwrap_or_else(|| super::backoff(outdated.tries, Some(e)))
+                e.pause()
+                    .unwrap_or_else(|| super::backoff(outdated.tries, Some(e)))
             });
             if let Some(e) = &error {
                 tracing::warn!(

@@ -371,9 +371,11 @@ fn record<O: Outbox>(
                     Some(limit),
                 ),
                 Next::GiveUp => (State::Failed, Duration::ZERO, one.limit),
-                Next::Same if lifts && claimed.len() > 1 => {
-                    (State::after(one, result, false), backoff(one.tries, error), None)
-                }
+                Next::Same if lifts && claimed.len() > 1 => (
+                    State::after(one, result, false),
+                    backoff(one.tries, error),
+                    None,
+                ),
                 Next::Same => (
                     State::after(one, result, true),
                     backoff(one.tries, error),

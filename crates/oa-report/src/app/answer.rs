@@ -39,7 +39,7 @@ pub(crate) struct Answer {
     /// What the `ETag` is made of, when that is not the whole body.
     pub(crate) tag: Option<String>,
     /// The body as it is sent to whoever takes gzip.
-    packed: Option<Bytes>,
+    packed: Option<Box<Bytes>>,
 }
 
 /// `application/problem+json` (RFC 9457).
@@ -178,7 +178,7 @@ impl Answer {
     /// Packs it now; whether there is anything to gain by that.
     pub(crate) fn pack(&mut self) -> bool {
         if self.body.len() >= WORTH_PACKING && self.packed.is_none() {
-            self.packed = pack(&self.body);
+            self.packed = pack(&self.body).map(Box::new);
         }
         self.packed.is_some()
     }
@@ -233,7 +233,7 @@ impl Answer {
         headers
             .entry("cross-origin-resource-policy")
             .or_insert(put("same-origin"));
-        let packed = self.packed.take().filter(|_| gzip);
+        let packed = self.packed.take().filter(|_| gzip).map(|packed| *packed);
         if !self.body.is_empty() || packed.is_some() {
             headers.insert(header::CONTENT_TYPE, put(self.content_type));
         }
