@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use common::{Service, rules};
-use oa_core::base::links::{Link, LinkAction, LinkKey};
+use oa_core::base::links::{Link, LinkAction, LinkKey, unsigned};
 use oa_core::base::secrets::Secret;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Record;
@@ -282,6 +282,14 @@ fn a_button_does_once_what_its_link_does_and_the_message_turns_green_where_it_st
     assert_eq!(service.one(taken), "-");
 
     let (_, acknowledge) = buttons(&card).swap_remove(0);
+    // Whoever reads the table has no button.
+    let link = acknowledge["oa"].as_str().unwrap();
+    assert_eq!(
+        service.one(&format!(
+            "SELECT count(*) || ' ' || count(*) FILTER (WHERE content::text LIKE '%{link}%') FROM oa.cards WHERE alert = '{alert}'"
+        )),
+        "2 0"
+    );
     let (kind, text) = group.press("positions", "认领");
     assert!(kind == "success" && text.contains("已认领"), "{text}");
     assert_eq!(service.one(taken), "ou_wang (fs)");
@@ -498,6 +506,7 @@ fn an_application_says_what_is_wrong_with_it_and_its_messages_survive_postgresql
 fn dingtalk_has_the_same_buttons(group: &Group<'_>, alert: Uuid) {
     let service = group.service;
     let old = signed(LinkAction::Silence, alert, "dd", TimeDelta::minutes(-1));
+    let old = unsigned(&old).unwrap();
     let swap = format!(
         "ALTER TABLE oa.cards ADD COLUMN kept jsonb; UPDATE oa.cards SET kept = content, content = jsonb_set(content, '{{actions,1,signed}}', '\"{old}\"')"
     );

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use oa_core::base::links::LinkKey;
 use oa_core::base::state_dir::{StateDir, write_durably};
 use oa_core::base::text::error_text;
 use oa_wording::Wording;
@@ -45,7 +46,7 @@ impl Noted {
             channel: channel.to_owned(),
             message: receipt.message.clone(),
             alert,
-            card: receipt.card.clone(),
+            card: receipt.card.unsigned(),
         }
     }
 }
@@ -120,6 +121,7 @@ pub(crate) fn refresh(
     state: Option<&StateDir>,
     channels: &[Channel],
     wording: &Wording,
+    key: Option<&LinkKey>,
     patience: Duration,
 ) -> Result<usize, postgres::Error> {
     let mut changed = 0;
@@ -136,7 +138,8 @@ pub(crate) fn refresh(
                 break;
             };
             let shown: State = serde_json::from_value(outdated.state.clone()).unwrap_or_default();
-            let result = channel.update(&outdated.message, &outdated.card, &shown, wording);
+            let card = outdated.card.signed_again(key);
+            let result = channel.update(&outdated.message, &card, &shown, wording);
             let (ends, error) = match result {
                 Ok(possible) => {
                     changed += usize::from(possible);
@@ -145,7 +148,8 @@ pub(crate) fn refresh(
                 Err(e) => (false, Some(e)),
             };
             let wait = error.as_ref().map_or(Duration::ZERO, |e| {
-                e.pause().unwrap_or_else(|| super::backoff(outdated.tries, Some(e)))
+                e.pause()
+                    .unwrap_or_else(|| super::backoff(outdated.tries, Some(e)))
             });
             if let Some(e) = &error {
                 tracing::warn!(

@@ -146,13 +146,21 @@ fn listener(
 fn changer(setup: &Setup<'_>, changed: Arc<AtomicBool>) -> Result<JoinHandle<()>, ConfigError> {
     let mut database = Database::patient(setup.config)?;
     let (stop, state, wording) = (setup.stop, setup.state.clone(), setup.wording);
-    let channels = setup.channels.clone();
+    let (channels, key) = (setup.channels.clone(), setup.key.clone());
     Ok(thread::spawn(move || {
         let mut down = false;
         while !stop.requested() {
             changed.store(false, Ordering::Relaxed);
-            let refreshed = database
-                .with(|client| cards::refresh(client, Some(&state), &channels, &wording, CHANGES));
+            let refreshed = database.with(|client| {
+                cards::refresh(
+                    client,
+                    Some(&state),
+                    &channels,
+                    &wording,
+                    Some(&key),
+                    CHANGES,
+                )
+            });
             // Once, and not every two seconds.
             if let Err(e) = &refreshed
                 && !down

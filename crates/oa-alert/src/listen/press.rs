@@ -100,7 +100,11 @@ impl Desk {
             )
         });
         match found {
-            Ok(Some(row)) => Ok(row.get(0)),
+            Ok(Some(row)) => {
+                let kept: Option<String> = row.get(0);
+                let signed = kept.and_then(|kept| self.key.sign_again(&kept));
+                Ok(signed.unwrap_or_default())
+            }
             Ok(None) => Err(self.say(
                 Tone::Refused,
                 "没有这条消息的记录：它还在那台机器的暂存中（恢复连接后再按），或已被清理",

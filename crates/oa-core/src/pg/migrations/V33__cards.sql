@@ -15,7 +15,7 @@ CREATE TABLE oa.cards (
 CREATE INDEX cards_open ON oa.cards (channel, sent_at) WHERE ended_at IS NULL;
 COMMENT ON TABLE oa.cards IS 'Messages with buttons that an application robot has sent, to be changed where they stand.';
 COMMENT ON COLUMN oa.cards.message IS 'The id by which the platform knows the message.';
-COMMENT ON COLUMN oa.cards.content IS 'What it was sent with: title, text, severity, link, and the signed links behind its buttons.';
+COMMENT ON COLUMN oa.cards.content IS 'What it was sent with: title, text, severity, and the links behind its buttons without their signatures, so that none works.';
 COMMENT ON COLUMN oa.cards.shown IS 'What it shows of the incident now; {}: that it is open, and nobody has done anything.';
 COMMENT ON COLUMN oa.cards.ended_at IS 'Since when it is not changed any more: it shows the end, or the platform changes it no more.';
 
