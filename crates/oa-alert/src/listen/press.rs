@@ -94,8 +94,10 @@ impl Desk {
         let (channels, message, action) = (&self.channels, &press.message, &press.action);
         let found = self.database.with(|client| {
             client.query_opt(
+                // Another machine may have another channel of the same application.
                 "SELECT a->>'signed' FROM oa.cards c, jsonb_array_elements(c.content->'actions') a
-                 WHERE c.channel = ANY($1) AND c.message = $2 AND a->>'what' = $3 LIMIT 1",
+                 WHERE c.channel IN (SELECT unnest($1::text[]) UNION SELECT name FROM oa.channel_routes WHERE seen_at > now() - interval '3 days')
+                   AND c.message = $2 AND a->>'what' = $3 LIMIT 1",
                 &[channels, message, action],
             )
         });
@@ -114,7 +116,7 @@ impl Desk {
         }
     }
 
-    fn verify(&self, signed: &str) -> Result<Link, Said> {
+    fn verify(&mut self, signed: &str) -> Result<Link, Said> {
         let link = self.key.verify(signed, Utc::now()).map_err(|e| match e {
             LinkError::Forged => self.say(
                 Tone::Refused,
@@ -130,11 +132,22 @@ impl Desk {
         if self.channels.contains(&link.channel) {
             return Ok(link);
         }
-        Err(self.say(
-            Tone::Refused,
-            "发出这条消息的通道已从配置中移除，按钮不再有效",
-            "The channel of this message was removed from the configuration, and with it its buttons",
-        ))
+        // Whoever listens for an application is told what is pressed on the messages of all machines.
+        let another = self.database.with(|client| {
+            client.query_opt(
+                "SELECT FROM oa.channel_routes WHERE name = $1 AND seen_at > now() - interval '3 days' LIMIT 1",
+                &[&link.channel],
+            )
+        });
+        match another {
+            Ok(Some(_)) => Ok(link),
+            Ok(None) => Err(self.say(
+                Tone::Refused,
+                "发出这条消息的通道已从配置中移除，按钮不再有效",
+                "The channel of this message was removed from the configuration, and with it its buttons",
+            )),
+            Err(why) => Err(self.down(&link.channel, &why)),
+        }
     }
 
     fn outcome(&self, link: &Link, acted: &Acted) -> Said {
