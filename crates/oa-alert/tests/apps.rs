@@ -274,6 +274,17 @@ fn a_button_does_once_what_its_link_does_and_the_message_turns_green_where_it_st
         let (kind, text) = group.press_value("positions", &value);
         assert!(kind == "error" && text.contains(said), "{value}: {text}");
     }
+    // A channel that another machine has with the same application is one, too.
+    service.sql("INSERT INTO oa.channel_routes (name, host, after_seconds, min_rank) VALUES ('elsewhere', 'other', 0, 0)");
+    let theirs = signed(
+        LinkAction::Acknowledge,
+        Uuid::now_v7(),
+        "elsewhere",
+        TimeDelta::hours(1),
+    );
+    let (_, text) = group.press_value("positions", &json!({ "oa": theirs }));
+    assert!(text.contains("没有这条告警"), "{text}");
+    service.sql("DELETE FROM oa.channel_routes WHERE host = 'other'");
     let (_, text) = dingtalk.press_value("positions", &json!("other"));
     assert!(text.contains("没有这条消息的记录"), "{text}");
     dingtalk.becomes("positions", "🔴", "HTTP 502");
