@@ -534,6 +534,13 @@ fn dingtalk_has_the_same_buttons(group: &Group<'_>, alert: Uuid) {
     let (_, text) = group.press_value("positions", &json!("silence"));
     assert!(text.contains("用过"), "{text}");
     group.becomes("positions", "🟢", "静默 2 小时：ou_wang (dd)");
+    // It hides what has become of the incident only for a while.
+    let changes = group.card("positions").changes;
+    let (_, text) = group.press_value("positions", &json!("silence"));
+    assert!(text.contains("用过"), "{text}");
+    wait_until("the card is as it was", SOON, || {
+        group.card("positions").changes > changes
+    });
     assert_eq!(words(&group.card("positions")), ["重跑", "看日志"]);
 }
 

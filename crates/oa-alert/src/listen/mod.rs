@@ -34,7 +34,7 @@ use crate::channels::{App, Channel};
 use crate::deliver::cards;
 use database::Database;
 use lease::Lease;
-use press::{Desk, Press, Said};
+use press::{Desk, Press, Said, Tone};
 use socket::Socket;
 
 /// Between two looks whether another listener is gone.
@@ -292,9 +292,13 @@ impl Listener {
             };
             heard = Instant::now();
             let (desk, changed) = (&mut self.desk, &self.changed);
+            let mut told = None::<Press>;
             let mut press = |press: &Press| {
                 let said = desk.press(press);
                 changed.store(true, Ordering::Relaxed);
+                if said.tone != Tone::Done {
+                    told = Some(press.clone());
+                }
                 said
             };
             let answered = protocol
@@ -302,6 +306,10 @@ impl Listener {
                 .and_then(|answer| answer.map_or(Ok(()), |answer| socket.send(answer)));
             if let Err(why) = answered {
                 return broken(why);
+            }
+            // After the answer, for which somebody waits.
+            if let Some(press) = told {
+                self.desk.show_again(&press);
             }
         }
     }

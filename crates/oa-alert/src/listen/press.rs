@@ -80,6 +80,25 @@ impl Desk {
         }
     }
 
+    /// A platform that tells nothing behind a button shows what was said on the message, for everybody, in place of what has become of
+    /// the incident. A while later the message shows that again.
+    pub(super) fn show_again(&mut self, press: &Press) {
+        if press.signed.is_some() {
+            return;
+        }
+        let (channels, message) = (&self.channels, &press.message);
+        let noted = self.database.with(|client| {
+            client.execute(
+                r#"UPDATE oa.cards SET shown = shown || '{"said": true}', ended_at = NULL, next_try_at = now() + interval '6 seconds'
+                   WHERE channel = ANY($1) AND message = $2"#,
+                &[channels, message],
+            )
+        });
+        if let Err(e) = noted {
+            tracing::debug!("{e}");
+        }
+    }
+
     fn down(&self, by: &str, why: &str) -> Said {
         tracing::warn!("what {by} pressed was not done: {why}");
         self.say(
