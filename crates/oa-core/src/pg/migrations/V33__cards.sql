@@ -35,6 +35,8 @@ COMMENT ON COLUMN oa.listeners.place IS 'The state directory: of a process there
 COMMENT ON COLUMN oa.listeners.connected_at IS 'When it was last seen connected.';
 
 ALTER TABLE oa.used_links ADD COLUMN used_by text;
+-- What was done from a message is asked for each that is open, every two seconds.
+CREATE INDEX used_links_alert ON oa.used_links (alert, channel);
 COMMENT ON COLUMN oa.used_links.used_by IS 'The name that was given, or the account of the platform on which it was pressed.';
 
 -- What has ended and what was used leaves with the answers of runs. No platform changes a message that is so old.
