@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use common::{Service, rules};
-use oa_core::base::links::{Link, LinkAction, LinkKey};
+use oa_core::base::links::{Link, LinkAction, LinkKey, unsigned};
 use oa_core::base::secrets::Secret;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Record;
@@ -274,6 +274,17 @@ fn a_button_does_once_what_its_link_does_and_the_message_turns_green_where_it_st
         let (kind, text) = group.press_value("positions", &value);
         assert!(kind == "error" && text.contains(said), "{value}: {text}");
     }
+    // A channel that another machine has with the same application is one, too.
+    service.sql("INSERT INTO oa.channel_routes (name, host, after_seconds, min_rank) VALUES ('elsewhere', 'other', 0, 0)");
+    let theirs = signed(
+        LinkAction::Acknowledge,
+        Uuid::now_v7(),
+        "elsewhere",
+        TimeDelta::hours(1),
+    );
+    let (_, text) = group.press_value("positions", &json!({ "oa": theirs }));
+    assert!(text.contains("没有这条告警"), "{text}");
+    service.sql("DELETE FROM oa.channel_routes WHERE host = 'other'");
     let (_, text) = dingtalk.press_value("positions", &json!("other"));
     assert!(text.contains("没有这条消息的记录"), "{text}");
     dingtalk.becomes("positions", "🔴", "HTTP 502");
@@ -282,6 +293,14 @@ fn a_button_does_once_what_its_link_does_and_the_message_turns_green_where_it_st
     assert_eq!(service.one(taken), "-");
 
     let (_, acknowledge) = buttons(&card).swap_remove(0);
+    // Whoever reads the table has no button.
+    let link = acknowledge["oa"].as_str().unwrap();
+    assert_eq!(
+        service.one(&format!(
+            "SELECT count(*) || ' ' || count(*) FILTER (WHERE content::text LIKE '%{link}%') FROM oa.cards WHERE alert = '{alert}'"
+        )),
+        "2 0"
+    );
     let (kind, text) = group.press("positions", "认领");
     assert!(kind == "success" && text.contains("已认领"), "{text}");
     assert_eq!(service.one(taken), "ou_wang (fs)");
@@ -380,6 +399,8 @@ fn a_button_does_once_what_its_link_does_and_the_message_turns_green_where_it_st
     wait_until("both are connected", SOON, || service.sim.connected() == 2);
     group.fails("stocks");
     assert_eq!(group.press("stocks", "静默 2 小时").0, "success");
+    // PostgreSQL has just been started: that nobody could say meanwhile that he listens is no news.
+    service.sql("UPDATE oa.listeners SET connected_at = now() - interval '1 hour'");
     let (_, found) = service.check();
     assert!(!rules(&found).contains(&"listener_down"), "{found:?}");
     assert_eq!(listener.stop(), Some(0), "{}", listener.said());
@@ -436,7 +457,10 @@ fn an_application_says_what_is_wrong_with_it_and_its_messages_survive_postgresql
         &FEISHU.replace("[report]\nurl = \"https://oa.example.com\"\n", "[report]\n"),
     );
     let done = service.alert(&["check-config"]);
-    assert_eq!(done.code, 0, "buttons need no page: {done:?}");
+    assert!(
+        done.code == 0 && done.stdout.contains("have their buttons"),
+        "buttons need no page: {done:?}"
+    );
     let no_key = FEISHU.replace("link_key = \"test-key-of-links-0123\"\n", "");
     service.configure("", &no_key);
     assert_eq!(service.alert(&["listen"]).code, 78);
@@ -498,6 +522,7 @@ fn an_application_says_what_is_wrong_with_it_and_its_messages_survive_postgresql
 fn dingtalk_has_the_same_buttons(group: &Group<'_>, alert: Uuid) {
     let service = group.service;
     let old = signed(LinkAction::Silence, alert, "dd", TimeDelta::minutes(-1));
+    let old = unsigned(&old).unwrap();
     let swap = format!(
         "ALTER TABLE oa.cards ADD COLUMN kept jsonb; UPDATE oa.cards SET kept = content, content = jsonb_set(content, '{{actions,1,signed}}', '\"{old}\"')"
     );
@@ -509,6 +534,13 @@ fn dingtalk_has_the_same_buttons(group: &Group<'_>, alert: Uuid) {
     let (_, text) = group.press_value("positions", &json!("silence"));
     assert!(text.contains("用过"), "{text}");
     group.becomes("positions", "🟢", "静默 2 小时：ou_wang (dd)");
+    // It hides what has become of the incident only for a while.
+    let changes = group.card("positions").changes;
+    let (_, text) = group.press_value("positions", &json!("silence"));
+    assert!(text.contains("用过"), "{text}");
+    wait_until("the card is as it was", SOON, || {
+        group.card("positions").changes > changes
+    });
     assert_eq!(words(&group.card("positions")), ["重跑", "看日志"]);
 }
 

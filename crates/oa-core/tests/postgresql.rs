@@ -421,6 +421,13 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
     let mut crawler = connect(&server.url().replace("oa:oa-test-password", "crawler:p")).unwrap();
     store::begin(&mut crawler, &start("t")).unwrap();
     crawler.batch_execute("SELECT oa.watch_clock()").unwrap();
+    // Nor does it lack what messages with buttons need.
+    crawler
+        .batch_execute(
+            "INSERT INTO oa.cards (channel, message, alert, content) VALUES ('c', 'm', gen_random_uuid(), '{}'); UPDATE oa.cards SET tries = 1;
+             INSERT INTO oa.listeners (robot, host, place, holder, leased_until) VALUES ('r', 'h', 'p', gen_random_uuid(), now())",
+        )
+        .unwrap();
     // Whoever could raise an incident can resolve it.
     let may_end = |role: &str| {
         let query = format!("SELECT has_table_privilege('{role}', 'oa.incidents', 'UPDATE')");

@@ -11,6 +11,8 @@ use super::{CONNECT, LARGEST_ANSWER, SendError, TIMEOUT, lost, retry_after, too_
 
 /// A token is renewed this long before it ends.
 const MARGIN: Duration = Duration::from_secs(300);
+/// No token is used for longer.
+const LONGEST_TOKEN: Duration = Duration::from_secs(24 * 3600);
 
 /// An application of a platform, and the group that it writes to.
 #[derive(Debug, Clone)]
@@ -83,6 +85,8 @@ impl App {
             unknown: false,
             ..e
         })?;
+        // What says that it lasts for ever is asked for anew all the same; no clock counts so far.
+        let lasts = lasts.min(LONGEST_TOKEN);
         let lasts = lasts.saturating_sub(MARGIN.min(lasts / 2));
         *known = Some((token.clone(), Instant::now() + lasts));
         Ok(token)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use oa_core::app::config::Locale;
-use oa_core::base::links::LinkAction;
+use oa_core::base::links::{LinkAction, LinkKey, unsigned};
 use oa_core::base::text::escaped;
 use oa_core::model::Severity;
 use oa_wording::Wording;
@@ -63,6 +63,36 @@ pub(crate) struct State {
 const LONGEST_NAME: usize = 60;
 
 impl Card {
+    /// As it is kept. Whoever has a signed link may do what it says, and more people read the table than the group.
+    pub(crate) fn unsigned(&self) -> Self {
+        self.with_links(unsigned)
+    }
+
+    /// As it was sent. Without the key, without buttons: nobody could press them either.
+    pub(crate) fn signed_again(&self, key: Option<&LinkKey>) -> Self {
+        self.with_links(|link| key?.sign_again(link))
+    }
+
+    fn with_links(&self, change: impl Fn(&str) -> Option<String>) -> Self {
+        let changed = |action: &Action| {
+            let signed = change(&action.signed)?;
+            let url = action
+                .url
+                .as_ref()
+                .map(|url| url.replace(action.signed.as_str(), &signed));
+            Some(Action {
+                what: action.what.clone(),
+                word: action.word.clone(),
+                signed,
+                url,
+            })
+        };
+        Self {
+            actions: self.actions.iter().filter_map(changed).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The colour by the names that Feishu has for them: green once nobody needs to see to it any more.
     pub(super) fn colour(&self, state: &State) -> &'static str {
         match self.severity {

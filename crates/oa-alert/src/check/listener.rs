@@ -10,32 +10,42 @@ use crate::channels::Channel;
 /// A restart takes seconds; another machine takes over within a minute.
 const GRACE: &str = "3 minutes";
 
-pub(super) fn find(client: &mut Client, config: &Config) -> Result<Vec<Finding>, postgres::Error> {
+/// What is wrong, and the channels of which this machine cannot say whether somebody listens: those that only others can use, and all
+/// just after PostgreSQL was away, when whoever listens has not said so again yet.
+pub(super) fn find(
+    client: &mut Client,
+    host: &str,
+    config: &Config,
+) -> Result<(Vec<Finding>, Vec<String>), postgres::Error> {
     // Without a key there is nothing to press.
-    if !matches!(config.link_key(), Ok(Some(_))) {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for channel in config
-        .alert
-        .channels
-        .iter()
-        .filter(|c| c.kind.has_buttons())
-    {
+    let has_key = matches!(config.link_key(), Ok(Some(_)));
+    let channels = config.alert.channels.iter();
+    let (mut found, mut unsure) = (Vec::new(), Vec::new());
+    let mut judged: Vec<&str> = Vec::new();
+    for channel in channels.filter(|c| has_key && c.kind.has_buttons()) {
         // One that cannot be used is reported by whoever sends.
         let Ok(resolved) = Channel::resolve(config, channel) else {
             continue;
         };
         let row = client.query_opt(
             &format!(
-                "SELECT connected_at, coalesce(last_error, ''), coalesce(connected_at BETWEEN now() - interval '{GRACE}' AND now() + interval '{GRACE}', false) FROM oa.listeners WHERE robot = $1"
+                "SELECT connected_at, coalesce(last_error, ''),
+                        coalesce(connected_at BETWEEN now() - interval '{GRACE}' AND now() + interval '{GRACE}', false),
+                        connected_at IS NOT NULL AND (pg_postmaster_start_time() > now() - interval '{GRACE}'
+                          OR EXISTS (SELECT FROM oa.incidents WHERE rule = 'database_unreachable' AND resolved_at > now() - interval '{GRACE}'))
+                 FROM oa.listeners WHERE robot = $1"
             ),
             &[&resolved.robot()],
         )?;
-        let (last_at, error, listens) = row.map_or_else(
-            || (None, String::new(), false),
-            |row| (row.get(0), row.get(1), row.get(2)),
+        let (last_at, error, listens, was_away) = row.map_or_else(
+            || (None, String::new(), false, false),
+            |row| (row.get(0), row.get(1), row.get(2), row.get(3)),
         );
+        if was_away && !listens {
+            unsure.push(channel.name.clone());
+            continue;
+        }
+        judged.push(&channel.name);
         if !listens {
             found.push(Finding::ListenerDown {
                 channel: channel.name.clone(),
@@ -44,23 +54,10 @@ pub(super) fn find(client: &mut Client, config: &Config) -> Result<Vec<Finding>,
             });
         }
     }
-    Ok(found)
-}
-
-/// Channels of which another machine says whether somebody listens.
-pub(super) fn of_others(
-    client: &mut Client,
-    config: &Config,
-) -> Result<Vec<String>, postgres::Error> {
-    let own: Vec<&str> = config
-        .alert
-        .channels
-        .iter()
-        .map(|c| c.name.as_str())
-        .collect();
-    let rows = client.query(
-        "SELECT DISTINCT name FROM oa.channel_routes WHERE name <> ALL($1) AND seen_at > now() - interval '3 days'",
-        &[&own],
+    let others = client.query(
+        "SELECT DISTINCT name FROM oa.channel_routes WHERE name <> ALL($1) AND host <> $2 AND seen_at > now() - interval '3 days'",
+        &[&judged, &host],
     )?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    unsure.extend(others.iter().map(|row| row.get::<_, String>(0)));
+    Ok((found, unsure))
 }

@@ -80,8 +80,8 @@ pub(crate) struct Found {
     host: String,
     repositories: Vec<String>,
     certificate: Option<String>,
-    /// Channels that only other machines have.
-    others_channels: Vec<String>,
+    /// Channels of which this machine cannot say whether somebody listens.
+    unsure_channels: Vec<String>,
 }
 
 impl Found {
@@ -91,7 +91,7 @@ impl Found {
             "clock_off" | "disk_filling" | "spool_waiting" => subject == self.host,
             "cookie_expiring" => subject.split('/').next() == Some(&self.host),
             "certificate_expiring" => Some(subject) == self.certificate.as_deref(),
-            "listener_down" => !self.others_channels.iter().any(|c| c == subject),
+            "listener_down" => !self.unsure_channels.iter().any(|c| c == subject),
             "backup_late"
             | "backup_unverified"
             | "backup_missing"
@@ -131,7 +131,8 @@ pub(crate) fn find(
     found.extend(opening::find(client, config, &calendar, now)?);
     found.extend(data::find(client, config, &calendar, now)?);
     found.extend(backups::find(client, state, config)?);
-    found.extend(listener::find(client, config)?);
+    let (unheard, unsure_channels) = listener::find(client, host, config)?;
+    found.extend(unheard);
     found.extend(spool::find_here(recorder, drained, config));
     found.extend(disk::find(state, host, &config.alert, now));
     found.extend(cookies::find(state, host, config, now));
@@ -145,7 +146,7 @@ pub(crate) fn find(
         host: host.to_owned(),
         repositories: backups::configured(state).into_keys().collect(),
         certificate: seen.map(|s| s.server),
-        others_channels: listener::of_others(client, config)?,
+        unsure_channels,
     })
 }
 

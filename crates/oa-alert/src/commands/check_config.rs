@@ -111,7 +111,12 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         Ok(Some(_)) if config.report.url.is_none() => line(
             "link_key",
             "warning",
-            "there is no url in [report], so messages carry no links",
+            match channels.iter().any(|c| c.kind.has_buttons()) {
+                true => {
+                    "there is no url in [report], so messages carry no links; those of applications have their buttons without 看日志"
+                }
+                false => "there is no url in [report], so messages carry no links",
+            },
         ),
         Ok(Some(_)) => line("link_key", "ok", "messages carry links that act"),
         Ok(None) if channels.iter().any(|c| c.kind.has_buttons()) => line(

@@ -208,7 +208,8 @@ impl Sender<'_> {
             outbox.settle()?;
             let undelivered = outbox.undelivered()?;
             let (state, wording) = (recorder.map(Recorder::state), &self.rendering.wording);
-            cards::refresh(client, state, self.usable, wording, CARDS)?;
+            let key = self.rendering.links;
+            cards::refresh(client, state, self.usable, wording, key, CARDS)?;
             Ok(undelivered)
         };
         sent().map_err(|e: postgres::Error| {

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use oa_core::base::links::LinkKey;
 use oa_core::base::state_dir::{StateDir, write_durably};
 use oa_core::base::text::error_text;
 use oa_wording::Wording;
@@ -27,6 +28,8 @@ const LONGEST_WAIT: &str = "1 hour";
 const LEASE: Duration = Duration::from_secs(90);
 /// Between two messages: platforms take some a second.
 const APART: Duration = Duration::from_millis(250);
+/// A platform that took no change is left alone for no longer than this, unless it asks for more.
+const REST: Duration = Duration::from_secs(60);
 /// A file of a message whose alert never came is given up.
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -45,7 +48,7 @@ impl Noted {
             channel: channel.to_owned(),
             message: receipt.message.clone(),
             alert,
-            card: receipt.card.clone(),
+            card: receipt.card.unsigned(),
         }
     }
 }
@@ -120,6 +123,7 @@ pub(crate) fn refresh(
     state: Option<&StateDir>,
     channels: &[Channel],
     wording: &Wording,
+    key: Option<&LinkKey>,
     patience: Duration,
 ) -> Result<usize, postgres::Error> {
     let mut changed = 0;
@@ -136,7 +140,8 @@ pub(crate) fn refresh(
                 break;
             };
             let shown: State = serde_json::from_value(outdated.state.clone()).unwrap_or_default();
-            let result = channel.update(&outdated.message, &outdated.card, &shown, wording);
+            let card = outdated.card.signed_again(key);
+            let result = channel.update(&outdated.message, &card, &shown, wording);
             let (ends, error) = match result {
                 Ok(possible) => {
                     changed += usize::from(possible);
@@ -168,8 +173,14 @@ pub(crate) fn refresh(
                     &wait.as_secs_f64(),
                 ],
             )?;
-            // The platform takes nothing now, from anybody.
-            if error.is_some_and(|e| !matches!(e.cause, Cause::Content | Cause::Unclear)) {
+            // The platform takes nothing now, from anybody: nor is it asked for the other messages, however many there are.
+            if let Some(e) = error.filter(|e| !matches!(e.cause, Cause::Content | Cause::Unclear)) {
+                let rest = e.pause().unwrap_or_else(|| wait.min(REST));
+                client.execute(
+                    "UPDATE oa.cards SET next_try_at = now() + make_interval(secs => $2)
+                     WHERE channel = $1 AND ended_at IS NULL AND next_try_at < now() + make_interval(secs => $2)",
+                    &[&channel.name, &rest.as_secs_f64()],
+                )?;
                 break;
             }
             std::thread::sleep(APART);

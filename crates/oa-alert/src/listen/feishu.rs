@@ -151,14 +151,15 @@ fn pressed(payload: &[u8]) -> Option<Press> {
         return None;
     }
     // The company's own id, where the application may see it.
-    let by = text("/event/operator/user_id").or(text("/event/operator/open_id"));
+    let id = |pointer: &str| text(pointer).filter(|id| !id.is_empty());
+    let by = id("/event/operator/user_id").or_else(|| id("/event/operator/open_id"));
     Some(Press {
         signed: Some(
             text("/event/action/value/oa")
                 .unwrap_or_default()
                 .to_owned(),
         ),
-        by: by.filter(|by| !by.is_empty()).unwrap_or("飞书").to_owned(),
+        by: by.unwrap_or("飞书").to_owned(),
         ..Press::default()
     })
 }

@@ -34,7 +34,7 @@ use crate::channels::{App, Channel};
 use crate::deliver::cards;
 use database::Database;
 use lease::Lease;
-use press::{Desk, Press, Said};
+use press::{Desk, Press, Said, Tone};
 use socket::Socket;
 
 /// Between two looks whether another listener is gone.
@@ -146,13 +146,21 @@ fn listener(
 fn changer(setup: &Setup<'_>, changed: Arc<AtomicBool>) -> Result<JoinHandle<()>, ConfigError> {
     let mut database = Database::patient(setup.config)?;
     let (stop, state, wording) = (setup.stop, setup.state.clone(), setup.wording);
-    let channels = setup.channels.clone();
+    let (channels, key) = (setup.channels.clone(), setup.key.clone());
     Ok(thread::spawn(move || {
         let mut down = false;
         while !stop.requested() {
             changed.store(false, Ordering::Relaxed);
-            let refreshed = database
-                .with(|client| cards::refresh(client, Some(&state), &channels, &wording, CHANGES));
+            let refreshed = database.with(|client| {
+                cards::refresh(
+                    client,
+                    Some(&state),
+                    &channels,
+                    &wording,
+                    Some(&key),
+                    CHANGES,
+                )
+            });
             // Once, and not every two seconds.
             if let Err(e) = &refreshed
                 && !down
@@ -284,9 +292,13 @@ impl Listener {
             };
             heard = Instant::now();
             let (desk, changed) = (&mut self.desk, &self.changed);
+            let mut told = None::<Press>;
             let mut press = |press: &Press| {
                 let said = desk.press(press);
                 changed.store(true, Ordering::Relaxed);
+                if said.tone != Tone::Done {
+                    told = Some(press.clone());
+                }
                 said
             };
             let answered = protocol
@@ -294,6 +306,10 @@ impl Listener {
                 .and_then(|answer| answer.map_or(Ok(()), |answer| socket.send(answer)));
             if let Err(why) = answered {
                 return broken(why);
+            }
+            // After the answer, for which somebody waits.
+            if let Some(press) = told {
+                self.desk.show_again(&press);
             }
         }
     }

@@ -80,6 +80,25 @@ impl Desk {
         }
     }
 
+    /// A platform that tells nothing behind a button shows what was said on the message, for everybody, in place of what has become of
+    /// the incident. A while later the message shows that again.
+    pub(super) fn show_again(&mut self, press: &Press) {
+        if press.signed.is_some() {
+            return;
+        }
+        let (channels, message) = (&self.channels, &press.message);
+        let noted = self.database.with(|client| {
+            client.execute(
+                r#"UPDATE oa.cards SET shown = shown || '{"said": true}', ended_at = NULL, next_try_at = now() + interval '6 seconds'
+                   WHERE channel = ANY($1) AND message = $2"#,
+                &[channels, message],
+            )
+        });
+        if let Err(e) = noted {
+            tracing::debug!("{e}");
+        }
+    }
+
     fn down(&self, by: &str, why: &str) -> Said {
         tracing::warn!("what {by} pressed was not done: {why}");
         self.say(
@@ -94,13 +113,19 @@ impl Desk {
         let (channels, message, action) = (&self.channels, &press.message, &press.action);
         let found = self.database.with(|client| {
             client.query_opt(
+                // Another machine may have another channel of the same application.
                 "SELECT a->>'signed' FROM oa.cards c, jsonb_array_elements(c.content->'actions') a
-                 WHERE c.channel = ANY($1) AND c.message = $2 AND a->>'what' = $3 LIMIT 1",
+                 WHERE c.channel IN (SELECT unnest($1::text[]) UNION SELECT name FROM oa.channel_routes WHERE seen_at > now() - interval '3 days')
+                   AND c.message = $2 AND a->>'what' = $3 LIMIT 1",
                 &[channels, message, action],
             )
         });
         match found {
-            Ok(Some(row)) => Ok(row.get(0)),
+            Ok(Some(row)) => {
+                let kept: Option<String> = row.get(0);
+                let signed = kept.and_then(|kept| self.key.sign_again(&kept));
+                Ok(signed.unwrap_or_default())
+            }
             Ok(None) => Err(self.say(
                 Tone::Refused,
                 "没有这条消息的记录：它还在那台机器的暂存中（恢复连接后再按），或已被清理",
@@ -110,7 +135,7 @@ impl Desk {
         }
     }
 
-    fn verify(&self, signed: &str) -> Result<Link, Said> {
+    fn verify(&mut self, signed: &str) -> Result<Link, Said> {
         let link = self.key.verify(signed, Utc::now()).map_err(|e| match e {
             LinkError::Forged => self.say(
                 Tone::Refused,
@@ -126,11 +151,22 @@ impl Desk {
         if self.channels.contains(&link.channel) {
             return Ok(link);
         }
-        Err(self.say(
-            Tone::Refused,
-            "发出这条消息的通道已从配置中移除，按钮不再有效",
-            "The channel of this message was removed from the configuration, and with it its buttons",
-        ))
+        // Whoever listens for an application is told what is pressed on the messages of all machines.
+        let another = self.database.with(|client| {
+            client.query_opt(
+                "SELECT FROM oa.channel_routes WHERE name = $1 AND seen_at > now() - interval '3 days' LIMIT 1",
+                &[&link.channel],
+            )
+        });
+        match another {
+            Ok(Some(_)) => Ok(link),
+            Ok(None) => Err(self.say(
+                Tone::Refused,
+                "发出这条消息的通道已从配置中移除，按钮不再有效",
+                "The channel of this message was removed from the configuration, and with it its buttons",
+            )),
+            Err(why) => Err(self.down(&link.channel, &why)),
+        }
     }
 
     fn outcome(&self, link: &Link, acted: &Acted) -> Said {

@@ -115,6 +115,15 @@ impl LinkKey {
         Some(URL_SAFE_NO_PAD.encode(bytes)).filter(|text| text.len() <= LONGEST)
     }
 
+    /// The last part of a link's address, from what [`unsigned`] left of it.
+    #[must_use]
+    pub fn sign_again(&self, unsigned: &str) -> Option<String> {
+        let mut bytes = URL_SAFE_NO_PAD.decode(unsigned).ok()?;
+        let mac = self.mac(&bytes)?.finalize().into_bytes();
+        bytes.extend(&mac[..MAC]);
+        Some(URL_SAFE_NO_PAD.encode(bytes))
+    }
+
     /// The link of an address.
     ///
     /// # Errors
@@ -152,6 +161,14 @@ impl LinkKey {
             false => Err(LinkError::Expired),
         }
     }
+}
+
+/// What a link says, without its signature: this does nothing, and may be kept where others read it. `None` for what is no link.
+#[must_use]
+pub fn unsigned(signed: &str) -> Option<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(signed).ok()?;
+    let end = bytes.len().checked_sub(MAC).filter(|end| *end >= HEAD)?;
+    Some(URL_SAFE_NO_PAD.encode(&bytes[..end]))
 }
 
 impl Link {
@@ -201,6 +218,10 @@ mod tests {
         let other = LinkKey::new(Secret::new("0123456789abcdeF".to_owned())).unwrap();
         assert_eq!(other.verify(&text, Utc::now()), Err(LinkError::Forged));
         assert!(LinkKey::new(Secret::new("short".to_owned())).is_none());
+        let kept = unsigned(&text).unwrap();
+        assert_eq!(key.verify(&kept, Utc::now()), Err(LinkError::Forged));
+        assert_eq!(key.sign_again(&kept), Some(text));
+        assert_eq!(unsigned("AWE"), None);
     }
 
     proptest! {

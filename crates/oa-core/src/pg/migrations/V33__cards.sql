@@ -15,7 +15,7 @@ CREATE TABLE oa.cards (
 CREATE INDEX cards_open ON oa.cards (channel, sent_at) WHERE ended_at IS NULL;
 COMMENT ON TABLE oa.cards IS 'Messages with buttons that an application robot has sent, to be changed where they stand.';
 COMMENT ON COLUMN oa.cards.message IS 'The id by which the platform knows the message.';
-COMMENT ON COLUMN oa.cards.content IS 'What it was sent with: title, text, severity, link, and the signed links behind its buttons.';
+COMMENT ON COLUMN oa.cards.content IS 'What it was sent with: title, text, severity, and the links behind its buttons without their signatures, so that none works.';
 COMMENT ON COLUMN oa.cards.shown IS 'What it shows of the incident now; {}: that it is open, and nobody has done anything.';
 COMMENT ON COLUMN oa.cards.ended_at IS 'Since when it is not changed any more: it shows the end, or the platform changes it no more.';
 
@@ -35,6 +35,8 @@ COMMENT ON COLUMN oa.listeners.place IS 'The state directory: of a process there
 COMMENT ON COLUMN oa.listeners.connected_at IS 'When it was last seen connected.';
 
 ALTER TABLE oa.used_links ADD COLUMN used_by text;
+-- What was done from a message is asked for each that is open, every two seconds.
+CREATE INDEX used_links_alert ON oa.used_links (alert, channel);
 COMMENT ON COLUMN oa.used_links.used_by IS 'The name that was given, or the account of the platform on which it was pressed.';
 
 -- What has ended and what was used leaves with the answers of runs. No platform changes a message that is so old.
