@@ -160,6 +160,8 @@ pub(crate) struct LatestSnapshot {
     pub(crate) health_tag: String,
     /// When this was looked for.
     looked_at: Instant,
+    /// It shows all that was done before this.
+    pub(crate) begun: Instant,
 }
 
 impl LatestSnapshot {
@@ -184,6 +186,7 @@ impl LatestSnapshot {
             health,
             health_tag,
             looked_at: Instant::now(),
+            begun: Instant::now(),
         }
     }
 
@@ -249,13 +252,15 @@ impl SnapshotFeed {
                 loop {
                     wait_for_demand(&demands);
                     let last = sender.borrow().snapshot.clone();
-                    let latest = match take(&pool, &config) {
+                    let begun = Instant::now();
+                    let mut latest = match take(&pool, &config) {
                         Ok(snapshot) => LatestSnapshot::new(Some(Arc::new(snapshot)), None),
                         Err(reason) => {
                             tracing::warn!("no news: {reason}");
                             LatestSnapshot::new(last, Some(reason))
                         }
                     };
+                    latest.begun = begun;
                     lock(&demands.0).under_way_since = None;
                     if sender.send(Arc::new(latest)).is_err() {
                         return;

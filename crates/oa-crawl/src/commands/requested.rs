@@ -14,6 +14,7 @@ use postgres::Client;
 
 use super::backfill;
 use crate::collector::{Collector, Job};
+use crate::progress;
 use crate::source::{Source, Sources};
 
 /// From taking a request until its run has the task's own lease, or until the next day of it begins.
@@ -84,6 +85,7 @@ fn one(
             let date = day.unwrap_or_else(|| source.present_day(now.date_naive(), calendar));
             shown(date)?;
             collector.set_trigger(Trigger::Manual);
+            progress::expect(1);
             Ok(collector.run_all(&[Job {
                 source,
                 date,
@@ -107,6 +109,7 @@ fn one(
                 .collect();
             days.iter().try_for_each(|day| shown(*day))?;
             collector.set_trigger(Trigger::Backfill);
+            progress::expect(days.len());
             let collector = &*collector;
             let renew = || {
                 connected(&collector.recorder, |client| {

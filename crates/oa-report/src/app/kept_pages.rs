@@ -20,7 +20,14 @@ const OLDEST: Duration = Duration::from_secs(12);
 const MOST: usize = 32;
 
 #[derive(Debug, Default)]
-pub(crate) struct KeptPages(Mutex<HashMap<String, Kept>>);
+pub(crate) struct KeptPages(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    kept: HashMap<String, Kept>,
+    /// When somebody did something last: what was known before does not show it.
+    changed: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -44,15 +51,20 @@ pub(crate) fn key(request: &Request, caller: &Caller) -> Option<String> {
     })
 }
 
-/// Whether it is asked if there is anything new.
+/// Whether an open page asks if there is anything new. A browser that loads it anew asks so, too, but says that somebody goes there
+/// (only where it trusts the connection) or wants nothing that is kept.
 pub(crate) fn is_asked_again(request: &Request) -> bool {
-    request.header(header::IF_NONE_MATCH).is_some()
+    let goes_there = request.text("sec-fetch-mode") == Some("navigate");
+    let wants_it_new = request
+        .header(header::CACHE_CONTROL)
+        .is_some_and(|value| value.contains("max-age=0"));
+    request.header(header::IF_NONE_MATCH).is_some() && !goes_there && !wants_it_new
 }
 
 impl KeptPages {
     pub(crate) fn get(&self, key: &str) -> Option<Answer> {
         let mut pages = self.pages();
-        let kept = pages.get_mut(key)?;
+        let kept = pages.kept.get_mut(key)?;
         let age = kept.made.elapsed();
         let renewed = |since: Instant| since.elapsed() < MADE_WITHIN;
         if age < LASTS || (age < OLDEST && kept.renewed_since.is_some_and(renewed)) {
@@ -62,13 +74,15 @@ impl KeptPages {
         None
     }
 
-    pub(crate) fn put(&self, key: String, answer: &mut Answer) {
+    /// Keeps a page that shows what was known at that time, unless somebody has done something since.
+    pub(crate) fn put(&self, key: String, answer: &mut Answer, known: Instant) {
         if !answer.pack() {
             return;
         }
         let mut pages = self.pages();
-        pages.retain(|_, kept| kept.made.elapsed() < OLDEST);
-        if pages.len() >= MOST && !pages.contains_key(&key) {
+        pages.kept.retain(|_, kept| kept.made.elapsed() < OLDEST);
+        let is_full = pages.kept.len() >= MOST && !pages.kept.contains_key(&key);
+        if is_full || pages.changed.is_some_and(|at| known < at) {
             return;
         }
         let kept = Kept {
@@ -76,15 +90,17 @@ impl KeptPages {
             made: Instant::now(),
             renewed_since: None,
         };
-        pages.insert(key, kept);
+        pages.kept.insert(key, kept);
     }
 
     /// What was kept does not hold any more.
     pub(crate) fn clear(&self) {
-        self.pages().clear();
+        let mut pages = self.pages();
+        pages.kept.clear();
+        pages.changed = Some(Instant::now());
     }
 
-    fn pages(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+    fn pages(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,9 +113,10 @@ mod tests {
     fn one_makes_the_next_page_and_the_others_get_the_last_one() {
         let pages = KeptPages::default();
         let text = "<main>".repeat(1000);
+        let begun = Instant::now();
         let mut answer = Answer::text("text/html; charset=utf-8", text);
         assert!(pages.get("a").is_none());
-        pages.put("a".to_owned(), &mut answer);
+        pages.put("a".to_owned(), &mut answer, begun);
         assert!(
             pages.get("a").unwrap().body.is_empty(),
             "only the packed one is kept"
@@ -107,14 +124,18 @@ mod tests {
         assert!(pages.get("b").is_none());
         let old = || {
             let made = Instant::now().checked_sub(LASTS).unwrap();
-            pages.pages().get_mut("a").unwrap().made = made;
+            pages.pages().kept.get_mut("a").unwrap().made = made;
         };
         old();
         assert!(pages.get("a").is_none(), "this one makes it");
         assert!(pages.get("a").is_some(), "this one does not wait");
-        pages.put("a".to_owned(), &mut answer);
+        pages.put("a".to_owned(), &mut answer, begun);
         assert!(pages.get("a").is_some());
         pages.clear();
         assert!(pages.get("a").is_none());
+        pages.put("a".to_owned(), &mut answer, begun);
+        assert!(pages.get("a").is_none(), "it may not show what was done");
+        pages.put("a".to_owned(), &mut answer, Instant::now());
+        assert!(pages.get("a").is_some());
     }
 }

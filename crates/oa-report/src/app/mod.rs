@@ -118,8 +118,8 @@ impl App {
 
     /// Whoever did something sees it at once.
     pub(crate) async fn changed(&self) {
-        self.snapshots.refreshed().await;
         self.kept_pages.clear();
+        self.snapshots.refreshed().await;
     }
 
     pub(crate) fn last_overview(&self) -> Option<Arc<Overview>> {

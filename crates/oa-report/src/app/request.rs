@@ -110,6 +110,11 @@ impl Request {
         self.head.headers.get(name).and_then(|v| v.to_str().ok())
     }
 
+    /// A header that has no name in [`header`].
+    pub(crate) fn text(&self, name: &'static str) -> Option<&str> {
+        self.head.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+
     /// A cookie's value.
     pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
         cookie_in(self.header(header::COOKIE)?, name)

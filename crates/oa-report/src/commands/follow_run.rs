@@ -73,7 +73,7 @@ pub(super) fn follow(config: &Config, id: Uuid, format: Format) -> Result<u8, Fa
             None if run.end_time.is_none() && !warned => {
                 warned = true;
                 tracing::warn!(
-                    "what it prints is not in state_dir of this machine (it runs on {}, or is no program): its end is waited for",
+                    "what it prints is not in state_dir of this machine, or not for this user to read (it runs on {}, or is no program): its end is waited for",
                     run.host
                 );
             }

@@ -26,13 +26,15 @@ use oa_core::base::supervise::StopSignal;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use self::seats::Seats;
+use self::seats::{MOST_OF_ONE, Seats};
 use self::stream::DeadlineStream;
 use crate::app::request::Request;
 use crate::app::{App, MOST_QUESTIONS};
 
 const MOST_CONNECTIONS: usize = 512;
 const HEADERS_WITHIN: Duration = Duration::from_secs(15);
+/// That an address has too many connections is said once in so long.
+const REFUSED_SAID: Duration = Duration::from_secs(60);
 const CONNECTION_FOR: Duration = Duration::from_secs(600);
 /// What is under way when somebody stops the server has this long.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
@@ -63,6 +65,7 @@ async fn accept(app: Arc<App>, listen: SocketAddr, stop: StopSignal) -> anyhow::
     let (stopping, stopped) = watch::channel(false);
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let seats = Seats::default();
+    let mut refused: Option<Instant> = None;
     let mut stop_checks = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {
@@ -73,7 +76,13 @@ async fn accept(app: Arc<App>, listen: SocketAddr, stop: StopSignal) -> anyhow::
             } => match accepted {
                 (Ok((stream, peer)), Ok(room)) => {
                     let Some(seat) = seats.take(peer, &app.config.report.proxies) else {
-                        tracing::debug!("{} has too many connections", peer.ip());
+                        if refused.is_none_or(|at| at.elapsed() >= REFUSED_SAID) {
+                            refused = Some(Instant::now());
+                            tracing::warn!(
+                                "{} has {MOST_OF_ONE} connections and gets no more; a reverse proxy is named in proxies of [report]",
+                                peer.ip()
+                            );
+                        }
                         continue;
                     };
                     let (app, stopped) = (Arc::clone(&app), stopped.clone());

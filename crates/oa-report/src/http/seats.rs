@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An address has so many; a browser needs six, a monitor one.
-const MOST_OF_ONE: usize = 128;
+pub(super) const MOST_OF_ONE: usize = 128;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seats(Arc<Mutex<HashMap<IpAddr, usize>>>);

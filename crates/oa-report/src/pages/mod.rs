@@ -102,7 +102,7 @@ pub(crate) async fn answer(
     };
     let is_new = answer.status == StatusCode::OK && !latest.is_stale();
     if let Some(key) = kept.filter(|_| is_new) {
-        app.kept_pages.put(key, &mut answer);
+        app.kept_pages.put(key, &mut answer, latest.begun);
     }
     Ok(answer)
 }

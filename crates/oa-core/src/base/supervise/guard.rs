@@ -18,13 +18,14 @@ use super::tree;
 
 /// Looked at once more just before each signal: a number may belong to another process by then.
 const SCRIPT: &str = "trap '' TERM INT HUP QUIT; read -r _
-[ -z \"$2\" ] || echo 1 2>/dev/null > \"$2/cgroup.kill\"
+[ -z \"$2\" ] || echo 1 > \"$2/cgroup.kill\" || for pid in $(cat \"$2/cgroup.procs\"); do kill -s KILL \"$pid\"; done
 for round in 1 2; do
   for file in $(grep -ls \"$1\" /proc/[0-9]*/environ); do
     pid=${file#/proc/}; grep -qs \"$1\" \"$file\" && kill -s KILL \"${pid%/environ}\"
   done
 done
-[ -z \"$2\" ] || rmdir \"$2\"
+# What was killed may take a moment to be gone.
+for round in 1 2 3 4 5; do [ -d \"$2\" ] || break; rmdir \"$2\" && break; sleep 0.2; done
 kill -s KILL 0";
 
 /// The leader of a process group.

@@ -50,16 +50,15 @@ CREATE OR REPLACE FUNCTION oa.revised_table(relation oid) RETURNS oa.revised_tab
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
-    here  text := oa.origin();
-    found oa.revised_tables;
+    here text := oa.origin();
 BEGIN
-    SELECT r.* INTO found FROM oa.revised_tables r, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    RETURN (
+    SELECT r FROM oa.revised_tables r, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = $1
       AND (r.relation = c.oid AND r.origin = here
            OR r.schema_name = n.nspname AND r.table_name = c.relname
               AND (r.origin <> here OR NOT EXISTS (SELECT FROM pg_class o WHERE o.oid = r.relation)))
-    ORDER BY r.relation = c.oid AND r.origin = here DESC LIMIT 1;
-    RETURN found;
+    ORDER BY r.relation = c.oid AND r.origin = here DESC LIMIT 1);
 END
 $$;
 
