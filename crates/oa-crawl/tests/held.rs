@@ -321,7 +321,7 @@ fn on_a_terminal_a_line_says_how_far_it_is_and_goes_with_the_end() {
     let shown = screen();
     let (_, end) = shown.rsplit_once("\u{1b}[K").unwrap();
     assert!(
-        !end.contains("attempt 1") && end.contains("success"),
+        !end.contains("attempt 1") && end.contains("成功"),
         "{shown:?}"
     );
 }

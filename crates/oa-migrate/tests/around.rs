@@ -150,7 +150,7 @@ fn rollback_puts_back_what_was_there_to_the_last_index() {
             .run(&["status"])
             .expect(0)
             .stdout
-            .contains("rolled back")
+            .contains("已回退")
     );
     sandbox.run(&["rollback", "--yes"]).expect(1);
 }
