@@ -193,7 +193,7 @@ impl Args {
                 return Err(Failure::new(
                     exit::USAGE,
                     anyhow::anyhow!(
-                        "there is no incident \"{incident}\"; oa-alert list --open shows them, and with --anyway one may be meant that is not known yet"
+                        "there is no incident \"{incident}\", and without --anyway only a known one is silenced; see oa-alert list --open"
                     ),
                 ));
             }
