@@ -505,7 +505,9 @@ fn a_test_message_that_arrives_ends_what_was_reported_of_an_only_channel() {
     assert_eq!(last_ping(&service), "");
     let texts: Vec<String> = service.sim.messages().into_iter().map(|m| m.text).collect();
     assert!(
-        texts.iter().any(|t| t.contains("期间该通道可能没有收到 (1)")),
+        texts
+            .iter()
+            .any(|t| t.contains("期间该通道可能没有收到 (1)")),
         "{texts:?}"
     );
 }
