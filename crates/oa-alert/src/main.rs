@@ -73,9 +73,9 @@ enum Command {
         after_help = "Examples:\n  oa-alert show 019ac3d2-7f10\n  oa-alert show run:zhihui-reports"
     )]
     Show(show::Args),
-    /// Record alerts of a task or a rule without sending them, for a while; without options, list active silences
+    /// Record alerts of a task, a rule or an incident without sending them, for a while; without options, list active silences
     #[command(
-        after_help = "Examples:\n  oa-alert silence --task rongda-positions --for 8h --reason 网站维护\n  oa-alert silence --task 'zhihui-*' --daily 22:00-06:00 --for 90d\n  oa-alert silence --end 3"
+        after_help = "Examples:\n  oa-alert silence --task rongda-positions --for 8h --reason 网站维护\n  oa-alert silence --task 'zhihui-*' --daily 22:00-06:00 --for 90d\n  oa-alert silence --incident disk_filling:vm --for 2h\n  oa-alert silence --end 3"
     )]
     Silence(silence::Args),
     /// Send what waits in the outbox; without PostgreSQL, what waits in the local spool

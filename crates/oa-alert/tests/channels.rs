@@ -191,6 +191,32 @@ fn a_mail_is_sent_and_a_refusal_is_explained_without_the_password() {
     );
 }
 
+/// Certainly it has not got them: they wait, for a day, and are no repeats when it is back.
+#[test]
+fn mails_wait_for_a_server_that_is_down_for_longer_than_three_tries() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    let mail = "kind = \"email\"\nfrom = \"oa@example.com\"\nto = [\"ops@example.com\"]\n";
+    let channel = |port| {
+        format!("[[alert.channels]]\nname = \"mail\"\n{mail}url = \"smtp://127.0.0.1:{port}\"\n")
+    };
+    let service = Service::start(&channel(port));
+    service.put("a", "采集失败");
+    for _ in 0..4 {
+        assert_eq!(service.flush(), 1);
+        service.sql("UPDATE oa.deliveries SET next_try_at = now()");
+    }
+    assert_eq!(
+        service.one("SELECT state || ' ' || unanswered FROM oa.deliveries"),
+        "pending 0"
+    );
+    let (port, mails) = mail_server(Arc::new(Mutex::new(None)));
+    service.configure("", &channel(port));
+    assert_eq!(service.flush(), 0);
+    assert_eq!(mails.lock().unwrap().len(), 1);
+}
+
 #[test]
 fn what_a_channel_cannot_do_is_reported_and_the_others_are_served() {
     for (wrong, said) in [

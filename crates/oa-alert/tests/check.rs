@@ -337,6 +337,7 @@ fn a_silence_of_what_there_is_not_is_refused() {
         (["--task", "zhihu-*"], "--anyway"),
         (["--host", "no-such-*"], "--anyway"),
         (["--rule", "run_faild"], "did you mean \"run_failed\"?"),
+        (["--incident", "spool_full:db-1"], "oa-alert list --open"),
     ] {
         let done = service.alert(&["silence", wrong[0], wrong[1], "--for", "8h"]);
         assert_eq!(done.code, 2, "{done:?}");
@@ -647,7 +648,10 @@ fn a_silence_takes_patterns_machines_and_hours_and_says_what_it_keeps_from_peopl
     check(&service);
     assert_eq!(service.titles().len(), 3, "{:?}", service.titles());
     // Of a machine; of one incident, as the link in its message says, and not of the same rule elsewhere.
-    service.sql("INSERT INTO oa.silences (fingerprint, by, until) VALUES ('spool_full:db-1', 'wang', now() + interval '2 hours')");
+    let one = ["silence", "--incident", "spool_full:db-1", "--for", "2h"];
+    assert_eq!(service.alert(&one).code, 2, "there is none yet");
+    let done = service.alert(&[&one[..], &["--anyway"][..]].concat());
+    assert_eq!(done.code, 0, "{done:?}");
     let full = |host: &str| {
         let event = oa_core::model::event::Event::Machine {
             fault: oa_core::model::event::Fault::SpoolFull,

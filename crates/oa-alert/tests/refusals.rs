@@ -487,6 +487,31 @@ fn what_is_not_answered_comes_three_times_and_then_somebody_hears_of_it() {
     }
 }
 
+/// Nothing is sent to it any more by itself, and whoever has mended it tries it.
+#[test]
+fn a_test_message_that_arrives_ends_what_was_reported_of_an_only_channel() {
+    let service = Service::start(&format!("{HEARTBEAT}{DINGTALK}"));
+    service.sim.fault("/dingtalk: truncate").unwrap();
+    service.put("a", "t001");
+    for _ in 0..3 {
+        service.flush();
+        service.hurry();
+    }
+    service.check();
+    assert_eq!(last_ping(&service), "/fail");
+    service.sim.clear_faults();
+    assert_eq!(service.alert(&["test", "ops"]).code, 0);
+    service.check();
+    assert_eq!(last_ping(&service), "");
+    let texts: Vec<String> = service.sim.messages().into_iter().map(|m| m.text).collect();
+    assert!(
+        texts
+            .iter()
+            .any(|t| t.contains("期间该通道可能没有收到 (1)")),
+        "{texts:?}"
+    );
+}
+
 /// The day after an answer that was lost is no reason to say that robots refused it.
 #[test]
 fn a_robot_that_answers_within_minutes_gets_what_was_not_answered() {

@@ -145,13 +145,7 @@ fn rollback_puts_back_what_was_there_to_the_last_index() {
         .collect();
     assert_eq!(after, before);
     assert_eq!(sandbox.texts("SELECT total::text FROM orders"), ["42"]);
-    assert!(
-        sandbox
-            .run(&["status"])
-            .expect(0)
-            .stdout
-            .contains("已回退")
-    );
+    assert!(sandbox.run(&["status"]).expect(0).stdout.contains("已回退"));
     sandbox.run(&["rollback", "--yes"]).expect(1);
 }
 

@@ -446,6 +446,17 @@ fn what_should_have_run_and_did_not_stands_in_the_title_with_the_command_that_fi
             || text.contains("**[DAILY] 2026-11-27 ✅ 3 of 3 complete**"),
         "{text}"
     );
+    // A Sunday: nothing is due, and something is wrong all the same. That somebody watches now says nothing of then.
+    sql("INSERT INTO oa.watches (what, host, ok, detail) VALUES ('check', 'h', true, '');
+         INSERT INTO oa.alerts (id, fingerprint, rule, severity, kind, title, body, created_at)
+         VALUES (gen_random_uuid(), 'disk_filling:h', 'disk_filling', 'critical', 'problem', 't', 'b', '2026-01-03 20:00+08');
+         INSERT INTO oa.incidents (fingerprint, rule, severity, opened_at, notified_at)
+         VALUES ('disk_filling:h', 'disk_filling', 'critical', '2026-01-03 20:00+08', '2026-01-03 20:00+08')");
+    let (_, text) = service.report(&["daily", "--date", "2026-01-04"]);
+    assert!(
+        text.contains("**[DAILY] 2026-01-04 ⚠️ nothing was due; 1 open incidents**"),
+        "{text}"
+    );
 }
 
 #[test]

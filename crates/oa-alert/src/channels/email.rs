@@ -1,5 +1,8 @@
 //! E-mail over SMTP with TLS: `smtps://user:password@host:465`, or `smtp://…:587?tls=required` (STARTTLS).
 
+use std::error::Error as _;
+use std::io;
+
 use lettre::address::Envelope;
 use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::Error;
@@ -8,7 +11,7 @@ use oa_core::base::secrets::redact;
 use oa_core::model::event::Kind;
 use uuid::Uuid;
 
-use super::{Cause, Channel, SendError, TIMEOUT};
+use super::{Cause, Channel, SendError, TIMEOUT, no_connection};
 use crate::render::{Facts, Message};
 
 /// Longer mails are not read.
@@ -216,9 +219,22 @@ fn explain(error: &Error) -> SendError {
     };
     SendError {
         // An answer that is a refusal is none that was lost.
-        unknown: error.status().is_none() && !error.is_client(),
+        unknown: error.status().is_none() && !error.is_client() && !was_never_sent(error),
         ..SendError::because(cause, message)
     }
+}
+
+/// Whether there was no connection, so that the server certainly has not got the mail. What takes too long is `TimedOut` while connecting
+/// and `WouldBlock` while reading.
+fn was_never_sent(error: &Error) -> bool {
+    let mut source = error.source();
+    while let Some(within) = source {
+        if let Some(e) = within.downcast_ref::<io::Error>() {
+            return no_connection(e) || e.kind() == io::ErrorKind::TimedOut;
+        }
+        source = within.source();
+    }
+    error.is_tls()
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
             ChannelKind::WecomApp => of == ChannelKind::Wecom,
             _ => false,
         };
-        if app && uri.path().trim_end_matches('/') != "" {
+        if app && !uri.path().trim_end_matches('/').is_empty() {
             return Err(format!(
                 "url of an application is only https://{host}, which need not be said; remove url"
             ));

@@ -543,6 +543,9 @@ fn lost(error: &ureq::Error) -> SendError {
             ureq::Error::HostNotFound
                 | ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve)
                 | ureq::Error::ConnectionFailed
+                // A proxy that reaches nobody passes nothing on.
+                | ureq::Error::ConnectProxyFailed(_)
+                | ureq::Error::InvalidProxyUrl
                 | ureq::Error::Tls(_)
                 | ureq::Error::Rustls(_)
         );
@@ -579,7 +582,16 @@ fn no_connection(error: &std::io::Error) -> bool {
         Kind::NetworkDown,
     ];
     let kind = error.kind();
-    before.contains(&kind) || (error.raw_os_error().is_none() && !later.contains(&kind))
+    before.contains(&kind)
+        || is_not_trusted(error)
+        || (error.raw_os_error().is_none() && !later.contains(&kind))
+}
+
+/// The certificate was not accepted, and so nothing was sent: rustls says so when the first bytes would go, within an error of input and output.
+fn is_not_trusted(error: &std::io::Error) -> bool {
+    let within = error.get_ref();
+    let within = within.and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(within, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// What a server without a robot's code says by its status: too many messages, or no service for as long as it names.

@@ -302,3 +302,14 @@ fn people_are_called_for_what_is_critical_and_goes_on() {
         "markdown"
     );
 }
+
+#[test]
+fn what_was_not_sent_is_not_taken_for_sent_and_not_answered() {
+    use std::io::{Error, ErrorKind};
+    let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+    assert!(no_connection(&Error::new(ErrorKind::InvalidData, expired)));
+    assert!(no_connection(&ErrorKind::ConnectionRefused.into()));
+    assert!(!no_connection(&ErrorKind::InvalidData.into()));
+    assert!(!lost(&ureq::Error::ConnectProxyFailed(String::new())).unknown);
+    assert!(lost(&ureq::Error::Timeout(ureq::Timeout::Global)).unknown);
+}

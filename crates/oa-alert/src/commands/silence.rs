@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Only alerts of these machines; * stands for anything
     #[arg(long, value_name = "PATTERN")]
     host: Option<String>,
+    /// Only alerts of this incident, by its fingerprint (oa-alert list --open)
+    #[arg(long, value_name = "FINGERPRINT")]
+    incident: Option<String>,
     /// How long; 31 days at most, with --daily 366
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_span)]
     for_: Option<Span>,
@@ -47,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long)]
     anyway: bool,
     /// End the silence of this number
-    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "host", "for_", "from", "daily", "weekdays"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "host", "incident", "for_", "from", "daily", "weekdays"])]
     end: Option<i64>,
     /// How the list is printed
     #[arg(long, value_enum, default_value_t)]
@@ -122,7 +125,8 @@ fn parse_hours(text: &str) -> Result<Hours, String> {
 /// Begins a silence, ends one, or lists them. 2 for a pattern that nothing fits, 1 when there is none to end.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let usage = |what: &'static str| Failure::new(exit::USAGE, anyhow::anyhow!(what));
-    let named = args.task.is_some() || args.rule.is_some() || args.host.is_some();
+    let names = [&args.task, &args.rule, &args.host, &args.incident];
+    let named = names.iter().any(|name| name.is_some());
     let begins = named || args.from.is_some() || args.daily.is_some();
     match (args.end, args.for_) {
         (Some(id), _) => end(config, id),
@@ -134,7 +138,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             Err(usage("a silence is 31 days at most; with --daily 366 days"))
         }
         (None, Some(_)) => Err(usage(
-            "name what is to be silent: --task, --rule, --host, or several of them",
+            "name what is to be silent: --task, --rule, --host, --incident, or several of them",
         )),
         (None, None) => Err(usage("say for how long: --for 8h")),
     }
@@ -183,6 +187,17 @@ impl Args {
             let sql = "SELECT host FROM oa.watches UNION SELECT host FROM oa.channel_routes UNION SELECT event->>'host' FROM oa.alerts WHERE event->>'host' IS NOT NULL";
             fits("machine", host, &names(sql)?)?;
         }
+        if let Some(incident) = self.incident.as_deref() {
+            let known = names("SELECT fingerprint FROM oa.incidents")?;
+            if !known.iter().any(|fingerprint| fingerprint == incident) {
+                return Err(Failure::new(
+                    exit::USAGE,
+                    anyhow::anyhow!(
+                        "there is no incident \"{incident}\", and without --anyway only a known one is silenced; see oa-alert list --open"
+                    ),
+                ));
+            }
+        }
         Ok(())
     }
 }
@@ -225,11 +240,11 @@ fn begin(config: &Config, args: &Args, span: Duration) -> Result<u8, Failure> {
     let (daily_from, daily_until) = (args.daily.map(|d| d.from), args.daily.map(|d| d.until));
     let row = client
         .query_one(
-            "INSERT INTO oa.silences (task, rule, host, by, reason, starts_at, until, daily_from, daily_until, zone, weekdays)
-             VALUES ($1, $2, $3, $4, $5, coalesce($6, now()), coalesce($6, now()) + make_interval(secs => $7), $8, $9, $10, $11) RETURNING id, until",
+            "INSERT INTO oa.silences (task, rule, host, by, reason, starts_at, until, daily_from, daily_until, zone, weekdays, fingerprint)
+             VALUES ($1, $2, $3, $4, $5, coalesce($6, now()), coalesce($6, now()) + make_interval(secs => $7), $8, $9, $10, $11, $12) RETURNING id, until",
             &[
                 &args.task, &args.rule, &args.host, &who(), &args.reason, &from, &span.as_secs_f64(), &daily_from, &daily_until,
-                &config.timezone.name(), &args.weekdays.as_ref().map(|w| &w.0),
+                &config.timezone.name(), &args.weekdays.as_ref().map(|w| &w.0), &args.incident,
             ],
         )
         .map_err(|e| failed(&e))?;

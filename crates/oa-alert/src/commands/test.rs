@@ -1,4 +1,5 @@
-//! `oa-alert test`: a real message to a robot, and what came of it. Needs no database.
+//! `oa-alert test`: a real message to a robot, and what came of it. Needs no database; where there is one, what was reported of a channel
+//! that takes the message is over.
 
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use oa_core::pg::describe;
 use postgres::Client;
 use serde_json::json;
 
+use super::{silence, wording};
 use crate::channels::Channel;
-use crate::deliver::page;
+use crate::deliver::{Database, Route, page};
 use crate::render::Message;
 
 /// More than one message takes.
@@ -57,7 +59,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         ("state", "STATE"),
         ("detail", "DETAIL"),
     ]);
-    let mut worst = exit::OK;
+    let (mut worst, mut took) = (exit::OK, Vec::new());
     for channel in config
         .alert
         .channels
@@ -76,10 +78,43 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             },
         };
         worst = worst.max(code);
+        if code == exit::OK {
+            took.push(channel.name.as_str());
+        }
         listing.push(json!({ "channel": channel.name, "state": state, "detail": detail }));
     }
     listing.print(args.format).map_err(anyhow::Error::from)?;
+    // What was given up is not tried again, so that nothing else would tell that the channel works.
+    if !took.is_empty()
+        && let Ok(mut client) = silence::connect(config)
+    {
+        note(config, &mut client, &took);
+    }
     Ok(worst)
+}
+
+/// What was reported of channels that take messages is over.
+fn note(config: &Config, client: &mut Client, took: &[&str]) {
+    if let Err(e) = resolve(config, client, took) {
+        let why = describe(&e);
+        tracing::warn!("could not note that {} works: {why}", took.join(", "));
+    }
+}
+
+fn resolve(config: &Config, client: &mut Client, took: &[&str]) -> Result<(), postgres::Error> {
+    for channel in took {
+        // Nothing waits for a channel of a configuration that is only tried.
+        let row = client.query_one(
+            "SELECT now(), EXISTS (SELECT FROM oa.channels WHERE name = $1::text AND took_last IS FALSE)
+                 OR EXISTS (SELECT FROM oa.incidents WHERE fingerprint = 'channel:' || $1::text AND resolved_at IS NULL)",
+            &[channel],
+        )?;
+        if row.get(1) {
+            let routes = Route::all(config, row.get(0));
+            Database::open(client, &routes, None, wording(config))?.works(channel)?;
+        }
+    }
+    Ok(())
 }
 
 /// Sends the test messages that people asked for on the page, of channels that this machine has.
@@ -105,6 +140,9 @@ fn requested(config: &Config, client: &mut Client, host: &str) -> Result<(), pos
         });
         let said = sent.as_ref().err().map_or("sent", String::as_str);
         requests::end(client, &taken, sent.is_ok(), None, said)?;
+        if sent.is_ok() {
+            note(config, client, &[channel.name.as_str()]);
+        }
     }
     Ok(())
 }

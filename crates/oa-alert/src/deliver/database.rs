@@ -172,6 +172,15 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
+    /// A channel took a message that was not in the outbox: it takes messages again.
+    pub(crate) fn works(&mut self, channel: &str) -> Result<(), postgres::Error> {
+        self.client.execute(
+            "UPDATE oa.channels SET took_last = true WHERE name = $1 AND took_last IS FALSE",
+            &[&channel],
+        )?;
+        self.resolve(channel)
+    }
+
     fn enqueue(&mut self) -> Result<(), postgres::Error> {
         self.client.execute(
             "UPDATE oa.alerts a SET settled_at = now(), silenced_by = s.id FROM oa.silences s

@@ -131,9 +131,8 @@ mod tests {
             first
         });
         let connected = Socket::connect(&format!("wss://localhost:{port}/x"));
-        let failed = match connected {
-            Err(NotConnected::Failed(why)) => why,
-            _ => panic!("it is no web socket"),
+        let Err(NotConnected::Failed(failed)) = connected else {
+            panic!("it is no web socket");
         };
         assert!(failed.contains("localhost"), "{failed}");
         // A record of TLS, with a handshake.

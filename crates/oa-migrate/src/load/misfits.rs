@@ -23,11 +23,12 @@ fn explain(table: &PlannedTable, e: &postgres::Error) -> anyhow::Error {
 /// A name that no column has, and that a condition says nothing of.
 pub(crate) fn free_name<'a>(
     name: &str,
-    columns: impl Iterator<Item = &'a str> + Clone,
+    columns: impl Iterator<Item = &'a str>,
     condition: &str,
 ) -> String {
+    let columns: Vec<&str> = columns.collect();
     let mut free = name.to_owned();
-    while columns.clone().any(|c| c == free) || condition.contains(&free) {
+    while columns.contains(&free.as_str()) || condition.contains(&free) {
         free.push('_');
     }
     free

@@ -61,15 +61,17 @@ fn judged(daily: &Daily, lang: Lang) -> String {
         return format!("❌ {}", wrong.join(lang.say("；", "; ")));
     }
     let n = verdict.expected;
-    if n == 0 {
-        return lang.say("无应采任务", "nothing was due").to_owned();
-    }
-    let all = lang.say(
-        format!("{n} 项应采 {n} 项，完整"),
-        format!("{n} of {n} complete"),
-    );
+    let all = match n {
+        0 => lang.say("无应采任务", "nothing was due").to_owned(),
+        _ => lang.say(
+            format!("{n} 项应采 {n} 项，完整"),
+            format!("{n} of {n} complete"),
+        ),
+    };
     match daily.open.len() {
+        0 if n == 0 => all,
         0 => format!("✅ {all}"),
+        // Also on a day without anything due: a database is down at a weekend too.
         open => lang.say(
             format!("⚠️ {all}；{open} 个故障未恢复"),
             format!("⚠️ {all}; {open} open incidents"),

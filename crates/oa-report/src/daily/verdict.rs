@@ -454,7 +454,7 @@ pub(super) fn starts(tx: &mut Transaction<'_>, span: Span) -> Result<Vec<Start>>
                 max(least(s.last_at, $2)) FILTER (WHERE s.last_at >= $1 AND s.first_at < $2),
                 max(w.at) FILTER (WHERE w.at >= $1 AND w.at <= $2)
          FROM (SELECT what, max(at) AS at FROM (
-                 SELECT what, at FROM oa.watches WHERE at > $1::timestamptz - interval '14 days'
+                 SELECT what, at FROM oa.watches WHERE at > $1::timestamptz - interval '14 days' AND at <= $2
                  UNION ALL SELECT what, NULL::timestamptz FROM oa.starts WHERE first_at < $2 AND last_at > $1::timestamptz - interval '14 days') x GROUP BY what) w
          LEFT JOIN oa.starts s ON s.what = w.what AND s.last_at >= $1 AND s.first_at < $2
          GROUP BY w.what ORDER BY w.what",
