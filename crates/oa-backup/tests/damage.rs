@@ -154,6 +154,15 @@ fn the_doctor_leads_out_of_damage_and_says_what_cannot_be_mended() {
     assert_eq!(order, "oa-backup prune --missing");
     done.expect(0);
     service.backup(&["doctor"]).expect(0);
+
+    // An index that is gone is made anew of what is there, which is everything.
+    for file in service.files("repo/index") {
+        fs::remove_file(file).unwrap();
+    }
+    let (order, done) = common::doctors_orders(&service).unwrap();
+    assert_eq!(order, "oa-backup repair");
+    done.expect(0);
+    service.backup(&["doctor"]).expect(0);
 }
 
 #[test]

@@ -355,10 +355,20 @@ fn numbers_of_sequences_are_not_used_up() {
     let refused = sandbox.run(&["verify", "b.db"]).expect(77);
     assert!(refused.stderr.contains("NO FORCE"), "{}", refused.stderr);
     sandbox.run(&["to-sqlite", "back.db"]).expect(77);
+    // A table that is no affair of the run's is named.
     sandbox
         .client()
-        .batch_execute("ALTER TABLE public.own NO FORCE ROW LEVEL SECURITY")
+        .batch_execute(
+            "ALTER TABLE public.own NO FORCE ROW LEVEL SECURITY; CREATE TABLE public.others (id int);
+             ALTER TABLE public.others ENABLE ROW LEVEL SECURITY; ALTER TABLE public.others FORCE ROW LEVEL SECURITY",
+        )
         .unwrap();
+    let back = sandbox.run(&["to-sqlite", "back.db", "--base", "b.db"]);
+    assert!(
+        back.stderr.contains("others is in PostgreSQL only"),
+        "{}",
+        back.stderr
+    );
     assert_eq!(
         sandbox.texts("SELECT concat_ws(' ', id, n % 10 = 0, m IS NOT NULL, oa_number) FROM public.own ORDER BY id"),
         ["1 t t 1", "3 t t 3", "4 t t 4"]

@@ -575,3 +575,20 @@ fn a_rollback_does_not_lose_the_values_of_a_column_that_has_another_name_now() {
     sandbox.run(&["rollback", "--yes"]).expect(0);
     assert_eq!(sandbox.texts("SELECT title || note FROM book"), ["oldkept"]);
 }
+
+#[test]
+fn a_look_at_what_would_be_done_does_not_wait_for_readers() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE log (id INTEGER PRIMARY KEY, line TEXT); INSERT INTO log VALUES (1, 'a')",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    sandbox.sqlite("a.db", "INSERT INTO log VALUES (2, 'b')");
+    let mut reader = sandbox.client();
+    reader
+        .batch_execute("BEGIN; SELECT count(*) FROM log")
+        .unwrap();
+    sandbox.run(&["sync", "a.db", "--dry-run"]).expect(0);
+    drop(reader);
+}

@@ -113,19 +113,23 @@ impl Repository {
 }
 
 impl Repository {
-    /// Whether its index names packs that are not there. What is in them is not stored again before the index is made anew.
-    pub fn lacks_packs(&self) -> Result<bool, RepositoryError> {
+    /// Whether its index names packs that are not there, or not all that are. What is in the former is not stored again before the index
+    /// is made anew, and what is in the latter is back then. A backup that runs or was killed has written packs before their index.
+    pub fn needs_new_index(&self) -> Result<bool, RepositoryError> {
         let failed = self.failed("compare the index with what is there");
         let backend = self.location.raw()?;
         let there = backend.list(FileType::Pack).map_err(&failed)?;
         let there: HashSet<Id> = there.into_iter().collect();
+        let mut named: HashSet<Id> = HashSet::new();
         for index in self.engine.stream_files::<IndexFile>().map_err(&failed)? {
             let (_, index) = index.map_err(&failed)?;
             if index.packs.iter().any(|pack| !there.contains(&*pack.id)) {
                 return Ok(true);
             }
+            let packs = index.packs.iter().chain(&index.packs_to_delete);
+            named.extend(packs.map(|pack| *pack.id));
         }
-        Ok(false)
+        Ok(!there.is_subset(&named))
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use oa_core::base::units::Bytes;
-use rustic_core::repofile::SnapshotFile;
+use rustic_core::repofile::{SnapshotFile, SnapshotId};
 use rustic_core::{BackupOptions, PathList, SnapshotOptions, StringList, jiff};
 
 use crate::ahead::{Checksums, Staged, StoredAhead};
@@ -41,7 +41,8 @@ impl Repository {
     ) -> Result<UnpublishedBackup<'a>, RepositoryError> {
         let paths = [folder.to_owned()];
         let (expected, _) = census(&paths, false)?;
-        self.remove_unfinished()?;
+        // Copying may have taken longer than what is unfinished is kept.
+        self.remove_unfinished(&ahead.snapshots)?;
         let indexed = self
             .again()?
             .to_indexed_ids()
@@ -109,7 +110,7 @@ impl Repository {
     ) -> Result<Option<UnpublishedBackup<'_>>, RepositoryError> {
         let staged = as_path.is_some();
         let (before, there) = census(&list.paths(), !staged)?;
-        self.remove_unfinished()?;
+        self.remove_unfinished(&[])?;
         let indexed = self
             .again()?
             .to_indexed_ids()
@@ -191,7 +192,7 @@ impl Repository {
     }
 
     /// Removes what a killed backup has left. Only what is older than any backup that may still run.
-    fn remove_unfinished(&self) -> Result<(), RepositoryError> {
+    fn remove_unfinished(&self, own: &[SnapshotId]) -> Result<(), RepositoryError> {
         // One that is damaged is reported elsewhere.
         let Ok(snapshots) = self.engine.get_all_snapshots() else {
             return Ok(());
@@ -201,6 +202,7 @@ impl Repository {
             .iter()
             .filter(|s| s.label.starts_with("oa ") && !s.tags.contains(TAG) && utc(&s.time) < old)
             .map(|s| s.id)
+            .filter(|id| !own.contains(id))
             .collect();
         if left.is_empty() {
             return Ok(());

@@ -246,7 +246,7 @@ fn of_damage(
         shown(config, newest.meta.restorable_to),
         why.get(newest.id.as_str()).copied().unwrap_or_default(),
     );
-    if unclear || repository.lacks_packs()? {
+    if unclear || repository.needs_new_index()? {
         return Ok(Some(match repository.location().folder() {
             Some(_) => Ailment::new(what, REPAIR),
             None => Ailment::of_words(format!(

@@ -318,8 +318,9 @@ impl BaseSync<'_> {
             });
             let sync = delta::describe_table(&mut tx, table, comparison, number, fresh)?;
             if self.args.dry_run {
-                sequences::stand_in(&mut tx, &sync.qualified(), "pg_temp")?;
-                sequences::restart_identities(&mut tx, &sync.qualified())?;
+                let given: Vec<&str> = sync.columns.iter().map(|(_, c, _)| c.as_str()).collect();
+                sequences::stand_in(&mut tx, &sync.qualified(), "pg_temp", &given)?;
+                sequences::restart_identities(&mut tx, &sync.qualified(), &given)?;
             }
             let (removed_count, added_count, refused) = delta::send(&mut tx, &both, &sync)?;
             let forbidden = forbidden::quarantine(&mut tx, &both, &sync)?;

@@ -84,7 +84,8 @@ pub(crate) fn load<W: Watch>(
     }
     let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
     if plan.rehearsal {
-        sequences::stand_in(&mut tx, &name, staging).with_context(context)?;
+        let given: Vec<&str> = table.loaded().map(|(_, c)| c.target.as_str()).collect();
+        sequences::stand_in(&mut tx, &name, staging, &given).with_context(context)?;
     }
     let mut seen = watch.begin(&mut tx, table)?;
     let columns: Vec<String> = table

@@ -6,8 +6,14 @@ use anyhow::{Result, anyhow};
 use oa_core::pg::{describe, quote_ident, quote_literal};
 use postgres::Transaction;
 
-/// Lets the defaults of a table take their numbers from new sequences in `schema`, which go on from where the real ones are.
-pub(crate) fn stand_in(tx: &mut Transaction<'_>, table: &str, schema: &str) -> Result<()> {
+/// Lets the defaults of a table take their numbers from new sequences in `schema`, which go on from where the real ones are. Columns that
+/// are `given` a value take none, and are left alone: whoever reads the table waits for what alters it.
+pub(crate) fn stand_in(
+    tx: &mut Transaction<'_>,
+    table: &str,
+    schema: &str,
+    given: &[&str],
+) -> Result<()> {
     let explain = |e: postgres::Error| explain(table, &e);
     let rows = tx
         .query(
@@ -18,8 +24,8 @@ pub(crate) fn stand_in(tx: &mut Transaction<'_>, table: &str, schema: &str) -> R
              FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated = ''
              JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
              JOIN pg_class q ON q.oid = p.refobjid AND q.relkind = 'S' JOIN pg_sequence s ON s.seqrelid = q.oid
-             WHERE d.adrelid = $1::text::regclass",
-            &[&table],
+             WHERE d.adrelid = $1::text::regclass AND a.attname::text <> ALL ($2::text[])",
+            &[&table, &given],
         )
         .map_err(explain)?;
     let mut defaults: BTreeMap<String, String> = BTreeMap::new();
@@ -53,15 +59,20 @@ pub(crate) fn stand_in(tx: &mut Transaction<'_>, table: &str, schema: &str) -> R
 }
 
 /// The same for the identities of a table, until the transaction is rolled back: a sequence that it has restarted is its own.
-pub(crate) fn restart_identities(tx: &mut Transaction<'_>, table: &str) -> Result<()> {
+pub(crate) fn restart_identities(
+    tx: &mut Transaction<'_>,
+    table: &str,
+    given: &[&str],
+) -> Result<()> {
     let explain = |e: postgres::Error| explain(table, &e);
     let rows = tx
         .query(
             "SELECT quote_ident(a.attname), s.seqrelid::regclass::text, s.seqincrement, s.seqmin, s.seqmax
              FROM pg_attribute a JOIN pg_depend p ON p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid
                   AND p.refobjsubid = a.attnum AND p.deptype = 'i'
-             JOIN pg_sequence s ON s.seqrelid = p.objid WHERE a.attidentity <> '' AND a.attrelid = $1::text::regclass",
-            &[&table],
+             JOIN pg_sequence s ON s.seqrelid = p.objid WHERE a.attidentity <> '' AND a.attrelid = $1::text::regclass
+                  AND a.attname::text <> ALL ($2::text[])",
+            &[&table, &given],
         )
         .map_err(explain)?;
     for row in &rows {

@@ -132,7 +132,8 @@ fn load_table<W: Watch>(
     let started = Instant::now();
     let (loaded, rows) = copy::load(client, from, plan, table, staging, watch)?;
     let beside = loaded.rows >= MANY_ROWS && table.existing.is_none();
-    if beside && reader.is_none() {
+    // It may have been cut off while it had nothing to do.
+    if beside && reader.as_ref().is_none_or(Client::is_closed) {
         // Where there is none to be had, one thing is done after the other.
         *reader = target.connect().ok();
     }

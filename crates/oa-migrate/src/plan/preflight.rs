@@ -6,8 +6,9 @@ use anyhow::{Result, anyhow};
 use oa_core::pg::describe;
 use postgres::Client;
 
-use super::Plan;
+use super::{PgType, Plan};
 use crate::errors::Refused;
+use crate::inspect::scan::ColumnStats;
 
 /// What PostgreSQL's tables can have.
 const MAX_COLUMNS: usize = 1600;
@@ -32,17 +33,41 @@ pub(crate) fn check(client: &mut Client, plan: &mut Plan, connections: usize) ->
 /// Rows of fewer bytes are stored as they are; longer values may be compressed.
 const UNCOMPRESSED: u64 = 1000;
 
+/// How many bytes a column's values take at least: a time has more letters in SQLite than bytes in PostgreSQL.
+fn least_bytes(pg: PgType, stats: &ColumnStats, compressed: bool) -> u64 {
+    match pg {
+        PgType::Text | PgType::Varchar(_) | PgType::Bytea | PgType::Json => {
+            let numbers = 8 * (stats.integers + stats.reals);
+            if compressed || stats.longest >= UNCOMPRESSED {
+                0
+            } else {
+                stats.bytes.saturating_sub(numbers)
+            }
+        }
+        PgType::Bool => stats.values(),
+        PgType::Int2 => 2 * stats.values(),
+        PgType::Int4 | PgType::Date => 4 * stats.values(),
+        PgType::Int8
+        | PgType::Float8
+        | PgType::Time
+        | PgType::Timestamp(_)
+        | PgType::Timestamptz(_) => 8 * stats.values(),
+        PgType::Numeric(_) | PgType::Jsonb | PgType::Interval | PgType::Other(_) => 0,
+    }
+}
+
 /// How many bytes a plan's tables need on the server: at least, and probably.
 fn bytes_needed(plan: &Plan) -> (u64, u64) {
     let (mut least, mut probably) = (0, 0);
     for table in &plan.tables {
         let (rows, columns) = (table.stats.rows, &table.stats.columns);
         let values: u64 = columns.iter().map(|c| c.bytes).sum();
-        let heads = 28 * rows;
-        least += heads;
-        if values / rows.max(1) < UNCOMPRESSED {
-            least += values;
-        }
+        least += 28 * rows;
+        let compressed = values / rows.max(1) >= UNCOMPRESSED;
+        let stored = table.columns.iter().zip(columns);
+        least += stored
+            .map(|(column, stats)| least_bytes(column.pg, stats, compressed))
+            .sum::<u64>();
         let keys = table.indexes.len() as u64 + u64::from(!table.primary_key.is_empty());
         let with_indexes = (values + 44 * rows + 24 * rows * keys) / 20 * 21;
         // What goes into a table that exists is beside it first.
@@ -213,4 +238,29 @@ fn existing(plan: &Plan) -> Vec<&str> {
         .filter(|t| t.existing.is_some())
         .map(|t| t.qualified.as_str())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_column_takes_at_least_is_no_more_than_it_takes() {
+        let times = ColumnStats {
+            texts: 1000,
+            longest: 26,
+            bytes: 26_000,
+            ..ColumnStats::default()
+        };
+        assert_eq!(least_bytes(PgType::Timestamp(6), &times, false), 8000);
+        assert_eq!(least_bytes(PgType::Text, &times, false), 26_000);
+        assert_eq!(least_bytes(PgType::Text, &times, true), 0);
+        let flags = ColumnStats {
+            integers: 1000,
+            bytes: 8000,
+            ..ColumnStats::default()
+        };
+        assert_eq!(least_bytes(PgType::Bool, &flags, false), 1000);
+        assert_eq!(least_bytes(PgType::Text, &flags, false), 0);
+    }
 }

@@ -13,6 +13,9 @@ use std::sync::{Mutex, PoisonError};
 use crate::inspect::scan::{ColumnStats, Questions};
 use crate::values::conversion::Conversion;
 
+/// The longest `varchar(n)` that PostgreSQL makes; SQLite takes any number there, and looks at none.
+const MAX_LENGTH: u32 = 10_485_760;
+
 /// A PostgreSQL type that values can be moved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PgType {
@@ -211,7 +214,8 @@ impl TypeFamily {
             // SQLite keeps 64 bits under every such word, and today's values say nothing about tomorrow's.
             Self::Integer(64)
         } else if has("CHAR") || has("CLOB") || has("TEXT") || has("STRING") {
-            Self::Text(numbers.first().copied().filter(|n| *n > 0 && !has("TEXT")))
+            let limit = numbers.first().copied();
+            Self::Text(limit.filter(|n| (1..=MAX_LENGTH).contains(n) && !has("TEXT")))
         } else if has("BLOB") || has("BINARY") || has("BYTEA") {
             Self::Blob
         } else if has("REAL") || has("FLOA") || has("DOUB") {
@@ -219,8 +223,8 @@ impl TypeFamily {
         } else if has("NUMERIC") || has("DECIMAL") || word == "DEC" || has("NUMBER") || has("MONEY")
         {
             Self::Decimal(match numbers.as_slice() {
-                [p] if *p <= 1000 => Some((*p as u16, 0)),
-                [p, s] if *p <= 1000 && s <= p => Some((*p as u16, *s as u16)),
+                [p] if (1..=1000).contains(p) => Some((*p as u16, 0)),
+                [p, s] if (1..=1000).contains(p) && s <= p => Some((*p as u16, *s as u16)),
                 _ => None,
             })
         } else {
@@ -575,6 +579,7 @@ mod tests {
             ("SMALLINT", PgType::Int8),
             ("BIGINT", PgType::Int8),
             ("VARCHAR(20)", PgType::Varchar(20)),
+            ("VARCHAR(16777215)", PgType::Text),
             ("TEXT", PgType::Text),
             ("DATETIME", PgType::Timestamp(6)),
             ("DATE", PgType::Date),
@@ -582,6 +587,7 @@ mod tests {
             ("BOOLEAN", PgType::Bool),
             ("JSON", PgType::Jsonb),
             ("NUMERIC(10, 2)", PgType::Numeric(Some((10, 2)))),
+            ("NUMERIC(0)", PgType::Numeric(None)),
             ("FLOAT", PgType::Float8),
             ("BLOB", PgType::Bytea),
         ] {

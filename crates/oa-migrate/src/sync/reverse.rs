@@ -364,7 +364,8 @@ pub(crate) fn left_behind(
         |e: postgres::Error| anyhow!("could not look at schema {schema}: {}", describe(&e));
     let rows = client
         .query(
-            "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            "SELECT c.relname::text, a.attname::text, has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              JOIN pg_attribute a ON a.attrelid = c.oid WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
                AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, a.attnum",
             &[&schema],
@@ -373,7 +374,8 @@ pub(crate) fn left_behind(
     let mut warnings: Vec<String> = Vec::new();
     let mut last_table = String::new();
     for row in &rows {
-        let (table, column): (String, String) = (row.get(0), row.get(1));
+        let (table, column, readable): (String, String, bool) =
+            (row.get(0), row.get(1), row.get(2));
         let name = format!("{}.{}", quote_ident(schema), quote_ident(&table));
         let of_run = comparisons.iter().find(|(_, c)| c.target == table);
         let (what, condition) = match of_run {
@@ -386,6 +388,12 @@ pub(crate) fn left_behind(
             ),
         };
         last_table = table;
+        if of_run.is_none() && !readable {
+            warnings.push(format!(
+                "{what} is in PostgreSQL only, and this role may not read all of it: none of it was written"
+            ));
+            continue;
+        }
         let count: i64 = client
             .query_one(&format!("SELECT count(*) FROM {name}{condition}"), &[])
             .map_err(explain)?
