@@ -39,7 +39,7 @@ fn what_is_listed_was_recovered_and_what_does_not_recover_is_an_incident() {
     }
     let table = service.backup(&["list"]).ok().stdout;
     assert!(
-        table.contains("recovered to") && table.contains("CST"),
+        table.contains("RECOVERED TO") && table.contains("CST"),
         "{table}"
     );
     let status = service.backup(&["status"]).ok().stdout;
