@@ -179,6 +179,14 @@ fn what_a_server_committed_seconds_before_it_died_is_restored() {
     let stream = Stream::start(&service, "1h");
     service.sql("INSERT INTO t VALUES (7)");
     assert!(lag(&service).is_some(), "it was received");
+    // What it knows the time of: it looks once a second.
+    let written = service.now();
+    wait_until("it to have looked twice", LIMIT, || {
+        service.count(&format!(
+            "pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
+             AND query_start > '{written}'::timestamptz + interval '2 seconds'"
+        )) > 0
+    });
     service.server.kill();
     wait_until("it to be stored", LIMIT, || {
         said(&service).contains("what was received before is stored")

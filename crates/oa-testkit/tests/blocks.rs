@@ -146,6 +146,11 @@ oa-restore() {
 }
 oa-report() {
     case " $* " in
+    *" --run ID "*)
+        local id
+        id=$(command oa-report logs --format json | sed -n 's/.*"id": *"\([^"]*\)".*/\1/p' | sed -n 1p)
+        command oa-report "${@/#%ID/$id}"
+        ;;
     *" serve "* | *" --follow "*)
         local words=$PWD/words process
         rm -f "$words"

@@ -55,7 +55,7 @@ fn a_failure_says_cause_history_effect_and_remedy_in_chinese() {
          - 开始于：2025-12-01 13:30:00（连续第 2 次）\n\
          - 上次成功：2025-12-01 13:00:10（1 小时 2 分钟前）\n\
          - 影响：market_full_view 没有新数据\n\
-         - 处理：等待对方恢复，下次会自动再采\n\
+         - 处理：等待对方恢复，下次会自动再采；立即重采：oa-crawl run zhihui-full-view\n\
          - 主机：crawler1\n\
          - 运行编号：00000000-0000-0000-0000-000000000000\n"
     );

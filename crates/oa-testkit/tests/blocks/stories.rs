@@ -37,6 +37,11 @@ pub(crate) const ELSEWHERE: &[(&str, &str, Elsewhere)] = &[
         Not("is what runs this test"),
     ),
     (
+        "docs/alerts.md",
+        "sudo systemctl enable --now oa-alert-listen",
+        Not("needs a running systemd"),
+    ),
+    (
         "docs/backup.md",
         "sudo systemctl enable --now oa-backup-stream",
         Not("needs a running systemd"),
