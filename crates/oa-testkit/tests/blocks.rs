@@ -149,7 +149,7 @@ oa-report() {
     *" --run ID "*)
         local id
         id=$(command oa-report logs --format json | sed -n 's/.*"id": *"\([^"]*\)".*/\1/p' | sed -n 1p)
-        command oa-report "${@/#%ID/$id}"
+        command oa-report "${@/#ID/$id}"
         ;;
     *" serve "* | *" --follow "*)
         local words=$PWD/words process
