@@ -300,7 +300,9 @@ impl BaseSync<'_> {
         let pairs = base::comparisons(&mut tx, self.database, record)?;
         let targets: Vec<&str> = record.tables.iter().map(|t| t.target.as_str()).collect();
         revisions::name_run(&mut tx, self.run).map_err(explain)?;
-        let mut undo = apply::lock(&mut tx, &record.schema, &targets, self.keeps_revisions)?;
+        // Nothing of a look is kept, and ending the revisions would wait for readers.
+        let keeps_revisions = self.keeps_revisions && !self.args.dry_run;
+        let mut undo = apply::lock(&mut tx, &record.schema, &targets, keeps_revisions)?;
         target::refuse_hidden_rows(&mut tx, &record.schema, &targets).map_err(failure)?;
 
         self.progress.set_message("comparing the snapshots");

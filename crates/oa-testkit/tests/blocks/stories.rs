@@ -48,6 +48,16 @@ pub(crate) const ELSEWHERE: &[(&str, &str, Elsewhere)] = &[
     ),
     (
         "docs/development.md",
+        "scripts/chaos ",
+        Not("takes longer than CI may; tests/chaos.rs runs a few rounds"),
+    ),
+    (
+        "docs/scale-out.md",
+        "kubectl create configmap",
+        Not("needs a cluster; tests/docs.rs checks the manifests"),
+    ),
+    (
+        "docs/development.md",
         "scripts/setup",
         Not("is what runs this test, and what takes longer than CI may"),
     ),
