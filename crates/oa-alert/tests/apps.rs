@@ -358,7 +358,7 @@ fn a_button_does_once_what_its_link_does_and_the_message_turns_green_where_it_st
     let (kind, text) = group.press_value("volumes", &acknowledge);
     assert!(kind == "info" && text.contains("已经恢复"), "{text}");
 
-    // PostgreSQL is away: whoever presses is told so, and presses again.
+    // PostgreSQL is away: whoever presses sees so, and presses again.
     group.fails("prices");
     service.server.stop();
     let (group, dingtalk) = groups(&service);

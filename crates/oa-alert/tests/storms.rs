@@ -279,7 +279,7 @@ impl World {
         self.seen = messages.len();
     }
 
-    /// What the watcher outside was told last must be right.
+    /// What the watcher outside heard last must be right.
     fn watched(&mut self, said: &str) {
         self.hear();
         let asked = self.service.sim.requests();

@@ -44,7 +44,7 @@ pub struct Options {
     pub feishu_secret: Option<String>,
     /// Applications of Feishu and DingTalk are known by this secret.
     pub app_secret: Option<String>,
-    /// Seconds between pings that applications are told.
+    /// Seconds between pings that applications are asked for.
     pub ping_interval: u64,
     /// Messages a minute that DingTalk and WeCom take.
     pub rate_limit_per_minute: usize,

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use oa_core::app::config;
-use oa_core::base::secrets::Secret;
+use oa_core::base::secrets::{Secret, redact};
 use serde_json::Value;
 
-use super::{CONNECT, LARGEST_ANSWER, SendError, TIMEOUT, lost, retry_after, too_fast};
+use super::{CONNECT, Cause, LARGEST_ANSWER, SendError, TIMEOUT, lost, retry_after, too_fast};
 
 /// A token is renewed this long before it ends.
 const MARGIN: Duration = Duration::from_secs(300);
@@ -150,4 +150,35 @@ pub(super) fn ask(
         .read_to_string()
         .map_err(|e| lost(&e))?;
     Ok((status, text))
+}
+
+/// What an answer with a code means, where 0 is success. The platform's name, and its fields for the code and for words.
+pub(super) fn assess(
+    (platform, code, words): (&str, &str, &str),
+    explain: fn(i64) -> (Cause, &'static str),
+    status: u16,
+    text: &str,
+) -> Result<Value, SendError> {
+    let answer = serde_json::from_str::<Value>(text).unwrap_or_default();
+    let Some(code) = answer.get(code).and_then(Value::as_i64) else {
+        return Err(SendError::new(match status {
+            200 => {
+                format!("the answer is not {platform}'s (a web page?); check url of the channel")
+            }
+            _ => format!("{platform} answered HTTP {status}; it will be tried again"),
+        }));
+    };
+    if code == 0 {
+        return Ok(answer);
+    }
+    let said = answer.get(words).and_then(Value::as_str);
+    let (cause, meaning) = explain(code);
+    let message = redact(&format!(
+        "{platform} refused with code {code}: {meaning} (it says: {})",
+        said.unwrap_or_default()
+    ));
+    Err(SendError {
+        code: Some(code.to_string()),
+        ..SendError::because(cause, message)
+    })
 }

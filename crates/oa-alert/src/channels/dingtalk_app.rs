@@ -53,7 +53,7 @@ pub(super) fn variables(card: &Card, state: &State, lines: &[String], locale: Lo
     })
 }
 
-/// A button that is pressed is told to whoever listens; one that shows something opens it.
+/// A button that is pressed reaches whoever listens; one that shows something opens it.
 fn button((i, action): (usize, &Action)) -> Value {
     let colour = if i == 0 { "blue" } else { "gray" };
     let log = action.what == LinkAction::Log.as_str();

@@ -8,12 +8,12 @@
 use std::time::Duration;
 
 use oa_core::app::config::Locale;
-use oa_core::base::secrets::{Secret, redact};
+use oa_core::base::secrets::Secret;
 use oa_wording::Wording;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::app::{App, Method, ask};
+use super::app::{self, App, Method, ask};
 use super::card::{Card, Receipt, State};
 use super::{Cause, Channel, SendError};
 use crate::render::{Action, Message};
@@ -61,7 +61,7 @@ pub(super) fn content(card: &Card, state: &State, lines: &[String], locale: Loca
     card.to_string()
 }
 
-/// A button that is pressed is told to whoever listens; one that shows something opens it.
+/// A button that is pressed reaches whoever listens; one that shows something opens it.
 fn button(action: &Action, first: bool) -> Value {
     let mut button = json!({
         "tag": "button",
@@ -220,26 +220,7 @@ pub(crate) fn ping_interval(config: &Value) -> Option<Duration> {
 
 /// What an answer means.
 fn assess(status: u16, text: &str) -> Result<Value, SendError> {
-    let answer = serde_json::from_str::<Value>(text).unwrap_or_default();
-    let Some(code) = answer.get("code").and_then(Value::as_i64) else {
-        return Err(SendError::new(match status {
-            200 => "the answer is not Feishu's (a web page?); check url of the channel".to_owned(),
-            _ => format!("Feishu answered HTTP {status}; it will be tried again"),
-        }));
-    };
-    if code == 0 {
-        return Ok(answer);
-    }
-    let said = answer.get("msg").and_then(Value::as_str);
-    let (cause, meaning) = explain(code);
-    let message = redact(&format!(
-        "Feishu refused with code {code}: {meaning} (it says: {})",
-        said.unwrap_or_default()
-    ));
-    Err(SendError {
-        code: Some(code.to_string()),
-        ..SendError::because(cause, message)
-    })
+    app::assess(("Feishu", "code", "msg"), explain, status, text)
 }
 
 /// By the codes of Feishu's own lists (服务端错误码, 发送消息, 更新应用发送的消息卡片).

@@ -9,11 +9,11 @@
 use std::time::Duration;
 
 use oa_core::base::links::LinkAction;
-use oa_core::base::secrets::{Secret, redact};
+use oa_core::base::secrets::Secret;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::app::{App, Method, ask};
+use super::app::{self, App, Method, ask};
 use super::{Cause, Channel, SendError};
 use crate::render::Message;
 
@@ -142,26 +142,7 @@ fn token(app: &App) -> Result<(Secret, Duration), SendError> {
 
 /// What an answer means.
 fn assess(status: u16, text: &str) -> Result<Value, SendError> {
-    let answer = serde_json::from_str::<Value>(text).unwrap_or_default();
-    let Some(code) = answer.get("errcode").and_then(Value::as_i64) else {
-        return Err(SendError::new(match status {
-            200 => "the answer is not WeCom's (a web page?); check url of the channel".to_owned(),
-            _ => format!("WeCom answered HTTP {status}; it will be tried again"),
-        }));
-    };
-    if code == 0 {
-        return Ok(answer);
-    }
-    let said = answer.get("errmsg").and_then(Value::as_str);
-    let (cause, meaning) = explain(code);
-    let message = redact(&format!(
-        "WeCom refused with code {code}: {meaning} (it says: {})",
-        said.unwrap_or_default()
-    ));
-    Err(SendError {
-        code: Some(code.to_string()),
-        ..SendError::because(cause, message)
-    })
+    app::assess(("WeCom", "errcode", "errmsg"), explain, status, text)
 }
 
 /// By the codes of WeCom's own list (全局错误码).

@@ -6,7 +6,7 @@
 //!        ▲                                      └── pings, the lease, the end of the connection ──┐
 //!        └────────────────────────── waits, longer each time ◀─────────────────────────────────────┘
 //! ```
-//! While PostgreSQL is down the connection stays: whoever presses is told to press again, and the button still works. Killed anywhere:
+//! While PostgreSQL is down the connection stays: whoever presses is asked to press again, and the button still works. Killed anywhere:
 //! what was done was done in one transaction; what was not, the platform's person presses again.
 
 mod database;
@@ -292,12 +292,12 @@ impl Listener {
             };
             heard = Instant::now();
             let (desk, changed) = (&mut self.desk, &self.changed);
-            let mut told = None::<Press>;
+            let mut pressed = None::<Press>;
             let mut press = |press: &Press| {
                 let said = desk.press(press);
                 changed.store(true, Ordering::Relaxed);
                 if said.tone != Tone::Done {
-                    told = Some(press.clone());
+                    pressed = Some(press.clone());
                 }
                 said
             };
@@ -308,7 +308,7 @@ impl Listener {
                 return broken(why);
             }
             // After the answer, for which somebody waits.
-            if let Some(press) = told {
+            if let Some(press) = pressed {
                 self.desk.show_again(&press);
             }
         }

@@ -151,7 +151,7 @@ impl Desk {
         if self.channels.contains(&link.channel) {
             return Ok(link);
         }
-        // Whoever listens for an application is told what is pressed on the messages of all machines.
+        // Whoever listens for an application hears what is pressed on the messages of all machines.
         let another = self.database.with(|client| {
             client.query_opt(
                 "SELECT FROM oa.channel_routes WHERE name = $1 AND seen_at > now() - interval '3 days' LIMIT 1",
