@@ -130,8 +130,6 @@ fn four_hundred_megabytes_of_addresses_are_enough() {
     let service = Service::ready("kind = \"physical\"");
     for command in [
         service.command(&["full"]),
-        service.command(&["full"]),
-        service.command(&["verify", "--read-data"]),
         service.restore(&["table", "quotes", "--to", "latest", "--as", "quotes_again"]),
     ] {
         done(oa_testkit::limited(&command, 400_000).output().unwrap()).expect(0);

@@ -492,7 +492,7 @@ fn a_password_that_was_changed_is_used_without_a_restart() {
         .batch_execute("ALTER ROLE watcher PASSWORD 'the-second-one'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watcher'")
         .unwrap();
     let limit = Duration::from_secs(20);
-    wait_until("the old one is refused", limit, || answers(503));
+    wait_until("the old one is refused", limit, || answers(500));
     configure("the-second-one");
     wait_until("the new one is used", limit, || answers(200));
     let log = fs::read_to_string(site.log()).unwrap();
