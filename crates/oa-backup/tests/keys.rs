@@ -482,3 +482,13 @@ fn what_was_left_open_is_reported_and_closed_by_whatever_writes() {
         assert_eq!(open_to_others(&service, &[folder]), nobody, "{writes:?}");
     }
 }
+
+#[test]
+fn a_pipe_among_the_keys_of_a_repository_is_passed_over() {
+    let service = Service::ready(LOGICAL);
+    let pipe = service.path(&format!("repo/keys/{}", "a".repeat(64)));
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    service.take("full");
+    service.backup(&["verify"]).expect(0);
+}

@@ -124,3 +124,15 @@ fn a_channel_that_asked_for_it_is_notified_of_each_full_backup_and_others_are_no
     );
     assert!(!service.path("other").exists());
 }
+
+#[test]
+fn four_hundred_megabytes_of_addresses_are_enough() {
+    let service = Service::ready("kind = \"physical\"");
+    for command in [
+        service.command(&["full"]),
+        service.restore(&["table", "quotes", "--to", "latest", "--as", "quotes_again"]),
+    ] {
+        done(oa_testkit::limited(&command, 400_000).output().unwrap()).expect(0);
+    }
+    assert_eq!(service.number("SELECT count(*) FROM quotes_again"), 2000);
+}

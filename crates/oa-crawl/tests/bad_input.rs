@@ -345,3 +345,77 @@ fn help_completions_and_man_page_are_there() {
     );
     assert!(bare(&["man"], dir.path()).stdout.contains(".TH oa-crawl"));
 }
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_an_error_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let pipe = folder.join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let configured = |text: &str| {
+        let text = format!("state_dir = \"state\"\n{text}");
+        fs::write(folder.join("oa.toml"), text).unwrap();
+    };
+    configured("");
+    assert_eq!(bare(&["sources", "export", "own"], folder).code, 0);
+    let source = "own/fangqi-night.toml";
+    for (arguments, code) in [
+        (&["list", "--config", "pipe"][..], 78),
+        (&["try", "pipe"], 2),
+        (&["try", source, "--body", "pipe"], 1),
+        (&["cookies", "import", "rongda", "pipe"], 1),
+    ] {
+        let done = bare(arguments, folder);
+        assert_eq!(done.code, code, "{arguments:?}: {done:?}");
+        let said = format!("{}{}", done.stdout, done.stderr);
+        assert!(said.contains("a pipe to which nobody writes"), "{said}");
+    }
+    configured("calendar = \"pipe\"\n");
+    assert_eq!(bare(&["list"], folder).code, 78);
+    configured("[crawl]\nca_file = \"pipe\"\n");
+    let done = bare(&["try", source], folder);
+    assert!(
+        done.stderr.contains("ca_file") && done.code == 78,
+        "{done:?}"
+    );
+    // A secret that others need is passed over by whoever does not.
+    configured("[backup]\nrepository = \"repo\"\npassword = \"file:pipe\"\n");
+    assert_eq!(bare(&["list"], folder).code, 0);
+    // What somebody writes is read to its end.
+    let shell = format!(
+        "{} list --config <(cat oa.toml)",
+        env!("CARGO_BIN_EXE_oa-crawl")
+    );
+    let mut command = Command::new("bash");
+    let done: Done = command
+        .args(["-c", &shell])
+        .current_dir(folder)
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+#[test]
+fn whatever_the_limit_of_memory_a_program_ends_as_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    fs::write(folder.join("oa.toml"), "state_dir = \"state\"\n").unwrap();
+    assert_eq!(bare(&["sources", "export", "own"], folder).code, 0);
+    let text = format!("[\"{}\"]", "x".repeat(20 << 20));
+    fs::write(folder.join("answer.json"), text).unwrap();
+    let source = "own/fangqi-night.toml";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oa-crawl"));
+    command
+        .args(["try", source, "--body", "answer.json"])
+        .current_dir(folder);
+    for kilobytes in [64_000, 80_000, 100_000, 140_000] {
+        let done: Done = oa_testkit::limited(&command, kilobytes)
+            .output()
+            .unwrap()
+            .into();
+        assert_eq!(done.code, 1, "{kilobytes}: {done:?}");
+        assert!(!done.stderr.is_empty() || !done.stdout.is_empty());
+    }
+}

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::Service;
+use common::site::{Answer, Site};
 use oa_testkit::wait_until;
 use serde_json::{Value, json};
 
@@ -459,4 +460,31 @@ fn all_sources_at_once_while_postgresql_restarts_store_each_day_once() {
     };
     assert_eq!(without_flows(&service.text(tables)), without_flows(&stored));
     no_browser_is_left(&service);
+}
+
+#[test]
+fn a_page_elsewhere_that_leads_the_browser_to_this_machine_is_refused() {
+    let service = start();
+    let victim = Site::start(|_| Answer::json("{\"of\": \"this machine\"}"));
+    let there = victim.url.clone();
+    let proxy = Site::start(move |_| Answer::redirect(302, there.clone()));
+    let text = r#"
+name = "page"
+title = "页面"
+provider = "own"
+schedule = "0 9 * * *"
+fetch = { kind = "browser", base = "http://192.0.2.1", path = "/x" }
+browser = { steps = [{ wait_for = "body" }, { take_html = true }] }
+answer = { table = { rows = "body", cells = "pre", columns = ["code"] } }
+store = { table = "commodities", unique = ["code"] }
+fields = [{ column = "code", from = "code", type = "text", required = true }]
+"#;
+    service.add("page", text);
+    let mut command = service.command(&["run", "page", "--format", "json"]);
+    let output = command.env("http_proxy", &proxy.url).output().unwrap();
+    let done: common::Done = output.into();
+    let row = done.row();
+    let error = row["error"].as_str().unwrap_or_default();
+    assert!(error.contains("an address of this machine"), "{row}");
+    assert_eq!(status(&row).0, "failed");
 }

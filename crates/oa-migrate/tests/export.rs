@@ -398,6 +398,10 @@ fn an_export_of_somebody_else_makes_only_its_tables() {
             );
         }
     }
+    let pipe = folder.join("manifest.json");
+    let arguments = ["plan", shown, "--mapping", pipe.to_str().unwrap()];
+    let done = sandbox.run(&arguments).expect(2);
+    assert!(done.stderr.contains("nobody writes"), "{}", done.stderr);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(crate) enum QueryError {
 
 #[derive(Debug)]
 pub(crate) struct Pool {
-    settings: Settings,
+    config: Config,
     kept: Mutex<Vec<Kept>>,
 }
 
@@ -47,13 +47,19 @@ impl std::fmt::Debug for Kept {
 impl Pool {
     /// By `report.database_url` where there is one.
     pub(crate) fn from_config(config: &Config) -> Result<Self, ConfigError> {
-        let mut settings = settings(config)?;
-        settings.connect_timeout = settings.connect_timeout.min(CONNECT_TIMEOUT);
-        settings.statement_timeout = STATEMENT_TIMEOUT;
+        settings(config)?;
         Ok(Self {
-            settings,
+            config: config.clone(),
             kept: Mutex::new(Vec::new()),
         })
+    }
+
+    /// By the address as it is now: its password may have been changed since this program was started.
+    fn connect(&self) -> Result<Client, QueryError> {
+        let mut settings = settings(&self.config)?;
+        settings.connect_timeout = settings.connect_timeout.min(CONNECT_TIMEOUT);
+        settings.statement_timeout = STATEMENT_TIMEOUT;
+        connect(&settings)
     }
 
     /// Asks in one read-only transaction, so that all answers are of the same time.
@@ -80,7 +86,7 @@ impl Pool {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clear();
         }
-        let mut client = connect(&self.settings)?;
+        let mut client = self.connect()?;
         let answered = answer(&mut client, &mut question);
         self.keep(client);
         answered.map_err(QueryError::from)

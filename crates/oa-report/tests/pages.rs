@@ -4,8 +4,11 @@
 mod common;
 
 use std::fs;
+use std::time::Duration;
 
 use common::{Reply, Serving, Site, TOKEN};
+use oa_testkit::wait_until;
+use postgres::{Client, NoTls};
 use serde_json::json;
 
 /// A small picture.
@@ -464,4 +467,37 @@ fn a_source_shows_its_days_its_rows_and_its_schedule_in_words() {
     site.sql("DROP TABLE public.institution_positions");
     let page = serving.get("/admin/tasks/rongda-positions?lang=zh").text();
     assert!(page.contains("每一天") && !page.contains("各品种条数"));
+}
+
+#[test]
+fn a_password_that_was_changed_is_used_without_a_restart() {
+    let site = Site::with_token("[report]\ndatabase_url = \"env:OA_TEST_READER\"\n");
+    let mut admin = Client::connect(&site.server.superuser_url(), NoTls).unwrap();
+    admin
+        .batch_execute(
+            "CREATE ROLE watcher LOGIN PASSWORD 'the-first-one'; GRANT pg_read_all_data TO watcher",
+        )
+        .unwrap();
+    let port = site.server.port();
+    let configure = |password: &str| {
+        let env = site.dir.path().join(".env");
+        let text = format!("OA_TEST_READER=postgresql://watcher:{password}@127.0.0.1:{port}/oa\n");
+        oa_testkit::write_private(&env, text);
+    };
+    configure("the-first-one");
+    let serving = site.serve(Some(TOKEN));
+    let answers = |status: u16| serving.get("/admin/crawler/logs").status == status;
+    assert!(answers(200));
+    admin
+        .batch_execute("ALTER ROLE watcher PASSWORD 'the-second-one'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watcher'")
+        .unwrap();
+    let limit = Duration::from_secs(20);
+    wait_until("the old one is refused", limit, || answers(500));
+    configure("the-second-one");
+    wait_until("the new one is used", limit, || answers(200));
+    let log = fs::read_to_string(site.log()).unwrap();
+    assert!(
+        !log.contains("the-first-one") && !log.contains("the-second-one"),
+        "{log}"
+    );
 }

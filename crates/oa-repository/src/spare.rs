@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use oa_core::base::state_dir::write_durably;
+use oa_core::base::trust;
 use rustic_core::repofile::MasterKey;
 use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, Repository as Engine, RepositoryBackends,
@@ -114,7 +115,7 @@ impl RepositoryLocation {
         }
         for one in &all {
             let Some(content) = after(one) else { continue };
-            let known = fs::read(&one.spare).ok();
+            let known = read(&one.spare).ok();
             if known.as_ref() != Some(&content) {
                 write(&one.spare, &content)?;
                 healed.spares.push(one.spare.display().to_string());
@@ -131,11 +132,11 @@ impl RepositoryLocation {
         for name in guarded(folder) {
             let (file, spare) = (folder.join(&name), folder.join(SPARE).join(&name));
             // One that this user may not read is somebody else's key.
-            let Ok(content) = fs::read(&file) else {
+            let Ok(content) = read(&file) else {
                 continue;
             };
             let authentic = name == Path::new(CONFIG) || is_named_so(&file, &content);
-            if authentic && fs::read(&spare).ok().as_ref() != Some(&content) {
+            if authentic && read(&spare).ok().as_ref() != Some(&content) {
                 write(&spare, &content)?;
             }
         }
@@ -217,10 +218,10 @@ impl RepositoryLocation {
     /// The master key, where keys that are damaged or not to be read keep the engine from trying the one that opens.
     pub(crate) fn key_beside_damaged_ones(&self) -> Option<MasterKey> {
         let folder = self.folder()?;
-        let config = fs::read(folder.join(CONFIG)).ok()?;
+        let config = read(&folder.join(CONFIG)).ok()?;
         let readable = |name: &PathBuf| {
             let file = folder.join(name);
-            let content = fs::read(&file).ok()?;
+            let content = read(&file).ok()?;
             is_named_so(&file, &content).then_some((id_of(&file)?, content))
         };
         let all = guarded(folder);
@@ -399,9 +400,14 @@ fn failed(doing: &str, file: &Path, error: &std::io::Error) -> RepositoryError {
     RepositoryError::Place(format!("could not {doing} {}: {error}", file.display()))
 }
 
+/// A configuration or a key: small, and no pipe or device in its place is waited for.
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+    trust::read_regular(file, 1 << 20)
+}
+
 /// Read, and not yet looked at.
 fn copy_of(file: &Path) -> Copy {
-    match fs::read(file) {
+    match read(file) {
         Ok(content) => Copy::Unproven(content),
         Err(e) if e.kind() == IoErrorKind::NotFound => Copy::Absent,
         Err(e) => Copy::Unreadable(no_access(file, &e)),
@@ -475,6 +481,8 @@ fn guarded(folder: &Path) -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .flatten();
+    // As the engine, which passes over all but files.
+    let keys = keys.filter(|e| e.file_type().is_ok_and(|t| t.is_file()));
     let names = keys.map(|e| e.file_name()).filter(|n| n.len() == 64);
     let mut files: Vec<PathBuf> = names.map(|n| Path::new("keys").join(n)).collect();
     if folder.join(CONFIG).is_file() {

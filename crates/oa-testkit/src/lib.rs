@@ -18,6 +18,7 @@ mod postgres;
 mod template;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use crate::clock::Clock;
@@ -103,6 +104,27 @@ pub fn temp_dir() -> tempfile::TempDir {
         .prefix("oa-test-")
         .tempdir_in(template::fast_folder())
         .expect("the temporary folder is writable")
+}
+
+/// The same program under a limit of addresses, in KB, as `ulimit -v` sets it.
+#[must_use]
+pub fn limited(command: &Command, kilobytes: u32) -> Command {
+    let mut limited = Command::new("sh");
+    limited
+        .arg("-c")
+        .arg(format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\""))
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        limited.current_dir(folder);
+    }
+    limited
 }
 
 /// Waits for a condition, looking every few milliseconds.

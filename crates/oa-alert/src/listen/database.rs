@@ -13,25 +13,40 @@ const QUICK: Duration = Duration::from_secs(2);
 
 /// Connects when it is needed.
 pub(super) struct Database {
-    settings: Settings,
+    config: Config,
+    /// The longest wait for an answer, where it is not the configuration's.
+    limit: Option<Duration>,
     client: Option<Client>,
 }
 
 impl Database {
     /// One for whoever must say at once whether something was done.
     pub(super) fn quick(config: &Config) -> Result<Self, ConfigError> {
-        let mut own = Self::patient(config)?;
-        own.settings.connect_timeout = own.settings.connect_timeout.min(QUICK);
-        own.settings.statement_timeout = QUICK;
-        Ok(own)
+        let own = Self::patient(config)?;
+        Ok(Self {
+            limit: Some(QUICK),
+            ..own
+        })
     }
 
     /// One for whoever can wait.
     pub(super) fn patient(config: &Config) -> Result<Self, ConfigError> {
+        Settings::from_config(config, PROGRAM)?;
         Ok(Self {
-            settings: Settings::from_config(config, PROGRAM)?,
+            config: config.clone(),
+            limit: None,
             client: None,
         })
+    }
+
+    /// By the address as it is now: its password may have been changed since this program was started.
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        let mut settings = Settings::from_config(&self.config, PROGRAM)?;
+        if let Some(limit) = self.limit {
+            settings.connect_timeout = settings.connect_timeout.min(limit);
+            settings.statement_timeout = limit;
+        }
+        Ok(settings)
     }
 
     /// Does something in PostgreSQL. A connection that was open before may have ended meanwhile: then it is done once more with a new
@@ -47,7 +62,8 @@ impl Database {
             }
         }
         self.client = None;
-        let mut client = pg::connect(&self.settings).map_err(|e| e.to_string())?;
+        let settings = self.settings().map_err(|e| e.to_string())?;
+        let mut client = pg::connect(&settings).map_err(|e| e.to_string())?;
         schema::check(&mut client).map_err(|e| e.to_string())?;
         let result = what(&mut client).map_err(|e| describe(&e));
         self.client = Some(client);

@@ -1,14 +1,19 @@
 //! What every program's command line has in common.
 
+use std::env;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::process::{Command, ExitCode};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
+use rustix::process::{Resource, getrlimit};
+use signal_hook::consts::SIGABRT;
 
 use crate::app::config::{Config, ConfigError};
 use crate::app::exit;
@@ -306,6 +311,30 @@ pub fn print_completions<C: CommandFactory>(shell: Shell) -> io::Result<()> {
 pub fn interactive() -> bool {
     use std::io::IsTerminal;
     io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Makes do with little memory, and ends with a failure's exit code where that is not enough.
+///
+/// glibc reserves 64 MB of addresses for each thread's heap, which under `ulimit -v` is soon all that there is, whatever the threads
+/// really take. The program then replaces itself by one whose threads share one heap, which glibc is told before it begins.
+pub fn make_do_with_little_memory() {
+    const HEAPS: &str = "MALLOC_ARENA_MAX";
+    // The standard library prints what it could not get, and aborts.
+    let always = Arc::new(AtomicBool::new(true));
+    let _ = signal_hook::flag::register_conditional_shutdown(SIGABRT, exit::FAILED.into(), always);
+    if getrlimit(Resource::As).current.is_none() || env::var_os(HEAPS).is_some() {
+        return;
+    }
+    let Ok(program) = env::current_exe() else {
+        return;
+    };
+    let mut args = env::args_os();
+    let mut command = Command::new(program);
+    if let Some(name) = args.next() {
+        command.arg0(name);
+    }
+    // Returns only when it cannot be: then this one does what it can.
+    let _ = command.args(args).env(HEAPS, "1").exec();
 }
 
 /// Files and folders that this program makes are for its user alone, whatever the umask. The programs that it starts inherit that.

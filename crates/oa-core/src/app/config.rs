@@ -561,14 +561,18 @@ impl Config {
             .ok_or_else(|| ConfigError::Missing("[backup]", self.path.display().to_string()))
     }
 
-    /// A variable of the environment, or of the `.env` beside the configuration. Empty counts as absent.
+    /// A variable of the environment, or of the `.env` beside the configuration as it is now: a program that runs for months uses a
+    /// password that was changed meanwhile. Empty counts as absent.
     #[must_use]
     pub fn env(&self, name: &str) -> Option<String> {
-        std::env::var(name)
-            .ok()
-            .filter(|v| !v.is_empty())
-            .or_else(|| self.env.get(name).cloned())
-            .filter(|v| !v.is_empty())
+        let of_process = std::env::var(name).ok().filter(|v| !v.is_empty());
+        let of_file = || {
+            // One that is just being written is as it was.
+            let now = dotenv::read(&self.path.with_file_name(".env")).ok();
+            let now = now.and_then(|now| now.get(name).cloned());
+            now.or_else(|| self.env.get(name).cloned())
+        };
+        of_process.or_else(of_file).filter(|v| !v.is_empty())
     }
 
     /// The value behind a reference. `setting` is named in the error.

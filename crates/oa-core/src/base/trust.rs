@@ -5,11 +5,14 @@
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::process::{getegid, geteuid};
+
+/// What settings, sources, keys and certificates take at most, in bytes.
+pub const LARGEST: u64 = 16 << 20;
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -73,17 +76,52 @@ pub fn read(path: &Path, content: Content) -> Result<String, TrustError> {
 /// When it is somebody else's, others may change or read it, or it cannot be read.
 pub fn read_bytes(path: &Path, content: Content) -> Result<Vec<u8>, TrustError> {
     check_link(path)?;
-    // Somebody else's pipe would keep us waiting for ever.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+    let file = open(path)?;
     check(path, &file.metadata()?, content)?;
-    // One's own is read to its end: `--config <(…)`.
-    rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(io::Error::from)?;
+    Ok(read_to_its_end(file, LARGEST)?)
+}
+
+/// Reads a file that the user has named, whoever owns it, or what a pipe brings, as in `--body <(…)`.
+///
+/// # Errors
+/// When it cannot be read, has more than `most` bytes, or is a pipe to which nobody writes.
+pub fn read_named(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read_to_its_end(open(path)?, most)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// When it is not UTF-8 either.
+pub fn read_named_text(path: &Path, most: u64) -> io::Result<String> {
+    String::from_utf8(read_named(path, most)?)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Opens whatever it is without waiting: for somebody who writes to a pipe one would wait for ever.
+fn open(path: &Path) -> io::Result<fs::File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+fn read_to_its_end(file: fs::File, most: u64) -> io::Result<Vec<u8>> {
+    let is_pipe = file.metadata()?.file_type().is_fifo();
+    // Whoever writes to it may take his time.
+    rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {most} bytes"),
+        ));
+    }
+    if is_pipe && bytes.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "it is a pipe to which nobody writes",
+        ));
+    }
     Ok(bytes)
 }
 
@@ -92,11 +130,7 @@ pub fn read_bytes(path: &Path, content: Content) -> Result<Vec<u8>, TrustError> 
 /// # Errors
 /// When it is not a regular file, or cannot be opened.
 pub fn open_regular(path: &Path) -> io::Result<fs::File> {
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+    let file = open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(
@@ -111,15 +145,7 @@ pub fn open_regular(path: &Path) -> io::Result<fs::File> {
 /// # Errors
 /// As [`open_regular`]; when it is larger than `most` bytes.
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_regular(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > most {
-        true => Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {most} bytes"),
-        )),
-        false => Ok(bytes),
-    }
+    read_to_its_end(open_regular(path)?, most)
 }
 
 /// A folder whose files are used.
@@ -213,5 +239,36 @@ pub fn quoted(path: &Path) -> String {
     match text.chars().all(plain) {
         true => text,
         false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_never_comes_or_never_ends_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let kind = |result: io::Result<Vec<u8>>| result.unwrap_err().kind();
+        assert_eq!(kind(read_named(&pipe, 10)), io::ErrorKind::UnexpectedEof);
+        assert_eq!(kind(read_regular(&pipe, 10)), io::ErrorKind::InvalidInput);
+        assert!(matches!(
+            read(&pipe, Content::Settings),
+            Err(TrustError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof
+        ));
+        let zero = Path::new("/dev/zero");
+        assert_eq!(kind(read_named(zero, 10)), io::ErrorKind::FileTooLarge);
+        let sparse = dir.path().join("sparse");
+        let file = fs::File::create(&sparse).unwrap();
+        file.set_len(1 << 40).unwrap();
+        assert!(matches!(
+            read(&sparse, Content::Settings),
+            Err(TrustError::Io(e)) if e.kind() == io::ErrorKind::FileTooLarge
+        ));
     }
 }

@@ -117,8 +117,10 @@ fn client(
     let fail = |what: &str, path: &Path, e: String| {
         format!("could not read {what} {}: {e}", path.display())
     };
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let chain = trust::read_named(cert, trust::LARGEST)
+        .map_err(|e| fail("sslcert", cert, e.to_string()))?;
+    let chain = CertificateDer::pem_slice_iter(&chain)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|e| fail("sslcert", cert, e.to_string()))?;
     let text =
         trust::read_bytes(key, Content::Secrets).map_err(|e| fail("sslkey", key, e.to_string()))?;
@@ -134,7 +136,8 @@ fn roots(file: Option<&Path>) -> Result<(RootCertStore, Vec<CertificateDer<'stat
     match file {
         Some(path) => {
             let fail = |e: String| format!("could not read sslrootcert {}: {e}", path.display());
-            for cert in CertificateDer::pem_file_iter(path).map_err(|e| fail(e.to_string()))? {
+            let text = trust::read_named(path, trust::LARGEST).map_err(|e| fail(e.to_string()))?;
+            for cert in CertificateDer::pem_slice_iter(&text) {
                 let cert = cert.map_err(|e| fail(e.to_string()))?;
                 store.add(cert.clone()).map_err(|e| fail(e.to_string()))?;
                 named.push(cert);

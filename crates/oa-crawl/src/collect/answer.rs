@@ -20,7 +20,7 @@ use super::position::Position;
 use super::reading::{self, another_day};
 use super::{access, cannot_wait};
 use crate::answer_day;
-use crate::extract::{Extracted, json};
+use crate::extract::{Extracted, json, room};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
@@ -291,7 +291,13 @@ pub(crate) fn extract(
     response: &Response,
 ) -> Result<Extracted, FetchError> {
     let rules = &source.answer;
+    let fits = |body: &[u8]| {
+        room::check(body).map_err(|(kind, what)| {
+            FetchError::new(kind, format!("the answer has {what}: {request_line}"))
+        })
+    };
     if source.fetch.kind == FetchKind::Command {
+        fits(&response.body)?;
         return json::lines(&response.body).map_err(|what| {
             FetchError::new(
                 ErrorKind::Shape,
@@ -302,6 +308,10 @@ pub(crate) fn extract(
     let unpacked = reading::unpack(rules, date, response).map_err(|(kind, what)| {
         FetchError::new(kind, format!("the answer is {what}: {request_line}"))
     })?;
+    // Workbooks have limits of their own.
+    if rules.sheet.is_none() {
+        fits(&unpacked.body)?;
+    }
     // With both, the page is what was taken because no answer came (`or_html_after`).
     let page = |type_: &String| type_.starts_with("text/html");
     let is_page = response.content_type.as_ref().is_some_and(page);

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::exit;
 use oa_core::base::state_dir::write_durably;
+use oa_core::base::trust;
 
 use crate::source::{BUILT_IN, schema_text};
 
@@ -63,7 +64,8 @@ fn export(args: &ExportArgs) -> Result<u8, Failure> {
     let differs: Vec<&str> = files
         .iter()
         .filter(|(file, text)| {
-            fs::read(folder.join(file)).is_ok_and(|there| there != text.as_bytes())
+            let there = trust::read_regular(&folder.join(file), trust::LARGEST);
+            there.is_ok_and(|there| there != text.as_bytes())
         })
         .map(|(file, _)| *file)
         .collect();

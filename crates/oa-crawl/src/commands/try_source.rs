@@ -16,6 +16,7 @@ use oa_core::base::exact;
 use oa_core::base::pile::Pile;
 use oa_core::base::state_dir::StateDir;
 use oa_core::base::text::{escaped, printable};
+use oa_core::base::trust;
 use oa_core::schedule::Calendar;
 use oa_core::service;
 use serde_json::{Map, Value, json};
@@ -76,7 +77,7 @@ struct TryReport {
 /// Tries the file and shows how far it gets.
 /// Exits 78 when the file is wrong, 1 when the answer is not what it describes.
 pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
-    let text = fs::read_to_string(&args.file).map_err(|e| {
+    let text = trust::read_named_text(&args.file, trust::LARGEST).map_err(|e| {
         Failure::new(
             exit::USAGE,
             anyhow::anyhow!("could not read {}: {e}", args.file.display()),
@@ -211,7 +212,7 @@ fn answer(
     args: &Args,
 ) -> Result<FetchResult, Failure> {
     if let Some(path) = &args.body {
-        return Ok(read(path));
+        return Ok(read(path, max_body(config)));
     }
     let (context, _fresh) = context(config, source, date)?;
     let first_value = source.each.as_ref().and_then(|each| {
@@ -241,9 +242,7 @@ fn context(
             ));
         }
     };
-    let max_body = config.map_or(oa_core::app::config::Crawl::default().max_body.0, |c| {
-        c.crawl.max_body.0
-    });
+    let max_body = max_body(config);
     let (state_dir, fresh) = folder(config, source)?;
     let calendar = Calendar::load(config.and_then(|c| c.calendar.as_deref()))
         .map_err(|e| Failure::new(exit::CONFIG, e))?;
@@ -283,8 +282,16 @@ fn folder(config: Option<&Config>, source: &Source) -> Result<(PathBuf, Option<T
     Ok((fresh.path().to_owned(), Some(fresh)))
 }
 
-fn read(path: &Path) -> FetchResult {
-    let body = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
+/// What an answer may have, in bytes.
+fn max_body(config: Option<&Config>) -> u64 {
+    config.map_or(oa_core::app::config::Crawl::default().max_body.0, |c| {
+        c.crawl.max_body.0
+    })
+}
+
+fn read(path: &Path, max_body: u64) -> FetchResult {
+    let body = trust::read_named(path, max_body)
+        .map_err(|e| format!("could not read {}: {e}", path.display()))?;
     let request_line = format!("file {}", path.display());
     let response = Response {
         status: 200,

@@ -5,6 +5,7 @@ pub(crate) mod grid;
 pub(crate) mod json;
 pub(crate) mod nesting;
 pub(crate) mod propose;
+pub(crate) mod room;
 mod script;
 pub(crate) mod sheet;
 pub(crate) mod table;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use oa_core::base::trust;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::Proxy;
@@ -46,7 +47,8 @@ impl Network {
                     path.display()
                 )
             };
-            for one in CertificateDer::pem_file_iter(path).map_err(|e| fail(e.to_string()))? {
+            let text = trust::read_named(path, trust::LARGEST).map_err(|e| fail(e.to_string()))?;
+            for one in CertificateDer::pem_slice_iter(&text) {
                 trusted.push(one.map_err(|e| fail(e.to_string()))?);
             }
             if trusted.len() == before {

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use oa_core::base::trust::{LARGEST, read_named_text};
 use oa_core::pg::describe;
 use postgres::Client;
 use serde::{Deserialize, Serialize};
@@ -124,7 +125,7 @@ mod type_text {
 
 impl Mapping {
     pub(crate) fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
+        let text = read_named_text(path, LARGEST)
             .with_context(|| format!("could not read mapping {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("could not read mapping {}", path.display()))
     }

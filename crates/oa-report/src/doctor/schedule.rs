@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oa_core::app::config::Config;
-use oa_core::base::trust::{account, quoted};
+use oa_core::base::trust::{self, account, quoted};
 use rustix::fs::Access;
 use rustix::process::geteuid;
 
@@ -77,7 +77,7 @@ impl Crontab {
 pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Findings) {
     let check = "schedule";
     let texts = match named {
-        Some(path) => match std::fs::read_to_string(path) {
+        Some(path) => match trust::read_named_text(path, trust::LARGEST) {
             Ok(text) => vec![text],
             Err(e) => {
                 let detail = format!("could not read {}: {e}", path.display());

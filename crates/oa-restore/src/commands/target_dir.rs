@@ -252,7 +252,9 @@ impl TargetDir {
         }
         let failed = RestoreError::disk("could not create", &self.path);
         if let Some(parent) = self.path.parent() {
-            fs::create_dir_all(parent).map_err(&failed)?;
+            let mut folders = fs::DirBuilder::new();
+            folders.recursive(true).mode(0o755);
+            folders.create(parent).map_err(&failed)?;
         }
         // Only its owner gets into it; who may walk to it is for others to say.
         match fs::DirBuilder::new().mode(0o700).create(&self.path) {

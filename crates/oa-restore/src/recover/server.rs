@@ -1,6 +1,7 @@
 //! A private server: on a socket that only its account reaches, and gone with this process.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -58,6 +59,8 @@ impl Server {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
+            // Whoever may enter the folder may read it, whatever the umask, and nobody else writes.
+            .mode(0o644)
             .open(log)
             .map_err(RestoreError::disk("could not open", log))
             .map_err(failed)?;

@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -93,6 +93,7 @@ fn open(path: &Path) -> Result<File, RestoreError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(path)
         .map_err(RestoreError::disk("could not open", path))
 }
@@ -162,6 +163,8 @@ fn remove_left(staging: &Path) -> Result<(), RestoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -176,6 +179,9 @@ mod tests {
         fs::write(lock_of(&dead), "").unwrap();
         fs::write(staging.path().join("restore-4567.lock"), "").unwrap();
         let next = WorkFolder::begin(staging.path()).unwrap();
+        // Also where the umask forbids nothing.
+        let mode = fs::metadata(lock_of(next.folder())).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
         assert!(!dead.exists() && !socket.exists() && living.folder().exists());
         let (one, two) = (living.folder().to_owned(), next.folder().to_owned());
         assert_ne!(one, two);

@@ -1,10 +1,10 @@
 //! Secrets that another program may print: they must be known before its output is kept.
 
-use std::fs;
 use std::path::Path;
 
 use super::{Config, SecretRef};
 use crate::base::secrets::{Secret, is_secret_variable};
+use crate::base::trust;
 
 impl Config {
     /// Makes [`redact`](crate::base::secrets::redact) remove every secret that the configuration refers to, and the value of every
@@ -62,7 +62,8 @@ impl Config {
         // A file that is refused, because others may read it, still holds a secret.
         if let (Err(_), SecretRef::File(path)) = (known, reference) {
             let folder = self.path.parent().unwrap_or(Path::new("."));
-            if let Ok(text) = fs::read_to_string(folder.join(path)) {
+            let read = trust::read_regular(&folder.join(path), trust::LARGEST);
+            if let Some(text) = read.ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
                 let _ = Secret::new(text.trim_end_matches(['\r', '\n']).to_owned());
             }
         }

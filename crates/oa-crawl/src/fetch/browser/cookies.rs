@@ -8,6 +8,7 @@ use std::path::Path;
 
 use chrono::Utc;
 use oa_core::base::state_dir::write_durably;
+use oa_core::base::trust;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -69,7 +70,8 @@ impl Cookie {
 
 /// Reads a file, without expired cookies.
 pub(crate) fn read(path: &Path) -> Result<Vec<Cookie>, String> {
-    let text = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
+    let text = trust::read_named(path, trust::LARGEST)
+        .map_err(|e| format!("could not read {}: {e}", path.display()))?;
     // The message of the parser would quote values.
     let cookies: Vec<Cookie> = serde_json::from_slice(&text).map_err(|e| {
         format!(

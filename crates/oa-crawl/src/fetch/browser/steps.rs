@@ -7,10 +7,12 @@ use oa_core::base::secrets::redact;
 use oa_core::base::supervise::StopSignal;
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
+use url::Url;
 
 use super::devtools::DevtoolsError;
 use super::page::{PageResponse, arrived};
 use super::{Browser, Visit};
+use crate::fetch::origin::{HomeOrigin, shown};
 use crate::fetch::{FetchError, Response};
 use crate::source::Step;
 
@@ -53,13 +55,30 @@ impl Browser {
     ) -> Result<Option<Response>, FetchError> {
         let mut taken = None;
         for (number, step) in steps.iter().enumerate() {
+            self.check_place(visit)?;
             taken = self.step(step, visit, deadline).map_err(|mut e| {
                 let at = format!("step {} of the browser: {}", number + 1, e.error.message);
                 e.error.message = redact(&at);
                 e
             })?;
         }
+        self.check_place(visit)?;
         Ok(taken)
+    }
+
+    /// A page may lead anywhere, as a redirect does, but not to this machine, unless the source itself is here.
+    fn check_place(&self, visit: &Visit<'_>) -> Result<(), FetchError> {
+        let Ok(url) = Url::parse(&self.page.url()) else {
+            return Ok(());
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Ok(());
+        }
+        let Some(why) = HomeOrigin::of(&visit.base).forbids(&url) else {
+            return Ok(());
+        };
+        let what = format!("the page led to {} ({why}): GET {}", shown(&url), visit.url);
+        Err(FetchError::new(ErrorKind::Blocked, redact(&what)))
     }
 
     fn step(
