@@ -140,9 +140,14 @@ fn restore(
     remove_left(&mut live.client)?;
     let new = load_beside(session, &private, &mut live, plan, source)?;
     drop(private);
-    let closed = live
-        .connect_to(&new.name)
-        .and_then(|mut restored| runs::close(&mut restored, &mut live.client, &session.backups));
+    let closed = live.connect_to(&new.name).and_then(|mut restored| {
+        let mut since = runs::Since {
+            live: Some(&mut live.client),
+            backups: &session.backups,
+            cut_off: false,
+        };
+        runs::close(&mut restored, &mut since)
+    });
     // That is no reason to give up what is whole.
     if let Err(e) = closed {
         tracing::warn!("runs that were under way then may be reported as interrupted: {e}");
