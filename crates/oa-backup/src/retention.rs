@@ -4,8 +4,8 @@
 //! that stand alone (dumps, files) also one for each of the last hours. What was not made takes no place: a machine that was off for
 //! a month loses nothing. The newest of each sort never goes.
 //!
-//! Whatever can be restored of the time since the first full backup of the oldest of those days stays so: on every timeline, also on one whose
-//! LSNs are lower because the server was put back to an older backup, and also where WAL is missing in between. Which WAL goes on
+//! Whatever can be restored of the time since the first full backup of the oldest of those days stays so: on every timeline, also on one
+//! whose LSNs are lower because the server was put back to an older backup, and also where WAL is missing in between. Which WAL goes on
 //! from which full backup is asked of [`timeline`]; a backup of WAL that another one covers may go.
 
 use std::collections::{BTreeSet, HashSet};

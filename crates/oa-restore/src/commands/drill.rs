@@ -3,7 +3,7 @@
 //! The newest backup, or one at random, is restored into a private server up to the very LSN at which its tables were counted, and
 //! counted again there. How long that took is the RTO, how old the newest backup is, the RPO.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::cli::{self, Failure};
@@ -108,6 +108,7 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
         ..Job::by_hand(PROGRAM, "restore-drill", "恢复演练")
     };
     let drill = recorded(config, &job, |run| {
+        let began = Instant::now();
         let drill = rehearse(&session, &backup, work, run.started_at);
         let mut ended = JobOutcome::success(drill);
         let drill = &ended.value;
@@ -118,7 +119,10 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
             ended.reported_by_check = !args.from_copy && !config.alert.is_off("drill_failed");
         }
         ended.fetched = drill.tables as u64;
-        ended.batches.push(row(&session, run, drill));
+        // As the server's clock goes, by which it began.
+        let took = TimeDelta::from_std(began.elapsed()).unwrap_or_default();
+        let finished_at = run.started_at + took;
+        ended.batches.push(row(&session, run, drill, finished_at));
         for (name, value) in [
             ("backup", json!(drill.backup)),
             ("rto_seconds", json!(drill.rto_seconds)),
@@ -444,7 +448,7 @@ fn slow(drill: &Drill, objective: Duration) -> Option<String> {
     })
 }
 
-fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
+fn row(session: &Session<'_>, run: &RunStart, drill: &Drill, finished_at: DateTime<Utc>) -> Batch {
     let columns = [
         "run_id",
         "backup_id",
@@ -467,7 +471,7 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         json!(ProcessId::current().host),
         json!(drill.as_of),
         json!(run.started_at),
-        json!(Utc::now()),
+        json!(finished_at),
         json!(drill.ok),
         json!(drill.rto_seconds),
         json!(drill.rpo_seconds),
@@ -481,7 +485,7 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         columns: columns.iter().map(|c| (*c).to_owned()).collect(),
         key: vec!["run_id".to_owned()],
         rows: vec![values].into(),
-        collected_at: Utc::now(),
+        collected_at: finished_at,
         timezone: "UTC".to_owned(),
         newest_by: None,
     }
