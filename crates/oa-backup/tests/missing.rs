@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Done, PASSWORD, Service, done};
+use oa_testkit::Postgres;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -254,7 +255,7 @@ fn what_is_pruned_while_it_is_verified_is_no_finding() {
 fn services_that_share_a_repository_neither_vouch_for_each_other_nor_prune_what_is_not_theirs() {
     let one = Service::ready("kind = \"logical\"");
     let first = one.take("full");
-    let other = Service::start("kind = \"logical\"");
+    let other = Service::with(Postgres::start_anew(), "kind = \"logical\"");
     let config = fs::read_to_string(other.path("oa.toml")).unwrap();
     let config = config.replace("\"repo\"", &format!("{:?}", one.path("repo")));
     let config = format!("{config}keep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1\n");

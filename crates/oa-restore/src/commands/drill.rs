@@ -108,8 +108,9 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
         ..Job::by_hand(PROGRAM, "restore-drill", "恢复演练")
     };
     let drill = recorded(config, &job, |run| {
-        let began = Instant::now();
-        let drill = rehearse(&session, &backup, work, run.started_at);
+        // By the server's clock, as all times of backups are.
+        let (began, started_at) = (Instant::now(), session.now());
+        let drill = rehearse(&session, &backup, work, started_at);
         let mut ended = JobOutcome::success(drill);
         let drill = &ended.value;
         ended.error.clone_from(&drill.error);
@@ -119,10 +120,9 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
             ended.reported_by_check = !args.from_copy && !config.alert.is_off("drill_failed");
         }
         ended.fetched = drill.tables as u64;
-        // As the server's clock goes, by which it began.
         let took = TimeDelta::from_std(began.elapsed()).unwrap_or_default();
-        let finished_at = run.started_at + took;
-        ended.batches.push(row(&session, run, drill, finished_at));
+        let times = (started_at, started_at + took);
+        ended.batches.push(row(&session, run, drill, times));
         for (name, value) in [
             ("backup", json!(drill.backup)),
             ("rto_seconds", json!(drill.rto_seconds)),
@@ -473,7 +473,12 @@ fn slow(drill: &Drill, objective: Duration) -> Option<String> {
     })
 }
 
-fn row(session: &Session<'_>, run: &RunStart, drill: &Drill, finished_at: DateTime<Utc>) -> Batch {
+fn row(
+    session: &Session<'_>,
+    run: &RunStart,
+    drill: &Drill,
+    (started_at, finished_at): (DateTime<Utc>, DateTime<Utc>),
+) -> Batch {
     let columns = [
         "run_id",
         "backup_id",
@@ -495,7 +500,7 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill, finished_at: DateTi
         json!(session.place.shown()),
         json!(ProcessId::current().host),
         json!(drill.as_of),
-        json!(run.started_at),
+        json!(started_at),
         json!(finished_at),
         json!(drill.ok),
         json!(drill.rto_seconds),
