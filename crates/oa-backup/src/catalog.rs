@@ -28,8 +28,54 @@ impl Checked {
     }
 }
 
+/// The clusters whose backups this run log is about: its own database's, and those of which its runs have made some. Other services may use
+/// the same repository; their backups are neither recorded, nor missing, nor removed here.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnClusters(BTreeSet<String>);
+
+impl OwnClusters {
+    pub(crate) fn ask(client: &mut impl GenericClient) -> Result<Self, postgres::Error> {
+        let rows = client.query(
+            "SELECT system_identifier::text FROM pg_control_system()
+             UNION SELECT b.system_id FROM oa.backups b WHERE EXISTS (SELECT FROM oa.runs r WHERE r.id = b.run_id)",
+            &[],
+        )?;
+        Ok(Self(rows.iter().map(|row| row.get(0)).collect()))
+    }
+
+    /// Those of a repository; all of them where none is known to be.
+    pub(crate) fn among<'b>(&self, backups: &'b [Backup]) -> Vec<&'b Backup> {
+        let own = |b: &&Backup| self.0.contains(&b.meta.system_id);
+        match backups.iter().any(|b| own(&b)) {
+            true => backups.iter().filter(own).collect(),
+            false => backups.iter().collect(),
+        }
+    }
+
+    fn ids(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+
+    /// Takes the others off the record, where earlier versions have put them.
+    pub(crate) fn disown_others(
+        &self,
+        client: &mut impl GenericClient,
+        location: &RepositoryLocation,
+    ) -> Result<u64, postgres::Error> {
+        client.execute(
+            "UPDATE oa.backups SET removed_at = now(), missing_since = NULL
+             WHERE repository = $1 AND removed_at IS NULL AND NOT system_id = ANY($2)
+               AND EXISTS (SELECT FROM oa.backups o WHERE o.repository = $1 AND o.removed_at IS NULL AND o.system_id = ANY($2))",
+            &[&location.shown(), &self.ids()],
+        )
+    }
+}
+
 /// The rows of backups, for storing together with an outcome.
-pub(crate) fn rows(location: &RepositoryLocation, backups: &[Backup]) -> Batch {
+pub(crate) fn rows<'b>(
+    location: &RepositoryLocation,
+    backups: impl IntoIterator<Item = &'b Backup>,
+) -> Batch {
     let columns = [
         "id",
         "run_id",
@@ -52,7 +98,6 @@ pub(crate) fn rows(location: &RepositoryLocation, backups: &[Backup]) -> Batch {
         "size_bytes",
         "added_bytes",
         "tables",
-        "removed_at",
     ];
     let row = |b: &Backup| -> Vec<Value> {
         let m = &b.meta;
@@ -84,15 +129,13 @@ pub(crate) fn rows(location: &RepositoryLocation, backups: &[Backup]) -> Batch {
             m.mark
                 .as_ref()
                 .map_or_else(|| json!({}), |mark| json!(mark.tables)),
-            // One that is listed is there, whatever a process said that had looked just before.
-            Value::Null,
         ]
     };
     batch(
         "backups",
         &columns,
         &["id"],
-        backups.iter().map(row).collect(),
+        backups.into_iter().map(row).collect(),
     )
 }
 
@@ -166,15 +209,19 @@ impl Missing {
     }
 }
 
-/// The backups that should be in a repository. To be asked before the repository is listed: what is published meanwhile is not
-/// missing, and what is pruned meanwhile was recorded as removed before.
+/// The backups that should be in a repository, and when that was asked. To be asked before the repository is listed: what is published
+/// meanwhile is not missing, and what is pruned meanwhile was recorded as removed before.
 pub(crate) fn recorded(
     client: &mut impl GenericClient,
     location: &RepositoryLocation,
-) -> Result<Vec<Missing>, postgres::Error> {
+) -> Result<(Vec<Missing>, DateTime<Utc>), postgres::Error> {
+    let asked_at = client.query_one("SELECT clock_timestamp()", &[])?.get(0);
+    let own = OwnClusters::ask(client)?;
     let rows = client.query(
-        "SELECT id, kind, level, restorable_to FROM oa.backups WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to",
-        &[&location.shown()],
+        "SELECT id, kind, level, restorable_to FROM oa.backups b WHERE repository = $1 AND removed_at IS NULL
+           AND (system_id = ANY($2) OR NOT EXISTS (SELECT FROM oa.backups o WHERE o.repository = $1 AND o.removed_at IS NULL AND o.system_id = ANY($2)))
+         ORDER BY restorable_to",
+        &[&location.shown(), &own.ids()],
     )?;
     let one = |row: &postgres::Row| Missing {
         id: row.get(0),
@@ -182,7 +229,7 @@ pub(crate) fn recorded(
         level: row.get(2),
         restorable_to: row.get(3),
     };
-    Ok(rows.iter().map(one).collect())
+    Ok((rows.iter().map(one).collect(), asked_at))
 }
 
 /// What came of recovering a backup.
@@ -234,12 +281,13 @@ pub(crate) fn missing(
     Ok(gone)
 }
 
-/// Records which backups are missing and which cannot be restored, and that those that are back are not missing any more. `stranded`:
-/// which cannot be restored; `None`: nobody can say, so what was recorded of that stays.
+/// Records which backups are missing and which cannot be restored, and that those that are back are neither missing nor removed any more.
+/// `recorded` and `there` are what should be there and what is; what was removed since that was asked is not back. `stranded`: which cannot
+/// be restored; `None`: nobody can say, so what was recorded of that stays.
 pub(crate) fn reconcile(
     client: &mut impl GenericClient,
     location: &RepositoryLocation,
-    recorded: Vec<Missing>,
+    (recorded, asked_at): (Vec<Missing>, DateTime<Utc>),
     there: &BTreeSet<String>,
     stranded: Option<&BTreeMap<String, String>>,
 ) -> Result<Vec<Missing>, postgres::Error> {
@@ -253,6 +301,12 @@ pub(crate) fn reconcile(
     client.execute(
         "UPDATE oa.backups SET missing_since = NULL WHERE id = ANY($1) AND missing_since IS NOT NULL",
         &[&there],
+    )?;
+    let own = OwnClusters::ask(client)?;
+    client.execute(
+        "UPDATE oa.backups SET removed_at = NULL WHERE id = ANY($1) AND removed_at < $2
+           AND (system_id = ANY($4) OR NOT EXISTS (SELECT FROM oa.backups o WHERE o.repository = $3 AND o.system_id = ANY($4)))",
+        &[&there, &asked_at, &location.shown(), &own.ids()],
     )?;
     let Some(stranded) = stranded else {
         return Ok(gone);
@@ -274,6 +328,17 @@ pub(crate) fn mark_removed(
 ) -> Result<u64, postgres::Error> {
     client.execute(
         "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE id = ANY($1) AND removed_at IS NULL",
+        &[&ids],
+    )
+}
+
+/// The same once they are gone: meanwhile another process may have found them there, and said so.
+pub(crate) fn mark_gone(
+    client: &mut impl GenericClient,
+    ids: &[&str],
+) -> Result<u64, postgres::Error> {
+    client.execute(
+        "UPDATE oa.backups SET removed_at = clock_timestamp(), missing_since = NULL WHERE id = ANY($1)",
         &[&ids],
     )
 }

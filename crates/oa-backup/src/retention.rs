@@ -4,8 +4,8 @@
 //! that stand alone (dumps, files) also one for each of the last hours. What was not made takes no place: a machine that was off for
 //! a month loses nothing. The newest of each sort never goes.
 //!
-//! Whatever can be restored of the time since the oldest of those days' full backups stays so: on every timeline, also on one whose
-//! LSNs are lower because the server was put back to an older backup, and also where WAL is missing in between. Which WAL goes on
+//! Whatever can be restored of the time since the first full backup of the oldest of those days stays so: on every timeline, also on one
+//! whose LSNs are lower because the server was put back to an older backup, and also where WAL is missing in between. Which WAL goes on
 //! from which full backup is asked of [`timeline`]; a backup of WAL that another one covers may go.
 
 use std::collections::{BTreeSet, HashSet};
@@ -55,7 +55,16 @@ pub(crate) fn removable(
     for group in &groups {
         let days = keep_of(backups, group, keep, zone, &mut kept);
         if let Some(oldest) = days.last() {
-            let since = backups[*oldest].meta.restorable_to;
+            let day = |i: usize| {
+                backups[i]
+                    .meta
+                    .restorable_to
+                    .with_timezone(&zone)
+                    .date_naive()
+            };
+            let of_it = group.iter().filter(|i| day(**i) == day(*oldest));
+            let first = of_it.filter(|i| backups[**i].meta.stands_alone()).min();
+            let since = backups[*first.unwrap_or(oldest)].meta.restorable_to;
             keep_reachable(backups, paths, group, since, &mut kept);
         } else {
             // Without a full backup nobody knows what the WAL is good for: it stays.

@@ -54,7 +54,9 @@ pub(crate) struct BackupOutcome {
     pub(crate) problems: Vec<String>,
     /// Why a full backup was made instead of an incremental one.
     pub(crate) full_instead: Option<String>,
-    /// The ids of all backups that are in the repository now, also of those that cannot be read.
+    /// All backups that are in the repository now.
+    pub(crate) all: Vec<Backup>,
+    /// The ids of all of them, also of those that cannot be read.
     pub(crate) there: BTreeSet<String>,
     /// Those that cannot be restored, and why.
     pub(crate) unrestorable: BTreeMap<String, String>,
@@ -585,13 +587,13 @@ fn conclude(
         .there
         .extend(damages.into_iter().filter_map(|d| d.backup));
     outcome.unrestorable = timeline::stranded(repository, &all)?;
-    outcome.batches.push(catalog::rows(location, &all));
     if outcome.backups.iter().any(|b| b.meta.level == Level::Full) {
         let size = repository.size_bytes()?;
         outcome
             .batches
             .push(catalog::size(location, size, all.len(), server.clock()));
     }
+    outcome.all = all;
     Ok(outcome)
 }
 

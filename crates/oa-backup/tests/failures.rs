@@ -386,6 +386,8 @@ fn full_disks_are_named_and_leave_nothing_half_listed() {
         full.stderr
     );
     assert!(service.list().is_empty(), "nothing half done is listed");
+    let doctor = service.backup(&["doctor"]).expect(1).stdout;
+    assert!(doctor.contains("the disk of the repository"), "{doctor}");
     assert_eq!(
         service.texts("SELECT status FROM oa.runs WHERE task = 'backup-full'"),
         ["failed"]

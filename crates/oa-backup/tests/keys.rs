@@ -268,6 +268,19 @@ fn a_second_key_that_is_damaged_or_unreadable_keeps_nobody_out() {
     );
     fs::set_permissions(service.path("repo"), fs::Permissions::from_mode(0o700)).unwrap();
     service.backup(&["verify"]).expect(0);
+    // A folder above it is closed: what is said to do is what helps.
+    fs::create_dir(service.path("disk")).unwrap();
+    fs::rename(service.path("repo"), service.path("disk/repo")).unwrap();
+    service.configure(LOGICAL);
+    let config = fs::read_to_string(service.path("oa.toml")).unwrap();
+    let config = config.replace("\"repo\"", "\"disk/repo\"");
+    fs::write(service.path("oa.toml"), config).unwrap();
+    fs::set_permissions(service.path("disk"), fs::Permissions::from_mode(0o000)).unwrap();
+    let refused = without_rights(&service, &["list"]).expect(78).stderr;
+    let (_, command) = refused.trim().split_once("root: ").unwrap();
+    let done = Command::new("sh").args(["-c", command]).status().unwrap();
+    assert!(done.success(), "{refused}");
+    without_rights(&service, &["list"]).expect(0);
 }
 
 #[test]

@@ -7,8 +7,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{Done, PASSWORD, Service, done};
+use oa_testkit::Postgres;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn alert(service: &Service) -> (Done, Vec<String>) {
@@ -214,6 +217,77 @@ fn what_a_prune_removes_is_not_missing_even_if_it_is_killed() {
     service.backup(&["unpin", id]).expect(0);
     service.backup(&["prune", "--yes"]).expect(0);
     assert_eq!(service.list().len(), 1);
+}
+
+#[test]
+fn what_is_pruned_while_it_is_verified_is_no_finding() {
+    let service =
+        Service::ready("kind = \"logical\"\nkeep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1");
+    for _ in 0..3 {
+        service.take("full");
+    }
+    // It has listed them, and cannot go on to look at them before the other one has removed them.
+    let mut holder = service.db();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE oa.backups IN SHARE MODE")
+        .unwrap();
+    let mut verify = service.command(&["verify", "--read-data"]);
+    let verify = verify.spawn().unwrap();
+    let waits =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'oa.backups'::regclass AND NOT granted";
+    let limit = Duration::from_secs(60);
+    oa_testkit::wait_until("verify to have listed the backups", limit, || {
+        service.number(waits) == 1
+    });
+    let pid = Pid::from_raw(i32::try_from(verify.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    holder.batch_execute("COMMIT").unwrap();
+    service.backup(&["prune", "--yes"]).expect(0);
+    kill_process(pid, Signal::CONT).unwrap();
+    let verified = done(verify.wait_with_output().unwrap()).expect(0);
+    assert_eq!(verified.stdout.lines().count(), 2, "{}", verified.stdout);
+    let recorded = "SELECT count(*) FROM oa.backups WHERE removed_at IS NULL AND missing_since IS NULL AND check_error IS NULL";
+    assert_eq!(service.number(recorded), 1);
+    assert_eq!(status(&service, 0)["ok"], true);
+}
+
+#[test]
+fn services_that_share_a_repository_neither_vouch_for_each_other_nor_prune_what_is_not_theirs() {
+    let one = Service::ready("kind = \"logical\"");
+    let first = one.take("full");
+    let other = Service::with(Postgres::start_anew(), "kind = \"logical\"");
+    let config = fs::read_to_string(other.path("oa.toml")).unwrap();
+    let config = config.replace("\"repo\"", &format!("{:?}", one.path("repo")));
+    let config = format!("{config}keep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1\n");
+    fs::write(other.path("oa.toml"), config).unwrap();
+    for _ in 0..2 {
+        one.take("full");
+        other.take("full");
+    }
+    // Those of the other one are newer, and none of its backups is on record here.
+    let newest = one.list().pop().unwrap();
+    let json = status(&one, 0);
+    assert_eq!(json["backups"], 5);
+    assert_ne!(json["newest"], newest["id"]);
+    assert_eq!(one.number("SELECT count(*) FROM oa.backups"), 3);
+    other.backup(&["prune", "--yes"]).expect(0);
+    let left = one.list();
+    assert_eq!(left.len(), 4, "{left:?}");
+    assert_eq!(left[0]["id"], first[0]["id"]);
+    one.backup(&["verify"]).expect(0);
+    other.backup(&["verify"]).expect(0);
+    // An earlier version has recorded what is not there any more.
+    one.db()
+        .batch_execute(
+            "INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline, restorable_from,
+                                     restorable_to, started_at, finished_at, files, size_bytes, added_bytes)
+             SELECT 'gone', gen_random_uuid(), repository, kind, level, host, database, server_version, 'another', timeline, restorable_from,
+                    restorable_to, started_at, finished_at, files, size_bytes, added_bytes FROM oa.backups LIMIT 1",
+        )
+        .unwrap();
+    one.take("full");
+    one.backup(&["verify"]).expect(0);
+    assert_eq!(status(&one, 0)["ok"], true);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use chrono::TimeDelta;
 use oa_core::base::supervise::StopSignal;
 use rustic_core::repofile::SnapshotId;
 use rustic_core::{
@@ -27,6 +28,8 @@ use crate::{Meta, ProgressReporter, Repository, RepositoryError};
 const LARGE: u64 = 1 << 20;
 /// A batch has this many bytes at least, and this part of what was stored before it: then there are few of them.
 const BATCH: (u64, u64) = (32 << 20, 8);
+/// What is there is stored after this long in any case: the newest snapshot of a backup says that it still runs.
+const RENEW: Duration = Duration::from_secs(3600);
 /// How long a look at the folder is over before the next one, in looks, and at least.
 const PAUSE: (u32, Duration) = (20, Duration::from_millis(50));
 
@@ -109,10 +112,15 @@ impl Repository {
     ) -> Result<(), RepositoryError> {
         let mut indexed = None;
         let mut copied = Copied::default();
+        let (start, mut stored_last) = (Instant::now(), Instant::now());
         while !done.load(Ordering::Relaxed) && !StopSignal.requested() {
             let began = Instant::now();
             let (batch, bytes) = copied.complete(folder, unfinished);
-            if bytes < BATCH.0.max(copied.stored_bytes / BATCH.1) {
+            let enough = match stored_last.elapsed() < RENEW {
+                true => BATCH.0.max(copied.stored_bytes / BATCH.1),
+                false => 1,
+            };
+            if bytes < enough {
                 thread::park_timeout(PAUSE.1.max(began.elapsed() * PAUSE.0));
                 continue;
             }
@@ -128,7 +136,9 @@ impl Repository {
             let paths: Vec<PathBuf> = batch.keys().map(|path| folder.join(path)).collect();
             let source =
                 Staged::new(folder, &paths, checksums).map_err(self.failed("store the copy"))?;
-            let snapshot = self.snapshot(meta)?;
+            let at = TimeDelta::from_std(start.elapsed()).unwrap_or_default();
+            let snapshot = self.snapshot_at(meta, meta.restorable_to + at)?;
+            stored_last = Instant::now();
             let stored = self.location.guarded("store the copy", || {
                 engine.archive(&options, &source, snapshot, &[PathBuf::from("/")])
             })?;

@@ -1,6 +1,8 @@
 //! The engine's errors and panics, as our errors.
 
 use std::cell::Cell;
+use std::error::Error;
+use std::io;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::{panic, thread};
 
@@ -42,7 +44,36 @@ impl RepositoryLocation {
 /// The engine's messages have several lines and its own prefix.
 pub(crate) fn reason(error: &RusticError) -> String {
     let text = error.display_log();
+    let text = match of_disk(error) {
+        Some((error, remedy)) => {
+            // The only thing of value in the engine's words is which file it was.
+            let path = text.split('`').nth(1).unwrap_or("its disk");
+            format!("{}: {error}{remedy}", path.trim_end_matches("-tmp-"))
+        }
+        None => text,
+    };
     redact(&one_line(text.strip_prefix("Error: ").unwrap_or(&text)))
+}
+
+/// What the operating system said, if it was that, and what to do.
+fn of_disk(error: &RusticError) -> Option<(&io::Error, &'static str)> {
+    let mut cause = error.source();
+    let error = loop {
+        let found = cause?;
+        match found.downcast_ref::<io::Error>() {
+            Some(error) => break error,
+            None => cause = found.source(),
+        }
+    };
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room on that disk, or let repository in [backup] name a larger one"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; mount that disk so that it can be written to",
+        io::ErrorKind::PermissionDenied => "; let the user who runs this read and write there",
+        _ => "",
+    };
+    Some((error, remedy))
 }
 
 /// Without the backtrace that `RUST_BACKTRACE` adds to it.

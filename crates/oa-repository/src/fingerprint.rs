@@ -30,7 +30,7 @@ pub fn take(
     budget: Duration,
 ) -> Result<ContentFingerprint, PostgresError> {
     let failed = PostgresError::query("could not record what the tables hold");
-    let until = Instant::now() + budget;
+    let (until, quiet_until) = (Instant::now() + budget, Instant::now() + budget / 2);
     let lsn_of = if standby {
         "pg_last_wal_replay_lsn()"
     } else {
@@ -51,7 +51,7 @@ pub fn take(
         let row = tx.query_one(&snapshot_query, &[]).map_err(&failed)?;
         let (after, idle): (i64, bool) = (row.get(0), row.get(1));
         let exact = before == after && idle;
-        if !exact && round < TRIES && Instant::now() + PAUSE < until {
+        if !exact && round < TRIES && Instant::now() + PAUSE < quiet_until {
             drop(tx);
             thread::sleep(PAUSE);
             continue;

@@ -75,6 +75,16 @@ impl RepositoryLocation {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(folder: &Path) -> Self {
+        Self {
+            location: folder.display().to_string(),
+            password: Secret::new("for tests".to_owned()),
+            s3: None,
+            cache: None,
+        }
+    }
+
     /// The location as it is shown and recorded: it has no secret in it.
     #[must_use]
     pub fn shown(&self) -> String {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind as IoErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, Repository as Engine, RepositoryBackends,
     RepositoryOptions, RusticError, RusticResult, WriteBackend,
 };
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::repair::hex;
@@ -416,15 +418,27 @@ fn copy_of(file: &Path) -> Copy {
 
 /// What to do about a file or folder that this user may not read.
 pub(crate) fn no_access(file: &Path, error: &std::io::Error) -> String {
-    let file = file.display();
-    if error.kind() == IoErrorKind::PermissionDenied {
-        let user = rustix::process::geteuid().as_raw();
-        format!(
-            "could not read {file}: {error}; it belongs to another user. As root: chown {user} {file} && chmod u+rwX {file}"
-        )
-    } else {
-        format!("could not read {file}: {error}")
+    let said = format!("could not read {}: {error}", file.display());
+    if error.kind() != IoErrorKind::PermissionDenied {
+        return said;
     }
+    // Below a folder that is closed to this user nobody can say whose it is.
+    let above: Vec<&Path> = file.ancestors().skip(1).collect();
+    let closed = |folder: &&&Path| access(**folder, Access::EXEC_OK) == Err(Errno::ACCESS);
+    let user = rustix::process::geteuid().as_raw();
+    if let Some(folder) = above.iter().rev().find(closed) {
+        let own = folder.metadata().is_ok_and(|m| m.uid() == user);
+        let who = if own { "u" } else { "a" };
+        let folder = folder.display();
+        return format!(
+            "{said}; {folder} is closed to this user. As its owner or root: chmod {who}+x {folder}"
+        );
+    }
+    let all = if file.is_dir() { "-R " } else { "" };
+    let file = file.display();
+    format!(
+        "{said}; it belongs to another user. As root: chown {all}{user} {file} && chmod {all}u+rwX {file}"
+    )
 }
 
 fn unreadable(one: &Guarded) -> Option<String> {

@@ -42,7 +42,7 @@ impl Repository {
         let paths = [folder.to_owned()];
         let (expected, _) = census(&paths, false)?;
         // Copying may have taken longer than what is unfinished is kept.
-        self.remove_unfinished(&ahead.snapshots)?;
+        self.remove_unfinished(&ahead.snapshots, meta.captured_at)?;
         let indexed = self
             .again()?
             .to_indexed_ids()
@@ -110,7 +110,7 @@ impl Repository {
     ) -> Result<Option<UnpublishedBackup<'_>>, RepositoryError> {
         let staged = as_path.is_some();
         let (before, there) = census(&list.paths(), !staged)?;
-        self.remove_unfinished(&[])?;
+        self.remove_unfinished(&[], meta.captured_at)?;
         let indexed = self
             .again()?
             .to_indexed_ids()
@@ -158,14 +158,22 @@ impl Repository {
     }
 
     /// A snapshot that says of itself what it will be.
-    pub(crate) fn snapshot(&self, meta: &Meta) -> Result<SnapshotFile, RepositoryError> {
+    fn snapshot(&self, meta: &Meta) -> Result<SnapshotFile, RepositoryError> {
+        self.snapshot_at(meta, meta.restorable_to)
+    }
+
+    pub(crate) fn snapshot_at(
+        &self,
+        meta: &Meta,
+        at: DateTime<Utc>,
+    ) -> Result<SnapshotFile, RepositoryError> {
         let mut options = SnapshotOptions::default()
             .host(meta.host.clone())
             .label(meta.label());
-        let time = zoned(meta.restorable_to).ok_or_else(|| RepositoryError::Engine {
+        let time = zoned(at).ok_or_else(|| RepositoryError::Engine {
             doing: "begin a backup",
             place: self.location.shown(),
-            reason: format!("{} is no time that it knows", meta.restorable_to),
+            reason: format!("{at} is no time that it knows"),
         })?;
         options.time = Some(time);
         options.command = Some(String::from("oa-backup"));
@@ -191,18 +199,27 @@ impl Repository {
         Ok(skipped.map(|file| file.path))
     }
 
-    /// Removes what a killed backup has left. Only what is older than any backup that may still run.
-    fn remove_unfinished(&self, own: &[SnapshotId]) -> Result<(), RepositoryError> {
+    /// Removes what killed backups have left. Of a full backup that runs beside this one the newest snapshot says that it still does. Times
+    /// are the server's, `now` as well.
+    fn remove_unfinished(
+        &self,
+        own: &[SnapshotId],
+        now: DateTime<Utc>,
+    ) -> Result<(), RepositoryError> {
         // One that is damaged is reported elsewhere.
-        let Ok(snapshots) = self.engine.get_all_snapshots() else {
+        let Ok(mut snapshots) = self.engine.get_all_snapshots() else {
             return Ok(());
         };
-        let old = Utc::now() - KEEP_UNUSED;
+        snapshots.retain(|s| s.label.starts_with("oa ") && !s.tags.contains(TAG));
+        let running: HashSet<_> = snapshots
+            .iter()
+            .filter(|s| utc(&s.time) >= now - KEEP_UNUSED)
+            .map(|s| (&s.hostname, &s.label))
+            .collect();
         let left: Vec<_> = snapshots
             .iter()
-            .filter(|s| s.label.starts_with("oa ") && !s.tags.contains(TAG) && utc(&s.time) < old)
+            .filter(|s| !running.contains(&(&s.hostname, &s.label)) && !own.contains(&s.id))
             .map(|s| s.id)
-            .filter(|id| !own.contains(id))
             .collect();
         if left.is_empty() {
             return Ok(());
@@ -351,4 +368,52 @@ fn census(
 fn zoned(at: DateTime<Utc>) -> Option<jiff::Zoned> {
     let at = jiff::Timestamp::from_microsecond(at.timestamp_micros()).ok()?;
     Some(at.to_zoned(jiff::tz::TimeZone::UTC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RepositoryLocation;
+
+    #[test]
+    fn a_copy_that_takes_days_keeps_what_was_stored_of_it_while_others_back_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = RepositoryLocation::for_tests(&folder.path().join("repository"));
+        location.create_for_tests().unwrap();
+        let repository = location.open(&crate::ProgressReporter::hidden()).unwrap();
+        let now: DateTime<Utc> = "2024-02-29T12:00:00Z".parse().unwrap();
+        let leave = |host: &str, hours: i64| {
+            let meta = Meta::from_text(&format!(
+                r#"{{"oa": 1, "run_id": "00000000-0000-0000-0000-000000000000", "kind": "physical", "level": "full", "host": "{host}",
+                    "database": "oa", "server_version": 150018, "system_id": "7", "timeline": 1, "restorable_from": "{now}",
+                    "restorable_to": "{now}", "started_at": "{now}", "captured_at": "{now}"}}"#,
+                now = now.to_rfc3339()
+            ))
+            .unwrap();
+            let at = now - chrono::TimeDelta::hours(hours);
+            let snapshot = repository.snapshot_at(&meta, at).unwrap();
+            repository.engine.save_snapshots(vec![snapshot]).unwrap();
+        };
+        let left = || {
+            let all = repository.engine.get_all_snapshots().unwrap();
+            let mut hosts: Vec<String> = all.into_iter().map(|s| s.hostname).collect();
+            hosts.sort();
+            hosts
+        };
+        for (host, hours) in [
+            ("copies", 60),
+            ("copies", 30),
+            ("copies", 1),
+            ("killed", 30),
+        ] {
+            leave(host, hours);
+        }
+        repository.remove_unfinished(&[], now).unwrap();
+        assert_eq!(left(), ["copies", "copies", "copies"]);
+        // Killed, and a day later.
+        repository
+            .remove_unfinished(&[], now + chrono::TimeDelta::hours(24))
+            .unwrap();
+        assert_eq!(left(), [""; 0]);
+    }
 }

@@ -19,9 +19,16 @@ fn a_restored_cluster_is_backed_up_and_restored_again_over_its_timelines() {
     service.init();
     service.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
     service.backup(&["full"]).ok();
-    service.sql("INSERT INTO t VALUES (2)");
+    service.sql(
+        "INSERT INTO t VALUES (2);
+         INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, status, lease_until)
+         VALUES (oa.uuid_floor(now()), 'oa-crawl', 'futures', 'cron', 'another', 'm', 'b', 1, 1, '0', now(), 'running', now() + interval '1 hour')",
+    );
     let early = service.now();
-    service.sql("INSERT INTO t VALUES (3)");
+    service.sql(
+        "INSERT INTO t VALUES (3);
+         UPDATE oa.runs SET status = 'success', finished_at = now(), lease_until = NULL WHERE task = 'futures'",
+    );
     let given_up = service.now();
     service.backup(&["incremental"]).ok();
 
@@ -44,6 +51,10 @@ fn a_restored_cluster_is_backed_up_and_restored_again_over_its_timelines() {
     let restored = Restored::of(&row[0]);
     let mut client = restored.connect(&service);
     assert_eq!(support::count(&mut client, "t"), 2);
+    // What that run has stored since is not in it.
+    let runs = "SELECT string_agg(task || ' ' || status, ', ' ORDER BY started_at) FROM oa.runs";
+    let runs: String = client.query_one(runs, &[]).unwrap().get(0);
+    assert_eq!(runs, "backup-full success, futures abandoned");
     client
         .batch_execute("INSERT INTO t VALUES (40), (41)")
         .unwrap();
@@ -239,7 +250,11 @@ fn on_the_worst_day_there_is_no_database_address() {
     let started = Command::new("sh").args(["-c", &command]).output().unwrap();
     assert!(started.status.success(), "{command}: {started:?}");
     let restored = Restored::of(&row[0]);
-    assert_eq!(support::count(&mut restored.connect(&service), "t"), 7);
+    let mut client = restored.connect(&service);
+    assert_eq!(support::count(&mut client, "t"), 7);
+    // The run of the backup that this is: it had not ended yet.
+    let runs = "oa.runs WHERE task = 'backup-full' AND status = 'success'";
+    assert_eq!(support::count(&mut client, runs), 1);
 
     // With an address, and nobody there.
     service

@@ -397,6 +397,25 @@ fn a_table_that_was_emptied_counts_on_after_its_rows_are_back() {
         .ok();
     let next = service.text("INSERT INTO contracts (symbol) VALUES ('later') RETURNING id::text");
     assert_eq!(next, "501");
+
+    // The database has another name now.
+    let url = service.server.superuser_url();
+    let of = |name: &str| url.replace("/oa", &format!("/{name}"));
+    let mut elsewhere = postgres::Client::connect(&of("postgres"), postgres::NoTls).unwrap();
+    elsewhere
+        .batch_execute("ALTER DATABASE oa RENAME TO renamed")
+        .unwrap();
+    let done = support::done(
+        service
+            .command(
+                "oa-restore",
+                &["table", "contracts", "--to", &then, "--as", "copy"],
+            )
+            .env("DATABASE_URL", of("renamed")),
+    );
+    done.ok();
+    let mut renamed = postgres::Client::connect(&of("renamed"), postgres::NoTls).unwrap();
+    assert_eq!(support::count(&mut renamed, "copy"), 100);
 }
 
 #[test]

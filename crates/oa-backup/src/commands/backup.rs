@@ -1,5 +1,6 @@
 //! `oa-backup full` and `oa-backup incremental`.
 
+use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{BackupKind, Channel, Config, NotifySuccess};
@@ -18,7 +19,7 @@ use serde_json::{Map, json};
 use super::overview::Overview;
 use super::{print, trigger};
 use crate::PROGRAM;
-use crate::catalog::{self, Checked, Missing};
+use crate::catalog::{self, Checked, Missing, OwnClusters};
 use crate::recovery;
 use crate::session::{BackupOutcome, Session};
 
@@ -149,7 +150,8 @@ pub(super) fn make(
                 .and_then(|(mut client, _)| catalog::recorded(&mut client, &location).ok());
             session.make(level, args.limit_rate)
         });
-        made.map(outcome_of).map_err(|error| {
+        let made = made.map(|made| outcome_of(recorder, &location, made));
+        made.map_err(|error| {
             let passing = error.is_passing();
             let failure = Failure::from(error);
             // Whoever started it by hand sees what is wrong at once, and does not wait for what will not pass.
@@ -227,7 +229,7 @@ fn record(
     recorder: &Recorder,
     location: &RepositoryLocation,
     made: &BackupOutcome,
-    recorded: Option<Vec<Missing>>,
+    recorded: Option<(Vec<Missing>, DateTime<Utc>)>,
 ) {
     let Ok((mut client, _)) = recorder.connect() else {
         return;
@@ -235,7 +237,10 @@ fn record(
     let checked = catalog::mark_checked(&mut client, &made.backups, &[], Checked::Structure);
     // Of what nobody could say that it should be there, nothing is called missing.
     let recorded = recorded.unwrap_or_default();
-    let updated = checked.and_then(|()| {
+    let disowned = checked
+        .and_then(|()| OwnClusters::ask(&mut client))
+        .and_then(|own| own.disown_others(&mut client, location));
+    let updated = disowned.and_then(|_| {
         catalog::reconcile(
             &mut client,
             location,
@@ -252,7 +257,20 @@ fn record(
     }
 }
 
-pub(super) fn outcome_of(mut made: BackupOutcome) -> JobOutcome<BackupOutcome> {
+pub(super) fn outcome_of(
+    recorder: &Recorder,
+    location: &RepositoryLocation,
+    mut made: BackupOutcome,
+) -> JobOutcome<BackupOutcome> {
+    let own = recorder
+        .connect()
+        .ok()
+        .and_then(|(mut client, _)| OwnClusters::ask(&mut client).ok());
+    made.batches.push(match own {
+        Some(own) => catalog::rows(location, own.among(&made.all)),
+        // The others are recorded by the next one.
+        None => catalog::rows(location, &made.backups),
+    });
     let mut details = Map::new();
     let ids: Vec<&str> = made.backups.iter().map(|b| b.id.as_str()).collect();
     details.insert("backups".to_owned(), json!(ids));

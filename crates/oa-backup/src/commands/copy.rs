@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{print, trigger};
 use crate::PROGRAM;
-use crate::catalog;
+use crate::catalog::{self, OwnClusters};
 use oa_repository::ProgressReporter;
 
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,13 @@ pub(crate) fn run(
         let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
         let mut ended = JobOutcome::success((copied, ids));
         ended.fetched = copied as u64;
-        ended.batches.push(catalog::rows(&secondary, &there));
+        let own = recorder
+            .connect()
+            .ok()
+            .and_then(|(mut client, _)| OwnClusters::ask(&mut client).ok());
+        ended
+            .batches
+            .extend(own.map(|own| catalog::rows(&secondary, own.among(&there))));
         ended.batches.push(catalog::size(
             &secondary,
             to.size_bytes()?,

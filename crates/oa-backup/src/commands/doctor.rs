@@ -8,12 +8,14 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::{Config, Locale};
 use oa_core::app::output::{Format, Listing};
 use oa_core::app::{exit, sibling};
+use oa_core::base::units::Bytes;
 use oa_core::journal::catalog::{Facts, Limits};
 use oa_core::model::Finding;
 use oa_repository::{
     Backup, Kind, Level, ProgressReporter, Repository, RepositoryError, RepositoryLocation, staging,
 };
 use oa_wording::Wording;
+use rustix::fs::{Access, access};
 use serde_json::json;
 
 use super::status::RepositoryState;
@@ -32,6 +34,9 @@ pub(crate) struct Args {
 
 const REPAIR: &str = "oa-backup repair";
 const FULL: &str = "oa-backup full";
+
+/// A backup takes some bytes for its description in any case.
+const ROOM: u64 = 16 << 20;
 
 /// Something that is wrong.
 struct Ailment {
@@ -167,7 +172,38 @@ fn of_files(
             &format!("chmod -R go= {}", location.shown()),
         ));
     }
+    let newest = repository.readable_backups()?.0.pop();
+    let needed = newest.map_or(0, |b| b.meta.stored.added_bytes);
+    found.extend(location.folder().and_then(|folder| of_room(folder, needed)));
     Ok(found)
+}
+
+/// Why the next backup could not be stored; `needed` is what the newest one took.
+fn of_room(folder: &Path, needed: u64) -> Option<Ailment> {
+    let folders = ["", "data", "index", "snapshots"].map(|name| folder.join(name));
+    let refused = folders.iter().find_map(|path| {
+        let error = access(path, Access::WRITE_OK | Access::EXEC_OK).err()?;
+        Some((path, error))
+    });
+    if let Some((path, error)) = refused {
+        return Some(Ailment::of_words(format!(
+            "this user cannot write to {}: {}. Mount its disk so that it can be written to, or give it to the user of the crontab",
+            path.display(),
+            std::io::Error::from(error)
+        )));
+    }
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    let free = disk.f_bavail * disk.f_frsize;
+    (free < needed.max(ROOM)).then(|| {
+        Ailment::new(
+            format!(
+                "the disk of the repository has only {} left, and the newest backup took {}; make room on it, or let repository in [backup] name a larger one",
+                Bytes(free),
+                Bytes(needed)
+            ),
+            "oa-backup prune --dry-run",
+        )
+    })
 }
 
 fn unserved(error: BackupError) -> Ailment {

@@ -9,12 +9,14 @@ use oa_core::app::output::Format;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::units::Bytes;
 use oa_core::journal::Recorder;
+use oa_core::pg::{self, Settings};
+use postgres::Client;
 use serde_json::json;
 
 use super::overview::Overview;
 use super::{short, trigger};
 use crate::PROGRAM;
-use crate::catalog;
+use crate::catalog::{self, OwnClusters};
 use crate::retention::{Keep, removable};
 use oa_repository::timeline;
 use oa_repository::{Backup, ProgressReporter, Repository, RepositoryError, RepositoryLocation};
@@ -68,10 +70,11 @@ pub(crate) fn run(
     let paths = timeline::paths(&repository, &backups)?;
     let pinned = pinned(&repository, &backups)?;
     let now = super::clock(config);
+    let own: BTreeSet<String> = own(config, &backups);
     let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, now)
         .into_iter()
         .map(|i| backups[i].clone())
-        .filter(|b| !pinned.contains(&b.id))
+        .filter(|b| own.contains(&b.id) && !pinned.contains(&b.id))
         .collect();
     Overview::of(&location, config)
         .listing(&going)
@@ -108,9 +111,7 @@ pub(crate) fn run(
             // Persisted first: killed in between, what is gone is not taken for lost, and what is still there is recorded anew by the
             // next backup. While PostgreSQL is unreachable no backup goes: it may be what must be restored.
             let (mut client, _) = recorder.connect()?;
-            let ids: Vec<&str> = going.iter().map(|b| b.id.as_str()).collect();
-            catalog::mark_removed(&mut client, &ids).map_err(|e| could_not_record(&e))?;
-            repository.forget(&going)?;
+            forget(&mut client, &repository, &backups, &going)?;
         }
         oa_core::base::failpoint::hit("backup.forgotten");
         let (freed, marked) = repository.prune(false)?;
@@ -133,6 +134,41 @@ pub(crate) fn run(
     });
     oa_core::app::flush_now(config);
     left.map(|_| exit::OK)
+}
+
+/// Takes backups off the list, recorded before and after.
+fn forget(
+    client: &mut Client,
+    repository: &Repository,
+    backups: &[Backup],
+    going: &[Backup],
+) -> Result<(), Failure> {
+    // Nobody could say whose they are, if PostgreSQL did not answer before.
+    let own = OwnClusters::ask(client).map_err(|e| could_not_record(&e))?;
+    let own = own.among(backups);
+    let is_own = |b: &&Backup| own.iter().any(|o| o.id == b.id);
+    let going: Vec<Backup> = going.iter().filter(is_own).cloned().collect();
+    let ids: Vec<&str> = going.iter().map(|b| b.id.as_str()).collect();
+    catalog::mark_removed(client, &ids).map_err(|e| could_not_record(&e))?;
+    repository.forget(&going)?;
+    if let Err(e) = catalog::mark_gone(client, &ids) {
+        tracing::warn!(
+            "could not record once more what was removed: {}",
+            oa_core::pg::describe(&e)
+        );
+    }
+    Ok(())
+}
+
+/// Those of other services that use the same repository are theirs to keep. Whose they are is asked of PostgreSQL, without which none is
+/// removed.
+fn own(config: &Config, backups: &[Backup]) -> BTreeSet<String> {
+    let client = Settings::from_config(config, PROGRAM)
+        .ok()
+        .and_then(|settings| pg::connect(&settings).ok());
+    let own = client.and_then(|mut client| OwnClusters::ask(&mut client).ok());
+    let own = own.map_or_else(|| backups.iter().collect(), |own| own.among(backups));
+    own.into_iter().map(|b| b.id.clone()).collect()
 }
 
 /// What is pinned, and the full backups without which that restores nothing.
@@ -168,7 +204,8 @@ fn take_off_the_record(
     yes: bool,
 ) -> Result<(), Failure> {
     let (mut client, _) = recorder.connect()?;
-    let recorded = catalog::recorded(&mut client, location).map_err(|e| could_not_record(&e))?;
+    let recorded = catalog::recorded(&mut client, location);
+    let (recorded, _) = recorded.map_err(|e| could_not_record(&e))?;
     let (backups, damages) = repository.readable_backups()?;
     let mut there: BTreeSet<String> = backups.into_iter().map(|b| b.id).collect();
     there.extend(damages.into_iter().filter_map(|d| d.backup));

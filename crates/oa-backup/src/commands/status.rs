@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{print, short, stream};
 use crate::PROGRAM;
-use crate::catalog::{self, Missing};
+use crate::catalog::{self, Missing, OwnClusters};
 use oa_repository::MAX_CLOCK_SKEW;
 use oa_repository::timeline;
 use oa_repository::{Backup, Damage, Kind, ProgressReporter, Repository, RepositoryLocation};
@@ -107,8 +107,12 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         for problem in &problems {
             text.push_str(&format!("Problem: {problem}\n"));
         }
+        let others = match state.others.len() {
+            0 => String::new(),
+            count => format!(" ({count} of other services)"),
+        };
         let rest = format!(
-            "{} backups, {} in {}\n",
+            "{} backups{others}, {} in {}\n",
             state.backups.len(),
             Bytes(size),
             location.shown()
@@ -156,6 +160,8 @@ impl Objectives {
 /// What there is, and what is recorded.
 pub(super) struct RepositoryState {
     backups: Vec<Backup>,
+    /// The ids of those that other services have made, which use the same repository.
+    others: BTreeSet<String>,
     unreadable: Vec<Damage>,
     /// Why some restore nothing, by id.
     stranded: BTreeMap<String, String>,
@@ -179,6 +185,13 @@ impl RepositoryState {
             .as_mut()
             .and_then(|c| catalog::recorded(c, location).ok());
         let (backups, unreadable) = repository.readable_backups()?;
+        let own = client
+            .as_mut()
+            .and_then(|c| OwnClusters::ask(c).ok())
+            .map_or_else(|| backups.iter().collect(), |own| own.among(&backups));
+        let own: BTreeSet<&str> = own.iter().map(|b| b.id.as_str()).collect();
+        let others = backups.iter().map(|b| b.id.clone());
+        let others = others.filter(|id| !own.contains(id.as_str())).collect();
         let (stranded, unknown) = match timeline::stranded(repository, &backups) {
             Ok(stranded) => (stranded, None),
             Err(e) => (BTreeMap::new(), Some(e.to_string())),
@@ -188,7 +201,7 @@ impl RepositoryState {
         let missing = client
             .as_mut()
             .zip(recorded)
-            .and_then(|(c, recorded)| catalog::missing(c, recorded, &there).ok());
+            .and_then(|(c, (recorded, _))| catalog::missing(c, recorded, &there).ok());
         if missing.is_none() {
             tracing::warn!("without PostgreSQL nobody knows which backups should be there as well");
         }
@@ -199,6 +212,7 @@ impl RepositoryState {
             .and_then(|c| journal::facts(c, name.as_ref()).ok());
         Ok(Self {
             backups,
+            others,
             unreadable,
             stranded,
             unknown,
@@ -217,6 +231,7 @@ impl RepositoryState {
         self.backups
             .iter()
             .filter(|b| b.meta.kind != Kind::Files && !self.stranded.contains_key(&b.id))
+            .filter(|b| !self.others.contains(&b.id))
     }
 
     fn last(&self, now: DateTime<Utc>) -> Option<&Backup> {

@@ -321,7 +321,9 @@ impl Streaming<'_> {
         let result = work::recorded(self.recorder, &job(), |run| {
             let left =
                 session::store_left_behind(self.config, run, server, programs, seen, self.reporter);
-            Ok(backup::outcome_of(left?.unwrap_or_default()))
+            let location = RepositoryLocation::primary(self.config)?;
+            let left = left?.unwrap_or_default();
+            Ok(backup::outcome_of(self.recorder, &location, left))
         });
         flush_now(self.config);
         match result {

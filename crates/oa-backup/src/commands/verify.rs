@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{short, trigger};
 use crate::PROGRAM;
-use crate::catalog::{self, Checked};
+use crate::catalog::{self, Checked, OwnClusters};
 use crate::recovery;
 use oa_repository::timeline;
 use oa_repository::{
@@ -70,9 +70,15 @@ pub(crate) fn run(
         let mut outcome = JobOutcome::success(found);
         let found = &outcome.value;
         outcome.fetched = found.backups.len() as u64;
+        // Whose they are the database of the run log knows.
+        let own = recorder
+            .connect()
+            .ok()
+            .filter(|_| args.id.is_none())
+            .and_then(|(mut client, _)| OwnClusters::ask(&mut client).ok());
         outcome
             .batches
-            .push(catalog::rows(&location, &found.backups));
+            .extend(own.map(|own| catalog::rows(&location, own.among(&found.backups))));
         if let Some(first) = texts.first() {
             outcome.status = Status::Failed;
             outcome.error = Some(format!(

@@ -101,6 +101,30 @@ fn what_a_wrong_clock_has_made_stays_and_replaces_no_other() {
 }
 
 #[test]
+fn on_the_first_day_every_moment_since_the_first_full_backup_stays_restorable() {
+    let mut all = Vec::new();
+    let mut from = 0;
+    for hour in 1..10 {
+        let lsn = u64::try_from(hour).unwrap() * 100;
+        all.push(backup(Kind::Physical, Level::Full, hour, None));
+        // To the end of this one, from the one before.
+        all.push(backup(
+            Kind::Physical,
+            Level::Incremental,
+            hour,
+            Some((from, lsn + 50)),
+        ));
+        from = lsn;
+    }
+    let gone = removable(&all, KEEP, ZONE, after(&all));
+    let kept: Vec<usize> = (0..all.len()).filter(|i| !gone.contains(i)).collect();
+    let fulls = kept.iter().filter(|i| all[**i].meta.level == Level::Full);
+    assert_eq!(fulls.copied().collect::<Vec<_>>(), [0, all.len() - 2]);
+    let wal = (0..all.len()).filter(|i| all[*i].meta.wal.is_some());
+    assert!(wal.clone().all(|i| kept.contains(&i)), "{kept:?}");
+}
+
+#[test]
 fn the_wal_of_another_timeline_does_not_stand_in() {
     let mut all = days(3);
     let first = all

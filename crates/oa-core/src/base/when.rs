@@ -53,8 +53,9 @@ pub fn local_time(day: NaiveDate, time: NaiveTime, zone: Tz) -> DateTime<Utc> {
 /// What a text means, seen from `now`; `None` when it is no time. Days and times without a zone are those of `zone`.
 #[must_use]
 pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<When> {
+    let text = plain(text.trim());
     let text = text.trim();
-    if matches!(text, "now" | "现在") {
+    if matches!(text, "now" | "现在" | "刚才" | "刚刚") {
         return Some(When::At(now));
     }
     if let Some(at) = ago(text, now) {
@@ -70,6 +71,78 @@ pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<When> {
     with_offset(text)
         .map(When::At)
         .or_else(|| with_zone(text, now, zone))
+}
+
+/// What people write in Chinese with fewer letters: `今天9点半`, `2026年11月28日 14：05`, `两个小时前`.
+fn plain(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_owned();
+    }
+    let mut text = digits(text);
+    for (from, to) in [
+        ("：", ":"),
+        ("　", " "),
+        ("个", ""),
+        ("半小时", "30分钟"),
+        ("今天", "今天 "),
+        ("昨天", "昨天 "),
+        ("前天", "前天 "),
+    ] {
+        text = text.replace(from, to);
+    }
+    if text.ends_with('前') {
+        return text;
+    }
+    for (from, to) in [
+        ("点半", ":30"),
+        ("点整", ":00"),
+        ("年", "-"),
+        ("月", "-"),
+        ("日", " "),
+        ("号", " "),
+        ("点", ":"),
+        ("时", ":"),
+        ("分", ":"),
+        ("秒", ""),
+    ] {
+        text = text.replace(from, to);
+    }
+    // An hour without minutes; minutes without seconds.
+    if let Some(rest) = text.strip_suffix(':') {
+        let minutes = rest.rsplit(' ').next().is_some_and(|t| t.contains(':'));
+        text = if minutes {
+            rest.to_owned()
+        } else {
+            format!("{rest}:00")
+        };
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Chinese numerals up to 99 as digits.
+fn digits(text: &str) -> String {
+    let value = |c: char| {
+        "〇一二三四五六七八九"
+            .chars()
+            .position(|d| d == if c == '两' { '二' } else { c })
+    };
+    let chars: Vec<char> = text.chars().collect();
+    let at = |i: Option<usize>| i.and_then(|i| chars.get(i)).and_then(|c| value(*c));
+    let mut plain = String::new();
+    for (i, c) in chars.iter().enumerate() {
+        let (before, after) = (at(i.checked_sub(1)), at(Some(i + 1)));
+        match value(*c) {
+            Some(digit) => plain.push_str(&digit.to_string()),
+            None if *c == '十' => plain.push_str(match (before, after) {
+                (None, None) => "10",
+                (None, Some(_)) => "1",
+                (Some(_), None) => "0",
+                (Some(_), Some(_)) => "",
+            }),
+            None => plain.push(*c),
+        }
+    }
+    plain
 }
 
 /// `2h`, `2h ago`, `10 min ago`, `10分钟前`.
@@ -107,6 +180,7 @@ fn local(text: &str, today: NaiveDate, zone: Tz) -> Option<When> {
     let day = match date {
         "today" | "今天" => Some(today),
         "yesterday" | "昨天" => Some(today - Days::new(1)),
+        "前天" => Some(today - Days::new(2)),
         _ => ["%Y-%m-%d", "%Y/%m/%d"]
             .iter()
             .find_map(|form| NaiveDate::parse_from_str(date, form).ok())
@@ -136,7 +210,7 @@ fn at(local: NaiveDateTime, zone: Tz) -> When {
 
 /// `2025-12-01 09:30+08:00`, also with a space before the offset.
 fn with_offset(text: &str) -> Option<DateTime<Utc>> {
-    let text = text.replace('/', "-");
+    let text = text.replace('/', "-").replacen('T', " ", 1);
     [
         "%Y-%m-%d %H:%M:%S%.f%#z",
         "%Y-%m-%d %H:%M%#z",
@@ -190,6 +264,19 @@ mod tests {
             ("1d 30m", "2025-11-30T16:30:00Z"),
             ("10分钟前", "2025-12-01T16:50:00Z"),
             ("2 小时前", "2025-12-01T15:00:00Z"),
+            ("两个小时前", "2025-12-01T15:00:00Z"),
+            ("半小时前", "2025-12-01T16:30:00Z"),
+            ("二十五分钟前", "2025-12-01T16:35:00Z"),
+            ("十分钟前", "2025-12-01T16:50:00Z"),
+            ("刚才", "2025-12-01T17:00:00Z"),
+            ("昨天14：00", "2025-12-01T06:00:00Z"),
+            ("前天 14:00", "2025-11-30T06:00:00Z"),
+            ("昨天9点", "2025-12-01T01:00:00Z"),
+            ("昨天九点半", "2025-12-01T01:30:00Z"),
+            ("2025年11月23日14时05分", "2025-11-23T06:05:00Z"),
+            ("2025年11月23日 14点05分06秒", "2025-11-23T06:05:06Z"),
+            ("2025-11-23T06:05Z", "2025-11-23T06:05:00Z"),
+            ("2025-11-23T14:05+08:00", "2025-11-23T06:05:00Z"),
             // It is the second of December in Shanghai.
             ("today 00:30", "2025-12-01T16:30:00Z"),
             ("00:30", "2025-12-01T16:30:00Z"),

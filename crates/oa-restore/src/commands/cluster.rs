@@ -12,12 +12,15 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::base::supervise::Launch;
+use oa_core::pg::{self, Settings};
 use serde_json::json;
 
 use super::options::{Kind, RunArgs, TargetArgs};
 use super::session::{Session, recorded};
 use super::target_dir::{REMEDY_ON_THE_WAY, TargetDir, keep_off};
 use crate::disk::check_room;
+use crate::live::runs;
+use crate::plan::target::Target;
 use crate::plan::{Physical, RestorePlan, Strategy};
 use crate::recover::account::Account;
 use crate::recover::{self, WorkFolder};
@@ -106,8 +109,9 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
             tablespaces: &tablespaces,
             account: &account,
             work: &work,
+            cut_off: !matches!(plan.target, Target::Latest),
         };
-        let restored = restore.run(&session, args).map_err(|e| {
+        let restored = restore.run(&session, config, args).map_err(|e| {
             e.in_private()
                 .on_disk_of(dir.path().display(), REMEDY_ON_THE_WAY)
         })?;
@@ -140,10 +144,17 @@ struct ClusterRestore<'a> {
     tablespaces: &'a Path,
     account: &'a Account,
     work: &'a WorkFolder,
+    /// There was more than is restored.
+    cut_off: bool,
 }
 
 impl ClusterRestore<'_> {
-    fn run(&self, session: &Session<'_>, args: &Args) -> Result<RestoredCluster, RestoreError> {
+    fn run(
+        &self,
+        session: &Session<'_>,
+        config: &Config,
+        args: &Args,
+    ) -> Result<RestoredCluster, RestoreError> {
         let &Self {
             physical,
             histories,
@@ -151,6 +162,7 @@ impl ClusterRestore<'_> {
             tablespaces,
             account,
             work,
+            cut_off,
         } = self;
         let data = dir.path();
         dir.begin()?;
@@ -171,8 +183,19 @@ impl ClusterRestore<'_> {
         }
         dir.changing()?;
         failpoint::hit("restore.changing");
+        // The server that is restored here need not answer any more.
+        let mut live = Settings::from_config(config, PROGRAM)
+            .ok()
+            .and_then(|settings| pg::connect(&settings).ok());
+        let mut since = runs::Since {
+            live: live.as_mut(),
+            backups: &session.backups,
+            cut_off,
+        };
         let (mut notes, needs) =
-            recover::recover_in_place(physical, account, data, work, session.users())?;
+            recover::recover_in_place(physical, account, data, work, session.users(), |client| {
+                runs::close(client, &mut since)
+            })?;
         failpoint::hit("restore.recovered");
         let port = args.port.unwrap_or_else(free_port);
         let socket = socket_folder(account);

@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
     };
     let job = Job::by_hand(PROGRAM, "restore-database", "数据库恢复");
     let (tables, mut notes) = recorded(config, &job, |_| {
-        let restored = restore(&session, work, live, &plan, &source, args, &kept)?;
+        let restored = restore(&session, work, live, &plan, args, &kept)?;
         let mut ended = JobOutcome::success(restored);
         ended.fetched = ended.value.0 as u64;
         for (key, value) in [
@@ -130,19 +130,24 @@ fn restore(
     work: WorkFolder,
     mut live: LiveServer,
     plan: &RestorePlan,
-    source: &str,
     args: &Args,
     kept: &str,
 ) -> Result<(usize, Vec<String>), RestoreError> {
     let private =
         PrivateServer::start(&session.reader, plan, work, session.users(), |_, _| Ok(()))?;
+    let source = &live.database_then(&private, plan)?;
     let notes = verify_restored(&private, plan, source).map_err(RestoreError::in_private)?;
     remove_left(&mut live.client)?;
     let new = load_beside(session, &private, &mut live, plan, source)?;
     drop(private);
-    let closed = live
-        .connect_to(&new.name)
-        .and_then(|mut restored| runs::close(&mut restored, &mut live.client, &session.backups));
+    let closed = live.connect_to(&new.name).and_then(|mut restored| {
+        let mut since = runs::Since {
+            live: Some(&mut live.client),
+            backups: &session.backups,
+            cut_off: false,
+        };
+        runs::close(&mut restored, &mut since)
+    });
     // That is no reason to give up what is whole.
     if let Err(e) = closed {
         tracing::warn!("runs that were under way then may be reported as interrupted: {e}");

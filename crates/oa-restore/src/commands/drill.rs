@@ -3,7 +3,7 @@
 //! The newest backup, or one at random, is restored into a private server up to the very LSN at which its tables were counted, and
 //! counted again there. How long that took is the RTO, how old the newest backup is, the RPO.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::cli::{self, Failure};
@@ -108,7 +108,9 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
         ..Job::by_hand(PROGRAM, "restore-drill", "恢复演练")
     };
     let drill = recorded(config, &job, |run| {
-        let drill = rehearse(&session, &backup, work, run.started_at);
+        // By the server's clock, as all times of backups are.
+        let (began, started_at) = (Instant::now(), session.now());
+        let drill = rehearse(&session, &backup, work, started_at);
         let mut ended = JobOutcome::success(drill);
         let drill = &ended.value;
         ended.error.clone_from(&drill.error);
@@ -118,7 +120,9 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
             ended.reported_by_check = !args.from_copy && !config.alert.is_off("drill_failed");
         }
         ended.fetched = drill.tables as u64;
-        ended.batches.push(row(&session, run, drill));
+        let took = TimeDelta::from_std(began.elapsed()).unwrap_or_default();
+        let times = (started_at, started_at + took);
+        ended.batches.push(row(&session, run, drill, times));
         for (name, value) in [
             ("backup", json!(drill.backup)),
             ("rto_seconds", json!(drill.rto_seconds)),
@@ -167,7 +171,7 @@ fn pick(session: &Session<'_>, args: &Args) -> Result<Backup, Failure> {
         );
         candidates().nth(dice.unwrap_or(0).checked_rem(count).unwrap_or(0))
     } else {
-        newest(&candidates(), session.settings)
+        newest(&session.backups, session.settings)
     };
     Ok(found.cloned().ok_or_else(|| {
         RestoreError::NoPlan(
@@ -177,19 +181,36 @@ fn pick(session: &Session<'_>, args: &Args) -> Result<Backup, Failure> {
     })?)
 }
 
-/// The newest, and no dump that is made beside physical backups: it is what would be restored.
-fn newest<'b>(
-    backups: &(impl Iterator<Item = &'b Backup> + Clone),
-    settings: &Settings,
-) -> Option<&'b Backup> {
-    let newest = |kind: &dyn Fn(Kind) -> bool| {
-        let of_it = backups.clone().filter(|b| kind(b.meta.kind));
-        of_it.max_by_key(|b| (b.meta.restorable_to, b.meta.kind == Kind::Physical))
+/// The newest, and no dump that is made beside physical backups: it is what would be restored. While others write there is little time to
+/// count tables for an incremental one: of the newest ones it is that which has something to compare.
+fn newest<'b>(backups: &'b [Backup], settings: &Settings) -> Option<&'b Backup> {
+    let candidates = || {
+        let counted = |b: &&Backup| b.meta.kind != Kind::Files && b.meta.mark.is_some();
+        backups.iter().filter(counted)
     };
-    let (any, physical) = (newest(&|_| true)?, newest(&|kind| kind == Kind::Physical));
+    let any = candidates().max_by_key(|b| (b.meta.restorable_to, b.meta.kind == Kind::Physical))?;
+    let physical = candidates()
+        .filter(|b| b.meta.kind == Kind::Physical)
+        .max_by_key(|b| (2 * counted(b) >= expected(backups, b), b.meta.restorable_to));
     let much = TimeDelta::from_std(settings.rpo.0).unwrap_or(TimeDelta::MAX);
-    let is_near = |b: &&Backup| any.meta.restorable_to - b.meta.restorable_to <= much;
-    Some(physical.filter(is_near).unwrap_or(any))
+    let last = candidates().filter(|b| b.meta.kind == Kind::Physical);
+    let is_near = last
+        .map(|b| b.meta.restorable_to)
+        .max()
+        .is_some_and(|last| any.meta.restorable_to - last <= much);
+    Some(physical.filter(|_| is_near).unwrap_or(any))
+}
+
+/// How many tables were counted when a backup was made.
+fn counted(backup: &Backup) -> usize {
+    backup.meta.mark.as_ref().map_or(0, |m| m.tables.len())
+}
+
+/// How many there were, by its full backup.
+fn expected(backups: &[Backup], backup: &Backup) -> usize {
+    let full = backup.meta.full.as_ref();
+    let full = full.and_then(|id| backups.iter().find(|b| b.id == *id));
+    full.map_or(0, counted).max(counted(backup))
 }
 
 /// Whatever goes wrong is what the drill has found.
@@ -283,7 +304,13 @@ fn restore_and_check(
         compared.unsure.append(&mut compared.wrong);
     }
     drill.tables = compared.tables;
+    let uncounted = expected(&session.backups, backup).saturating_sub(compared.tables);
     let text = if compared.wrong.is_empty() {
+        let uncounted = if uncounted == 0 {
+            String::new()
+        } else {
+            format!(", and {uncounted} more were not counted when the backup was made")
+        };
         let unsure = if compared.unsure.is_empty() {
             String::new()
         } else {
@@ -294,7 +321,7 @@ fn restore_and_check(
             )
         };
         format!(
-            "{} tables are as recorded{unsure}",
+            "{} tables are as recorded{uncounted}{unsure}",
             compared.tables.saturating_sub(compared.unsure.len())
         )
     } else {
@@ -302,7 +329,9 @@ fn restore_and_check(
     };
     drill.checks.push(Check {
         name: "tables",
-        ok: Some(compared.wrong.is_empty()),
+        // What was not compared is not right.
+        ok: (compared.tables > 0 || uncounted == 0 || !compared.wrong.is_empty())
+            .then_some(compared.wrong.is_empty()),
         text,
     });
     Ok(())
@@ -444,7 +473,12 @@ fn slow(drill: &Drill, objective: Duration) -> Option<String> {
     })
 }
 
-fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
+fn row(
+    session: &Session<'_>,
+    run: &RunStart,
+    drill: &Drill,
+    (started_at, finished_at): (DateTime<Utc>, DateTime<Utc>),
+) -> Batch {
     let columns = [
         "run_id",
         "backup_id",
@@ -466,8 +500,8 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         json!(session.place.shown()),
         json!(ProcessId::current().host),
         json!(drill.as_of),
-        json!(run.started_at),
-        json!(Utc::now()),
+        json!(started_at),
+        json!(finished_at),
         json!(drill.ok),
         json!(drill.rto_seconds),
         json!(drill.rpo_seconds),
@@ -481,7 +515,7 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         columns: columns.iter().map(|c| (*c).to_owned()).collect(),
         key: vec!["run_id".to_owned()],
         rows: vec![values].into(),
-        collected_at: Utc::now(),
+        collected_at: finished_at,
         timezone: "UTC".to_owned(),
         newest_by: None,
     }
@@ -508,4 +542,36 @@ fn report(drill: &Drill, format: Format) -> Result<(), Failure> {
     listing.push(json!({"check": "rpo", "result": "", "text": format!("had the machine died when this began: {} lost", seconds(drill.rpo_seconds))}));
     listing.print(format).map_err(anyhow::Error::from)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_newest_backups_one_is_rehearsed_that_has_tables_to_compare() {
+        let backup = |id: &str, hour: u32, full: Option<&str>, tables: usize| {
+            let at = format!("2026-11-28T{hour:02}:00:00Z");
+            let tables: serde_json::Map<_, _> = (0..tables)
+                .map(|n| (format!("public.t{n}"), json!({"rows": 1, "hash": null})))
+                .collect();
+            let meta = json!({
+                "oa": 1, "run_id": Uuid::nil(), "kind": "physical", "level": if full.is_some() { "incremental" } else { "full" }, "full": full,
+                "host": "h", "database": "d", "server_version": 150_018, "system_id": "7", "timeline": 1, "restorable_from": at,
+                "restorable_to": at, "started_at": at, "captured_at": at, "mark": {"lsn": "0/1", "exact": true, "tables": tables},
+            });
+            Backup::for_tests(id.to_owned(), serde_json::from_value(meta).unwrap())
+        };
+        let settings = json!({"repository": "/r", "password": "env:P", "rpo": "2h"});
+        let settings: Settings = serde_json::from_value(settings).unwrap();
+        let mut all = vec![
+            backup("full", 1, None, 10),
+            backup("busy", 2, Some("full"), 3),
+        ];
+        let picked = |all: &[Backup]| newest(all, &settings).unwrap().id.clone();
+        assert_eq!(picked(&all), "full");
+        all.push(backup("quiet", 3, Some("full"), 9));
+        all.push(backup("very busy", 4, Some("full"), 0));
+        assert_eq!(picked(&all), "quiet");
+    }
 }

@@ -53,7 +53,7 @@ fn print(
     drill: Option<&Drill>,
     format: Format,
 ) -> Result<u8, Failure> {
-    let lost = (Utc::now() - plan.as_of).num_seconds().max(0);
+    let lost = (session.now() - plan.as_of).num_seconds().max(0);
     if format == Format::Json {
         let mut value = to_json(plan);
         value["repository"] = json!(session.place.shown());

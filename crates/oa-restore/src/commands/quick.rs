@@ -22,7 +22,7 @@ use super::options::RunArgs;
 use super::session::{Session, recorded};
 use crate::disk::check_room;
 use crate::plan::target::Target;
-use crate::plan::{RestorePlan, Strategy};
+use crate::plan::{self, RestorePlan, Strategy};
 use crate::recover::{PrivateServer, WorkFolder};
 use crate::{PROGRAM, RestoreError};
 
@@ -163,10 +163,10 @@ fn report(
 
 /// What a wrong clock has dated into the future comes after everything else.
 fn newest_full(backups: &[Backup]) -> Option<&Backup> {
-    let now = Utc::now() + MAX_CLOCK_SKEW;
-    backups
-        .iter()
-        .filter(|b| b.meta.kind == Kind::Physical && b.meta.level == Level::Full)
+    let physical = || backups.iter().filter(|b| b.meta.kind == Kind::Physical);
+    let now = plan::clock(physical()) + MAX_CLOCK_SKEW;
+    physical()
+        .filter(|b| b.meta.level == Level::Full)
         .max_by_key(|b| (b.meta.restorable_to <= now, b.meta.restorable_to))
 }
 

@@ -1,5 +1,6 @@
 //! What every command needs: the repository opened, its backups, a plan, and a row in the run log.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -20,7 +21,7 @@ use oa_repository::{Backup, Kind, ProgressReporter, Reader, RepositoryError, Rep
 use super::options::{Kind as TargetKind, TargetArgs};
 use crate::live::LiveServer;
 use crate::plan::target::{Target, shown};
-use crate::plan::{Planner, RestorePlan, Strategy};
+use crate::plan::{self, Planner, RestorePlan, Strategy};
 use crate::recover::WorkFolder;
 use crate::{PROGRAM, RestoreError};
 
@@ -39,8 +40,9 @@ pub(crate) struct Session<'a> {
     /// Those of the configured addresses: a restored cluster knows them.
     users: Vec<String>,
     zone: Tz,
-    /// The live server's clock, once it was asked: "10 min ago" is meant by it.
-    now: Option<DateTime<Utc>>,
+    config: &'a Config,
+    /// The present moment, once it was asked for.
+    now: OnceCell<DateTime<Utc>>,
 }
 
 impl<'a> Session<'a> {
@@ -77,7 +79,8 @@ impl<'a> Session<'a> {
             database,
             users,
             zone: config.timezone,
-            now: None,
+            config,
+            now: OnceCell::new(),
         })
     }
 
@@ -90,10 +93,26 @@ impl<'a> Session<'a> {
         shown(at, self.zone)
     }
 
+    /// The present moment by the live server's clock, by which "10 min ago" is meant; by this machine's where it does not answer, unless
+    /// the backups show that that one is behind.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        *self.now.get_or_init(|| {
+            server_clock(self.config).unwrap_or_else(|| {
+                let of =
+                    |system: &str| {
+                        plan::clock(self.backups.iter().filter(|b| {
+                            b.meta.kind == Kind::Physical && b.meta.system_id == system
+                        }))
+                    };
+                let known = self.systems().into_iter().map(of).max();
+                known.unwrap_or_else(Utc::now)
+            })
+        })
+    }
+
     /// Reads `--to`.
     pub(crate) fn target(&self, text: &str) -> Result<Target, Failure> {
-        let now = self.now.unwrap_or_else(Utc::now);
-        Ok(Target::parse(text, self.zone, now)?)
+        Ok(Target::parse(text, self.zone, || self.now())?)
     }
 
     /// A target of a moment ago is in no backup yet: where it goes back into the server that it is of, what was written since the last
@@ -106,7 +125,7 @@ impl<'a> Session<'a> {
         (bars, dry_run): (&ProgressReporter, bool),
     ) -> Result<Option<String>, Failure> {
         let now = live.now()?;
-        self.now = Some(now);
+        self.now = OnceCell::from(now);
         let Target::Time(at) = self.target(&args.to)? else {
             return Ok(None);
         };
@@ -128,7 +147,7 @@ impl<'a> Session<'a> {
         let done = sibling::run("oa-backup", config, &["incremental"], day);
         // Another one that runs already may have done it.
         *self = Self {
-            now: Some(now),
+            now: OnceCell::from(now),
             ..Self::open(config, false, bars)?
         };
         if self.newest_of(live).is_some_and(|newest| at <= newest) {
@@ -292,6 +311,15 @@ impl<'a> Session<'a> {
         };
         systems.filter_map(one).collect::<Vec<_>>().join(" and ")
     }
+}
+
+/// `None` where there is no server that answers.
+fn server_clock(config: &Config) -> Option<DateTime<Utc>> {
+    let settings = pg::Settings::from_config(config, PROGRAM).ok()?;
+    let row = pg::connect(&settings)
+        .ok()?
+        .query_one("SELECT clock_timestamp()", &[]);
+    Some(row.ok()?.get(0))
 }
 
 /// The database of the address, and the users of both addresses; as far as they are known.

@@ -344,7 +344,7 @@ fn restore(
     step: &Step,
     (args, by): (&Args, Option<Uuid>),
 ) -> Result<Value, RestoreError> {
-    let database = live.database_in(plan);
+    let database = live.database_then(private, plan)?;
     let mut past = private.server.connect(&database)?;
     // Neither triggers nor cascades shall change what was; a name means what it means to the live role.
     let session = format!(

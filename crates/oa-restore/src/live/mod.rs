@@ -18,6 +18,7 @@ use postgres::Client;
 
 use crate::disk::DiskNeed;
 use crate::plan::{RestorePlan, Strategy};
+use crate::recover::PrivateServer;
 use crate::{PROGRAM, RestoreError};
 
 /// When the live server's disk has too little.
@@ -26,6 +27,7 @@ pub(crate) const DISK_REMEDY: &str = "free space on the live server's disk and r
 pub(crate) struct LiveServer {
     pub(crate) client: Client,
     pub(crate) database: String,
+    database_oid: u32,
     pub(crate) role: String,
     pub(crate) superuser: bool,
     pub(crate) makes_databases: bool,
@@ -78,6 +80,33 @@ impl LiveServer {
         }
     }
 
+    /// The same by the name that it had then: it may have been renamed since.
+    pub(crate) fn database_then(
+        &self,
+        private: &PrivateServer,
+        plan: &RestorePlan,
+    ) -> Result<String, RestoreError> {
+        let name = self.database_in(plan);
+        let same_cluster = self.system_id.as_ref() == Some(&plan.backup().meta.system_id);
+        if !same_cluster || !matches!(plan.strategy, Strategy::Physical(_)) {
+            return Ok(name);
+        }
+        let found = private
+            .server
+            .anywhere()?
+            .query_opt(
+                "SELECT datname::text FROM pg_database WHERE datname = $1::text OR oid = $2 ORDER BY datname = $1::text DESC LIMIT 1",
+                &[&name, &self.database_oid],
+            )
+            .map_err(RestoreError::query("could not look for the database in the restored cluster"))
+            .map_err(RestoreError::in_private)?;
+        let then = found.map_or_else(|| name.clone(), |row| row.get(0));
+        if then != name {
+            tracing::warn!("database {name} was called {then} then");
+        }
+        Ok(then)
+    }
+
     /// The server's clock.
     pub(crate) fn now(&mut self) -> Result<DateTime<Utc>, RestoreError> {
         let asked = self.client.query_one("SELECT clock_timestamp()", &[]);
@@ -97,7 +126,8 @@ impl LiveServer {
         let row = client
             .query_one(
                 "SELECT current_database()::text, rolsuper, rolname::text, rolcreatedb OR rolsuper, inet_server_addr() IS NULL OR inet_server_addr() = inet_client_addr(),
-                        (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s) FROM pg_roles WHERE rolname = current_user",
+                        (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s),
+                        (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_roles WHERE rolname = current_user",
                 &[],
             )
             .map_err(&failed)?;
@@ -114,6 +144,7 @@ impl LiveServer {
         Ok(Self {
             client,
             database: row.get(0),
+            database_oid: row.get(6),
             role: row.get(2),
             superuser: row.get(1),
             makes_databases: row.get(3),

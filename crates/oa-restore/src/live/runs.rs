@@ -13,13 +13,17 @@ use crate::RestoreError;
 const ELSEWHERE: [&str; 4] = ["oa-backup", "oa-restore", "oa-alert", "oa-report"];
 const CUT_OFF: &str = "the database was restored to a time before this run had ended";
 
-/// Ends in a restored database the runs that have ended since, by what the live database and the backups know of them. One that is still
-/// under way ends by itself.
-pub(crate) fn close(
-    restored: &mut Client,
-    live: &mut Client,
-    backups: &[Backup],
-) -> Result<(), RestoreError> {
+/// What is known of what came after the restored point in time.
+pub(crate) struct Since<'a> {
+    /// The database that is live now, where it answers.
+    pub(crate) live: Option<&'a mut Client>,
+    pub(crate) backups: &'a [Backup],
+    /// There was more, which was not restored: a run of which nobody knows anything has gone on in that.
+    pub(crate) cut_off: bool,
+}
+
+/// Ends in a restored database the runs that have ended since. One that is still under way ends by itself.
+pub(crate) fn close(restored: &mut Client, since: &mut Since<'_>) -> Result<(), RestoreError> {
     let failed = RestoreError::query("could not end the runs that were under way");
     let open = match restored.query_one("SELECT to_regclass('oa.runs') IS NOT NULL", &[]) {
         Ok(row) if row.get(0) => restored
@@ -35,14 +39,22 @@ pub(crate) fn close(
     if ids.is_empty() {
         return Ok(());
     }
-    let now = known(live, &ids).map_err(&failed)?;
-    let mut tx = restored.transaction().map_err(&failed)?;
+    let now = match &mut since.live {
+        Some(live) => known(live, &ids).map_err(&failed)?,
+        None => BTreeMap::new(),
+    };
+    let mut tx = restored
+        .build_transaction()
+        .read_only(false)
+        .start()
+        .map_err(&failed)?;
     for row in &open {
         let (id, tool): (Uuid, String) = (row.get(0), row.get(1));
         let elsewhere = ELSEWHERE.contains(&tool.as_str());
-        let made = || backups.iter().find(|b| b.meta.run_id == id);
+        let made = || since.backups.iter().find(|b| b.meta.run_id == id);
         let ended = match (now.get(&id), made()) {
-            (Some(None), _) | (None, None) => continue,
+            (Some(None), _) => continue,
+            (None, None) if !since.cut_off => continue,
             (Some(Some(run)), _) if elsewhere => tx.execute(
                 "UPDATE oa.runs r SET status = x.status, finished_at = x.finished_at, attempts = x.attempts, fetched = x.fetched, inserted = x.inserted,
                         updated = x.updated, unchanged = x.unchanged, rejected = x.rejected, error_kind = x.error_kind, error_message = x.error_message,
@@ -50,7 +62,7 @@ pub(crate) fn close(
                  FROM jsonb_populate_record(NULL::oa.runs, $2) x WHERE r.id = $1",
                 &[&id, run],
             ),
-            (Some(Some(_)), _) => tx.execute(
+            (Some(Some(_)), _) | (None, None) => tx.execute(
                 "UPDATE oa.runs SET status = 'abandoned', finished_at = now(), lease_until = NULL, error_kind = 'internal', error_message = $2 WHERE id = $1",
                 &[&id, &CUT_OFF],
             ),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_repository::{Backup, Lsn};
 
-pub(crate) use self::planner::{Planner, files};
+pub(crate) use self::planner::{Planner, clock, files};
 use self::target::Target;
 
 /// Where a recovery ends.

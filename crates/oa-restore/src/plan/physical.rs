@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use chrono::Utc;
 use oa_repository::MAX_CLOCK_SKEW;
 use oa_repository::Programs;
 use oa_repository::layout::DATA;
@@ -13,7 +12,7 @@ use oa_repository::{Backup, Kind, Level, Lsn};
 
 use super::segments::{LocatedSegment, SegmentIndex};
 use super::target::Target;
-use super::{Physical, Planner, RestorePlan, StopAt, Strategy, WalFile, restore_point};
+use super::{Physical, Planner, RestorePlan, StopAt, Strategy, WalFile, clock, restore_point};
 use crate::RestoreError;
 
 impl Planner<'_> {
@@ -62,7 +61,8 @@ impl Planner<'_> {
         match target {
             Target::Latest => {
                 // What a wrong clock has dated into the future comes after everything else.
-                let now = Utc::now() + MAX_CLOCK_SKEW;
+                let all = || mine(Level::Full).chain(mine(Level::Incremental));
+                let now = clock(all()) + MAX_CLOCK_SKEW;
                 let newest = |b: &&Backup| (b.meta.restorable_to <= now, b.meta.restorable_to);
                 let wal_backup = mine(Level::Incremental).max_by_key(newest);
                 let full = mine(Level::Full).max_by_key(newest);
@@ -75,11 +75,10 @@ impl Planner<'_> {
                     (_, Some(full)) => self.full_alone(target, full),
                     (_, None) => Err(RestoreError::NoPlan(earliest())),
                 }?;
-                let all = mine(Level::Full).chain(mine(Level::Incremental));
-                let last = all.map(|b| b.meta.restorable_to).max();
+                let last = all().map(|b| b.meta.restorable_to).max();
                 if let Some(last) = last.filter(|last| *last > now && plan.as_of <= now) {
                     plan.notes.push(format!(
-                        "there are backups up to {}, which is in the future by the clock of this machine, and they were left out; if it is this clock that is behind, correct it first",
+                        "there are backups up to {}, which is in the future, and they were left out: a clock was ahead when they were made, for what was backed up after them is of an earlier time",
                         self.shown(last)
                     ));
                 }

@@ -226,6 +226,15 @@ impl Planner<'_> {
     }
 }
 
+/// The time now, of which physical backups tell as well: whatever was backed up last was not backed up in the future, so a clock that
+/// says so is behind. Before that a wrong clock may have dated anything.
+pub(crate) fn clock<'b>(physical: impl Iterator<Item = &'b Backup>) -> DateTime<Utc> {
+    let end = |b: &Backup| b.meta.wal.as_ref().map(|w| w.to).or(b.meta.end_lsn);
+    let last = physical.max_by_key(|b| (b.meta.timeline, end(b)));
+    let now = Utc::now();
+    last.map_or(now, |b| now.max(b.meta.restorable_to))
+}
+
 /// The newest backup of the operator's files up to a target.
 pub(crate) fn files(
     backups: &[Backup],

@@ -34,8 +34,12 @@ pub(crate) fn shown(at: DateTime<Utc>, zone: Tz) -> String {
 const OTHERS: &str = "name:POINT, an LSN (16/B374D848), a backup's id, or latest";
 
 impl Target {
-    /// Reads it. A time without a zone is in `zone`, one without a date is of the day of `now`.
-    pub(crate) fn parse(text: &str, zone: Tz, now: DateTime<Utc>) -> Result<Self, RestoreError> {
+    /// Reads it. A time without a zone is in `zone`, one without a date is of the day of `now`, which only a time asks for.
+    pub(crate) fn parse(
+        text: &str,
+        zone: Tz,
+        now: impl FnOnce() -> DateTime<Utc>,
+    ) -> Result<Self, RestoreError> {
         let text = text.trim();
         if text == "latest" {
             return Ok(Self::Latest);
@@ -49,7 +53,7 @@ impl Target {
         if text.len() >= 4 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(Self::Backup(text.to_ascii_lowercase()));
         }
-        match when::parse(text, now, zone) {
+        match when::parse(text, now(), zone) {
             Some(When::At(at)) => Ok(Self::Time(at)),
             Some(When::Day(..)) => Err(RestoreError::Target(format!(
                 "--to {text} is a whole day; add the time, for example \"{text} 14:05\""
@@ -93,7 +97,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Target, RestoreError> {
         let now = "2026-11-23T10:00:00Z".parse().unwrap();
-        Target::parse(text, chrono_tz::Asia::Shanghai, now)
+        Target::parse(text, chrono_tz::Asia::Shanghai, || now)
     }
 
     fn time(text: &str) -> Target {

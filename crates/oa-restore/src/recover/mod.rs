@@ -127,14 +127,15 @@ impl PrivateServer {
     }
 }
 
-/// Recovers a data directory that stays, and shuts the server down. Returns notes for the operator on what is in it, and what
-/// its server needs.
+/// Recovers a data directory that stays, and shuts the server down. `finish` is done in each database before that. Returns notes for
+/// the operator on what is in it, and what its server needs.
 pub(crate) fn recover_in_place(
     physical: &Physical,
     account: &Account,
     data: &Path,
     work: &WorkFolder,
     users: &[String],
+    finish: impl FnMut(&mut postgres::Client) -> Result<(), RestoreError>,
 ) -> Result<(Vec<String>, Requirements), RestoreError> {
     let needs = Requirements::of_cluster(physical, data, &work.folder().join("read"), account)?;
     account.own(work.socket())?;
@@ -148,13 +149,16 @@ pub(crate) fn recover_in_place(
         durable: true,
     };
     let server = recover(physical, &setup)?;
-    let notes = findings(&server).map_err(RestoreError::in_private)?;
+    let notes = findings(&server, finish).map_err(RestoreError::in_private)?;
     server.shut_down()?;
     Ok((notes, needs))
 }
 
 /// What is in a recovered cluster and not as it was.
-fn findings(server: &Server) -> Result<Vec<String>, RestoreError> {
+fn findings(
+    server: &Server,
+    mut finish: impl FnMut(&mut postgres::Client) -> Result<(), RestoreError>,
+) -> Result<Vec<String>, RestoreError> {
     let failed = RestoreError::query("could not look at the restored cluster");
     let mut notes = Vec::new();
     let mut client = server.anywhere()?;
@@ -175,9 +179,11 @@ fn findings(server: &Server) -> Result<Vec<String>, RestoreError> {
         .map_err(&failed)?;
     for row in &databases {
         let name: String = row.get(0);
-        let found = server
-            .connect(&name)
-            .and_then(|mut client| unlogged(&mut client, &name));
+        let found = server.connect(&name).and_then(|mut client| {
+            let note = unlogged(&mut client, &name)?;
+            finish(&mut client)?;
+            Ok(note)
+        });
         // What cannot be looked at must not keep the rest from coming back.
         match found {
             Ok(note) => notes.extend(note),
