@@ -69,8 +69,25 @@ pub struct StoredAhead<'a> {
     repository: &'a Repository,
     pub(crate) snapshots: Vec<SnapshotId>,
     pub(crate) added_bytes: u64,
-    /// What the files that were read while they grew were stored with.
-    pub(crate) followed: HashMap<PathBuf, repofile::Metadata>,
+    /// The files that were read while they grew, and not again.
+    pub(crate) followed: HashMap<PathBuf, Followed>,
+}
+
+/// A file that was read while it grew.
+#[derive(Debug, Clone)]
+pub(crate) struct Followed {
+    /// What it was stored with.
+    metadata: repofile::Metadata,
+    /// When it was changed last. Where a copy is made once more, another file may have its name, size and number.
+    changed: Option<SystemTime>,
+}
+
+impl Followed {
+    fn is(&self, metadata: &repofile::Metadata) -> bool {
+        let stored = &self.metadata;
+        (stored.size, stored.inode) == (metadata.size, metadata.inode)
+            && self.changed == metadata.mtime.map(SystemTime::from)
+    }
 }
 
 impl std::fmt::Debug for StoredAhead<'_> {
@@ -156,11 +173,19 @@ impl Repository {
                 .map_err(self.failed("store the copy"))?
                 .following(&following);
             let snapshot = self.snapshot(meta)?;
+            // From here on their checksums are those of what is read now.
+            for path in batch.complete.keys().chain(batch.growing.keys()) {
+                ahead.followed.remove(&in_backup(path));
+            }
             let stored = self.location.guarded("store the copy", || {
                 engine.archive(&options, &source, snapshot, &[PathBuf::from("/")])
             })?;
             ahead.snapshots.push(stored.id);
-            ahead.followed.extend(following.stored());
+            for (path, metadata) in following.stored() {
+                let now = copy.folder.join(path.strip_prefix("/").unwrap_or(&path));
+                let changed = now.metadata().and_then(|now| now.modified()).ok();
+                ahead.followed.insert(path, Followed { metadata, changed });
+            }
             let summary = stored.summary.as_ref();
             ahead.added_bytes += summary.map_or(0, |summary| summary.data_added_packed);
             copied.take(batch, &copy.folder);
@@ -258,7 +283,7 @@ pub(crate) struct Staged {
     files: LocalSource,
     checksums: Checksums,
     following: Following,
-    followed: HashMap<PathBuf, repofile::Metadata>,
+    followed: HashMap<PathBuf, Followed>,
 }
 
 impl Staged {
@@ -289,7 +314,7 @@ impl Staged {
     }
 
     /// These of them were read while they grew, and are known by what they were stored with.
-    pub(crate) fn known(mut self, followed: &HashMap<PathBuf, repofile::Metadata>) -> Self {
+    pub(crate) fn known(mut self, followed: &HashMap<PathBuf, Followed>) -> Self {
         self.followed.clone_from(followed);
         self
     }
@@ -319,7 +344,7 @@ pub(crate) struct StagedFiles {
     files: <LocalSource as ReadSource>::Iter,
     checksums: Checksums,
     following: Following,
-    followed: HashMap<PathBuf, repofile::Metadata>,
+    followed: HashMap<PathBuf, Followed>,
 }
 
 impl Iterator for StagedFiles {
@@ -331,11 +356,11 @@ impl Iterator for StagedFiles {
             let path = in_backup(path);
             let mut node = entry.node;
             let follow = self.following.begin(&path, &mut node.meta);
-            if let Some(stored) = self.followed.get(&path)
-                && (stored.size, stored.inode) == (node.meta.size, node.meta.inode)
+            if let Some(followed) = self.followed.get(&path)
+                && followed.is(&node.meta)
                 && self.checksums.of(&path).is_some()
             {
-                node.meta.clone_from(stored);
+                node.meta.clone_from(&followed.metadata);
             }
             ReadSourceEntry {
                 open: entry.open.map(|file| StagedFile {
