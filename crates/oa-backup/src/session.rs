@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,8 +35,9 @@ use oa_repository::Programs;
 use oa_repository::progress::Growing;
 use oa_repository::timeline;
 use oa_repository::{
-    Backup, Checksums, ContentFingerprint, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
-    RepositoryError, RepositoryLocation, StoredAhead, UnpublishedBackup, fingerprint, staging,
+    Backup, Checksums, ContentFingerprint, CopyInProgress, Kind, Level, Lsn, Meta,
+    ProgressReporter, Repository, RepositoryError, RepositoryLocation, StoredAhead,
+    UnpublishedBackup, fingerprint, staging,
 };
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
@@ -284,8 +286,14 @@ impl<'a> Session<'a> {
         let folder = physical::staging_folder(self.staging.path());
         // What a killed one has left is not stored.
         staging::empty_folder(&folder)?;
+        let copy = CopyInProgress {
+            unfinished: physical::unfinished(&folder),
+            folder: folder.clone(),
+            sizes: physical::sizes(&mut self.client),
+            ended: Arc::default(),
+        };
         let (copied, ahead) =
-            copy_and_store(&self.repository, &folder, &announced, &checksums, || {
+            copy_and_store(&self.repository, &copy, &announced, &checksums, || {
                 let _shown = Growing::watch(
                     &self.reporter,
                     "copying the cluster",
@@ -600,18 +608,15 @@ fn conclude(
 /// Copies the cluster, and stores meanwhile what is complete of the copy.
 fn copy_and_store<'a>(
     repository: &'a Repository,
-    folder: &Path,
+    copy: &CopyInProgress,
     meta: &Meta,
     checksums: &Checksums,
-    copy: impl FnOnce() -> Result<Copied, BackupError>,
+    make: impl FnOnce() -> Result<Copied, BackupError>,
 ) -> Result<(Copied, StoredAhead<'a>), BackupError> {
-    let unfinished = physical::unfinished(folder);
-    let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let storing =
-            scope.spawn(|| repository.store_ahead(folder, &unfinished, meta, checksums, &done));
-        let copied = copy();
-        done.store(true, Ordering::Relaxed);
+        let storing = scope.spawn(|| repository.store_ahead(copy, meta, checksums));
+        let copied = make();
+        copy.ended.store(true, Ordering::Release);
         storing.thread().unpark();
         let ahead = storing.join().unwrap_or_else(|panic| resume_unwind(panic));
         Ok((copied?, ahead))

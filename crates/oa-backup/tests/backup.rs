@@ -96,14 +96,35 @@ fn what_did_not_change_costs_next_to_nothing() {
 #[test]
 fn what_is_stored_while_it_is_copied_is_one_backup_that_the_stock_restic_reads() {
     let service = Service::ready("kind = \"physical\"");
-    for n in 0..8 {
+    for (n, rows) in [100_000, 500_000, 100_000, 100_000].iter().enumerate() {
         let sql = format!(
-            "CREATE TABLE large_{n} AS SELECT i, md5(i::text || {n}) FROM generate_series(1, 100000) i"
+            "CREATE TABLE large_{n} AS SELECT i, md5(i::text || {n}) FROM generate_series(1, {rows}) i"
         );
         service.db().batch_execute(&sql).unwrap();
     }
+    let largest = service
+        .db()
+        .query_one(
+            "SELECT pg_relation_filepath('large_1'), pg_relation_size('large_1')",
+            &[],
+        )
+        .unwrap();
+    let (name, size): (String, i64) = (largest.get(0), largest.get(1));
     let arguments = ["full", "--limit-rate", "16MiB", "--format", "json"];
     let copying = service.command(&arguments).spawn().unwrap();
+    let open = format!("/proc/{}/fd", copying.id());
+    let is_read_while_it_grows = || {
+        let files = std::fs::read_dir(&open).into_iter().flatten().flatten();
+        files.flat_map(|file| file.path().read_link()).any(|file| {
+            let here = file.metadata().map_or(0, |file| file.len());
+            file.ends_with(&name) && here < size.unsigned_abs()
+        })
+    };
+    oa_testkit::wait_until(
+        "a table to be read while it is copied",
+        Duration::from_secs(100),
+        is_read_while_it_grows,
+    );
     oa_testkit::wait_until("a part to be stored", Duration::from_secs(100), || {
         !service.files("repo/snapshots").is_empty()
     });

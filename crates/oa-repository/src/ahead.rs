@@ -4,9 +4,12 @@
 //! coming. It is stored in batches, each a snapshot that is no backup. The backup itself then takes over, as of any earlier one, the
 //! files whose size and times are as they were when they were stored, and reads only the others. Killed in between: the snapshots are
 //! removed by a later backup, like whatever a killed one has left.
+//!
+//! The file that is being copied now is read while it grows, if it is known how large it will be: most of a cluster may be one table. What
+//! was read of it counts only if it came out as large, and the server's checksum of it decides as it does of every file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,12 +19,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chrono::TimeDelta;
 use oa_core::base::supervise::StopSignal;
-use rustic_core::repofile::SnapshotId;
+use rustic_core::repofile::{self, SnapshotId};
 use rustic_core::{
     BackupOptions, Excludes, LocalSource, LocalSourceFilterOptions, LocalSourceSaveOptions,
     ReadSource, ReadSourceEntry, ReadSourceOpen, RusticResult,
 };
 
+use crate::follow::{Follow, Following};
 use crate::{Meta, ProgressReporter, Repository, RepositoryError};
 
 /// Smaller files are left to the backup itself: they are many, and hold little.
@@ -49,12 +53,44 @@ impl Checksums {
     }
 }
 
+/// A copy that another program is making.
+#[derive(Debug, Clone, Default)]
+pub struct CopyInProgress {
+    /// Where it is made.
+    pub folder: PathBuf,
+    /// Files below this are written more than once.
+    pub unfinished: PathBuf,
+    /// How many bytes files will have when they are complete, as far as that is known, by their paths within the folder.
+    pub sizes: HashMap<PathBuf, u64>,
+    /// Set when nothing is written any more.
+    pub ended: Arc<AtomicBool>,
+}
+
 /// What was stored of a copy while it was made. The snapshots go when it is dropped, and their bytes with the next prune, unless a
 /// backup has taken them over.
 pub struct StoredAhead<'a> {
     repository: &'a Repository,
     pub(crate) snapshots: Vec<SnapshotId>,
     pub(crate) added_bytes: u64,
+    /// The files that were read while they grew, and not again.
+    pub(crate) followed: HashMap<PathBuf, Followed>,
+}
+
+/// A file that was read while it grew.
+#[derive(Debug, Clone)]
+pub(crate) struct Followed {
+    /// What it was stored with.
+    metadata: repofile::Metadata,
+    /// When it was changed last. Where a copy is made once more, another file may have its name, size and number.
+    changed: Option<SystemTime>,
+}
+
+impl Followed {
+    fn is(&self, metadata: &repofile::Metadata) -> bool {
+        let stored = &self.metadata;
+        (stored.size, stored.inode) == (metadata.size, metadata.inode)
+            && self.changed == metadata.mtime.map(SystemTime::from)
+    }
 }
 
 impl std::fmt::Debug for StoredAhead<'_> {
@@ -79,23 +115,21 @@ impl Drop for StoredAhead<'_> {
 }
 
 impl Repository {
-    /// Stores the large files of a folder while another program fills it, until `done` is set. Never those below `unfinished`, which are
-    /// written more than once. What goes wrong here is left to the backup itself, which meets it again.
+    /// Stores the large files of a copy while it is made, until it has ended. What goes wrong here is left to the backup itself, which
+    /// meets it again.
     pub fn store_ahead(
         &self,
-        folder: &Path,
-        unfinished: &Path,
+        copy: &CopyInProgress,
         meta: &Meta,
         checksums: &Checksums,
-        done: &AtomicBool,
     ) -> StoredAhead<'_> {
         let mut ahead = StoredAhead {
             repository: self,
             snapshots: Vec::new(),
             added_bytes: 0,
+            followed: HashMap::new(),
         };
-        let stored = self.store_batches(folder, unfinished, meta, checksums, done, &mut ahead);
-        if let Err(e) = stored {
+        if let Err(e) = self.store_batches(copy, meta, checksums, &mut ahead) {
             tracing::info!("not stored while it was copied: {e}");
         }
         ahead
@@ -103,24 +137,22 @@ impl Repository {
 
     fn store_batches(
         &self,
-        folder: &Path,
-        unfinished: &Path,
+        copy: &CopyInProgress,
         meta: &Meta,
         checksums: &Checksums,
-        done: &AtomicBool,
         ahead: &mut StoredAhead<'_>,
     ) -> Result<(), RepositoryError> {
         let mut indexed = None;
         let mut copied = Copied::default();
         let (start, mut stored_last) = (Instant::now(), Instant::now());
-        while !done.load(Ordering::Relaxed) && !StopSignal.requested() {
+        while !copy.ended.load(Ordering::Relaxed) && !StopSignal.requested() {
             let began = Instant::now();
-            let (batch, bytes) = copied.complete(folder, unfinished);
+            let batch = copied.next(copy);
             let enough = match stored_last.elapsed() < RENEW {
                 true => BATCH.0.max(copied.stored_bytes / BATCH.1),
                 false => 1,
             };
-            if bytes < enough {
+            if batch.bytes < enough {
                 thread::park_timeout(PAUSE.1.max(began.elapsed() * PAUSE.0));
                 continue;
             }
@@ -133,23 +165,49 @@ impl Repository {
             };
             let mut options = BackupOptions::default().no_scan(true);
             options.parent_opts.force = true;
-            let paths: Vec<PathBuf> = batch.keys().map(|path| folder.join(path)).collect();
-            let source =
-                Staged::new(folder, &paths, checksums).map_err(self.failed("store the copy"))?;
+            let names = batch.complete.keys().chain(batch.growing.keys());
+            let mut paths: Vec<PathBuf> = names.map(|path| copy.folder.join(path)).collect();
+            // The engine makes one tree of a folder whose files come one after the other.
+            paths.sort();
+            let following = Following::new(
+                batch
+                    .growing
+                    .iter()
+                    .map(|(path, size)| (in_backup(path), *size))
+                    .collect(),
+                &copy.ended,
+            );
+            let source = Staged::new(&copy.folder, &paths, checksums)
+                .map_err(self.failed("store the copy"))?
+                .following(&following);
             let at = TimeDelta::from_std(start.elapsed()).unwrap_or_default();
             let snapshot = self.snapshot_at(meta, meta.restorable_to + at)?;
             stored_last = Instant::now();
+            // From here on their checksums are those of what is read now.
+            for path in batch.complete.keys().chain(batch.growing.keys()) {
+                ahead.followed.remove(&in_backup(path));
+            }
             let stored = self.location.guarded("store the copy", || {
                 engine.archive(&options, &source, snapshot, &[PathBuf::from("/")])
             })?;
             ahead.snapshots.push(stored.id);
+            for (path, metadata) in following.stored() {
+                let now = copy.folder.join(path.strip_prefix("/").unwrap_or(&path));
+                let changed = now.metadata().and_then(|now| now.modified()).ok();
+                ahead.followed.insert(path, Followed { metadata, changed });
+            }
             let summary = stored.summary.as_ref();
             ahead.added_bytes += summary.map_or(0, |summary| summary.data_added_packed);
-            copied.take(batch, bytes);
+            copied.take(batch, &copy.folder);
             indexed = Some(engine);
         }
         Ok(())
     }
+}
+
+/// The path in the backup of what has this one within the copy's folder.
+fn in_backup(path: &Path) -> PathBuf {
+    Path::new("/").join(path)
 }
 
 /// By these a file is known to be the same.
@@ -166,38 +224,66 @@ struct Copied {
     stored_bytes: u64,
 }
 
+/// What of a copy is to be stored next, by paths within its folder.
+#[derive(Default)]
+struct Batch {
+    complete: BTreeMap<PathBuf, Seen>,
+    /// With the sizes that they will have.
+    growing: BTreeMap<PathBuf, u64>,
+    bytes: u64,
+}
+
 impl Copied {
-    /// The large files that are complete and not stored, by their paths within the folder, and their bytes. Those that were changed last
-    /// are still being written.
-    fn complete(&self, folder: &Path, unfinished: &Path) -> (BTreeMap<PathBuf, Seen>, u64) {
-        let mut found = BTreeMap::new();
+    /// The large files that are not stored. Those that were changed last are still being written.
+    fn next(&self, copy: &CopyInProgress) -> Batch {
+        let mut complete = BTreeMap::new();
         let mut newest = None;
-        let mut left = vec![folder.to_owned()];
+        let mut left = vec![copy.folder.clone()];
         while let Some(path) = left.pop() {
             for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
                 let path = entry.path();
                 let Ok(meta) = entry.metadata() else { continue };
-                if meta.is_dir() && path != unfinished {
+                if meta.is_dir() && path != copy.unfinished {
                     left.push(path);
                 } else if meta.is_file() {
                     newest = newest.max(meta.modified().ok());
                     if meta.len() >= LARGE
-                        && let Ok(path) = path.strip_prefix(folder)
+                        && let Ok(path) = path.strip_prefix(&copy.folder)
                         && self.stored.get(path) != Some(&seen(&meta))
                     {
-                        found.insert(path.to_owned(), seen(&meta));
+                        complete.insert(path.to_owned(), seen(&meta));
                     }
                 }
             }
         }
-        found.retain(|_, (_, changed)| *changed < newest);
-        let bytes = found.values().map(|(size, _)| size).sum();
-        (found, bytes)
+        let mut growing = BTreeMap::new();
+        complete.retain(|path, (size, changed)| {
+            let expected = copy.sizes.get(path).filter(|expected| **expected >= *size);
+            match expected {
+                _ if *changed < newest => return true,
+                Some(expected) => growing.insert(path.clone(), *expected),
+                None => None,
+            };
+            false
+        });
+        let sizes = complete.values().map(|(size, _)| size);
+        Batch {
+            bytes: sizes.chain(growing.values()).sum(),
+            complete,
+            growing,
+        }
     }
 
-    fn take(&mut self, batch: BTreeMap<PathBuf, Seen>, bytes: u64) {
-        self.stored.extend(batch);
-        self.stored_bytes += bytes;
+    /// Of a file that grew, what it is now was read: it had its size then, or is met again.
+    fn take(&mut self, batch: Batch, folder: &Path) {
+        self.stored.extend(batch.complete);
+        for (path, expected) in batch.growing {
+            let now = folder.join(&path).metadata().ok();
+            if let Some(now) = now.filter(|now| now.len() == expected) {
+                self.stored.insert(path, seen(&now));
+            }
+        }
+        self.stored_bytes += batch.bytes;
     }
 }
 
@@ -206,6 +292,8 @@ pub(crate) struct Staged {
     folder: PathBuf,
     files: LocalSource,
     checksums: Checksums,
+    following: Following,
+    followed: HashMap<PathBuf, Followed>,
 }
 
 impl Staged {
@@ -224,7 +312,21 @@ impl Staged {
             folder: folder.to_owned(),
             files,
             checksums: checksums.clone(),
+            following: Following::default(),
+            followed: HashMap::new(),
         })
+    }
+
+    /// These of them are read while they grow.
+    fn following(mut self, following: &Following) -> Self {
+        self.following = following.clone();
+        self
+    }
+
+    /// These of them were read while they grew, and are known by what they were stored with.
+    pub(crate) fn known(mut self, followed: &HashMap<PathBuf, Followed>) -> Self {
+        self.followed.clone_from(followed);
+        self
     }
 }
 
@@ -241,6 +343,8 @@ impl ReadSource for Staged {
             folder: self.folder.clone(),
             files: self.files.entries(),
             checksums: self.checksums.clone(),
+            following: self.following.clone(),
+            followed: self.followed.clone(),
         }
     }
 }
@@ -249,6 +353,8 @@ pub(crate) struct StagedFiles {
     folder: PathBuf,
     files: <LocalSource as ReadSource>::Iter,
     checksums: Checksums,
+    following: Following,
+    followed: HashMap<PathBuf, Followed>,
 }
 
 impl Iterator for StagedFiles {
@@ -257,14 +363,23 @@ impl Iterator for StagedFiles {
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.files.next()?.map(|entry| {
             let path = entry.path.strip_prefix(&self.folder).unwrap_or(&entry.path);
-            let path = Path::new("/").join(path);
+            let path = in_backup(path);
+            let mut node = entry.node;
+            let follow = self.following.begin(&path, &mut node.meta);
+            if let Some(followed) = self.followed.get(&path)
+                && followed.is(&node.meta)
+                && self.checksums.of(&path).is_some()
+            {
+                node.meta.clone_from(&followed.metadata);
+            }
             ReadSourceEntry {
                 open: entry.open.map(|file| StagedFile {
                     file,
                     path: path.clone(),
                     checksums: self.checksums.clone(),
+                    follow,
                 }),
-                node: entry.node,
+                node,
                 path,
             }
         });
@@ -276,10 +391,11 @@ pub(crate) struct StagedFile {
     file: <LocalSource as ReadSource>::Open,
     path: PathBuf,
     checksums: Checksums,
+    follow: Option<Follow>,
 }
 
 impl ReadSourceOpen for StagedFile {
-    type Reader = Summing<<<LocalSource as ReadSource>::Open as ReadSourceOpen>::Reader>;
+    type Reader = Summing;
 
     fn open(self) -> RusticResult<Self::Reader> {
         self.checksums.all().remove(&self.path);
@@ -287,25 +403,38 @@ impl ReadSourceOpen for StagedFile {
             file: self.file.open()?,
             path: self.path,
             checksums: self.checksums,
+            follow: self.follow,
+            read: 0,
             sum: 0,
         })
     }
 }
 
 /// A file that notes its checksum when it has been read to its end.
-pub(crate) struct Summing<R> {
-    file: R,
+pub(crate) struct Summing {
+    file: File,
     path: PathBuf,
     checksums: Checksums,
+    follow: Option<Follow>,
+    read: u64,
     sum: u32,
 }
 
-impl<R: Read> Read for Summing<R> {
+impl Read for Summing {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        if let Some(read) = buffer.get(..read).filter(|read| !read.is_empty()) {
-            self.sum = crc32c::crc32c_append(self.sum, read);
-        } else if !buffer.is_empty() {
+        let read = match &self.follow {
+            Some(follow) => follow.read(&mut self.file, self.read, buffer)?,
+            None => self.file.read(buffer)?,
+        };
+        if let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) {
+            self.sum = crc32c::crc32c_append(self.sum, bytes);
+            self.read += read as u64;
+        } else if !buffer.is_empty()
+            && self
+                .follow
+                .as_ref()
+                .is_none_or(|f| f.is_complete(self.read))
+        {
             self.checksums.all().insert(self.path.clone(), self.sum);
         }
         Ok(read)
@@ -334,15 +463,74 @@ mod tests {
         }
         write("base/small", 10).set_modified(before).unwrap();
         write("base/3", LARGE);
+        let mut copy = CopyInProgress {
+            folder: folder.path().to_owned(),
+            unfinished: path("pg_wal"),
+            ..CopyInProgress::default()
+        };
         let mut copied = Copied::default();
-        let (batch, bytes) = copied.complete(folder.path(), &path("pg_wal"));
-        let names: Vec<&Path> = batch.keys().map(PathBuf::as_path).collect();
+        let batch = copied.next(&copy);
+        let names: Vec<&Path> = batch.complete.keys().map(PathBuf::as_path).collect();
         assert_eq!(names, [Path::new("base/1"), Path::new("base/2")]);
-        assert_eq!(bytes, 4 * LARGE);
-        copied.take(batch, bytes);
+        assert_eq!(batch.bytes, 4 * LARGE);
+        copied.take(batch, folder.path());
         write("base/2", 3 * LARGE).set_modified(before).unwrap();
-        let (again, _) = copied.complete(folder.path(), &path("pg_wal"));
-        let names: Vec<&Path> = again.keys().map(PathBuf::as_path).collect();
+        let again = copied.next(&copy);
+        let names: Vec<&Path> = again.complete.keys().map(PathBuf::as_path).collect();
         assert_eq!(names, [Path::new("base/2")], "it was changed");
+        assert!(again.growing.is_empty(), "nobody knows how it will end");
+
+        let growing = PathBuf::from("base/3");
+        copy.sizes.insert(growing.clone(), 5 * LARGE);
+        let batch = copied.next(&copy);
+        assert_eq!(batch.growing.get(&growing), Some(&(5 * LARGE)));
+        copied.take(batch, folder.path());
+        let batch = copied.next(&copy);
+        assert!(batch.growing.contains_key(&growing), "it is not complete");
+        write("base/3", 5 * LARGE);
+        copied.take(batch, folder.path());
+        assert_eq!(copied.next(&copy).bytes, 0);
+    }
+
+    /// What was read of a file that had so many bytes at first and gets more, and whether its checksum was noted.
+    fn followed(first: usize, more: usize, expected: usize) -> (usize, bool) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |bytes: usize| {
+            let mut file = std::fs::File::options()
+                .append(true)
+                .open(file.path())
+                .unwrap();
+            std::io::Write::write_all(&mut file, &vec![7; bytes]).unwrap();
+        };
+        write(first);
+        let name = PathBuf::from("/base/1");
+        let ended = Arc::new(AtomicBool::new(false));
+        let sizes = HashMap::from([(name.clone(), expected as u64)]);
+        let checksums = Checksums::default();
+        let mut reader = Summing {
+            file: File::open(file.path()).unwrap(),
+            path: name.clone(),
+            checksums: checksums.clone(),
+            follow: Following::new(sizes, &ended).begin(&name, &mut repofile::Metadata::default()),
+            read: 0,
+            sum: 0,
+        };
+        let mut content = Vec::new();
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| reader.read_to_end(&mut content).unwrap());
+            write(more);
+            ended.store(true, Ordering::Release);
+            reading.join().unwrap();
+        });
+        let noted = checksums.of(&name);
+        assert!(noted.is_none_or(|sum| sum == crc32c::crc32c(&content)));
+        (content.len(), noted.is_some())
+    }
+
+    #[test]
+    fn a_file_that_grows_is_read_to_its_end_and_counts_only_if_that_is_where_it_was_expected() {
+        assert_eq!(followed(1000, 200_000, 201_000), (201_000, true));
+        assert_eq!(followed(1000, 0, 2000), (1000, false));
+        assert_eq!(followed(0, 9000, 8000), (8000, true), "and is met again");
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! location, key ─ where it is and what opens it   spare, permissions ─ its configuration and keys
-//! repository ─ open: list, forget, prune, copy    store, ahead ─ a backup, whole or not at all
+//! repository ─ open: list, forget, prune, copy    store, ahead, follow ─ a backup, whole or not at all
 //! check, damage, repair ─ what is wrong, whose    reader ─ what is in backups, and bringing it back
 //! pin ─ backups that retention does not remove
 //! engine, stop, durable, s3 ─ the engine, and the storage below it
@@ -21,6 +21,7 @@ mod durable;
 mod engine;
 mod error;
 pub mod fingerprint;
+mod follow;
 #[cfg(test)]
 mod fuzz;
 mod key;
@@ -45,7 +46,7 @@ pub mod timeline;
 
 use chrono::TimeDelta;
 
-pub use self::ahead::{Checksums, StoredAhead};
+pub use self::ahead::{Checksums, CopyInProgress, StoredAhead};
 pub use self::backup::Backup;
 pub use self::check::Damage;
 pub use self::error::{PostgresError, RepositoryError};

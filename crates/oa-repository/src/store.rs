@@ -51,8 +51,9 @@ impl Repository {
         options.parent_opts.force = ahead.snapshots.is_empty();
         let ids = ahead.snapshots.iter();
         options.parent_opts.parents = ids.map(|id| id.to_hex().to_string()).collect();
-        let source =
-            Staged::new(folder, &paths, checksums).map_err(self.failed("store the copy"))?;
+        let source = Staged::new(folder, &paths, checksums)
+            .map_err(self.failed("store the copy"))?
+            .known(&ahead.followed);
         let snapshot = self.snapshot(meta)?;
         let mut stored = self.location.guarded("store the backup", || {
             indexed.archive(&options, &source, snapshot, &[PathBuf::from("/")])

@@ -1,6 +1,7 @@
 //! A full physical backup: `pg_basebackup` copies the cluster's files with the WAL they need into the staging folder, with a
 //! manifest of checksums, and it is compared with that before anything is listed.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -37,6 +38,58 @@ pub(crate) struct Copied {
 /// What of a copy that is being made may be written more than once: the WAL.
 pub(crate) fn unfinished(folder: &Path) -> PathBuf {
     folder.join(DATA).join("pg_wal")
+}
+
+/// How large the tables and indexes of this database are, by their files within the folder of a copy. Nobody waits for this, and it
+/// promises nothing: what it does not say is stored a bit later.
+pub(crate) fn sizes(client: &mut Client) -> HashMap<PathBuf, u64> {
+    sizes_now(client).unwrap_or_else(|e| {
+        tracing::debug!(
+            "sizes of tables are not known: {}",
+            oa_core::pg::describe(&e)
+        );
+        HashMap::new()
+    })
+}
+
+fn sizes_now(client: &mut Client) -> Result<HashMap<PathBuf, u64>, postgres::Error> {
+    let mut tx = client.transaction()?;
+    tx.batch_execute("SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '10s'")?;
+    let rows = tx.query(
+        "SELECT pg_relation_filepath(oid), pg_relation_size(oid), pg_size_bytes(current_setting('segment_size')) FROM pg_class
+         WHERE relpersistence = 'p' AND relfilenode <> 0 AND pg_relation_size(oid) > 0",
+        &[],
+    )?;
+    let mut sizes = HashMap::new();
+    for row in rows {
+        let (Some(path), Some(size)) = (
+            row.get::<_, Option<String>>(0),
+            row.get::<_, Option<i64>>(1),
+        ) else {
+            continue;
+        };
+        let (mut left, full) = (size.unsigned_abs(), row.get::<_, i64>(2).unsigned_abs());
+        let mut number = 0;
+        // A file for each so many bytes of it (PostgreSQL 15, chapter 73.1).
+        while left > 0 && full > 0 {
+            let name = match number {
+                0 => path.clone(),
+                _ => format!("{path}.{number}"),
+            };
+            sizes.insert(in_copy(Path::new(&name)), left.min(full));
+            left = left.saturating_sub(full);
+            number += 1;
+        }
+    }
+    Ok(sizes)
+}
+
+/// Where a file of the cluster is in a copy's folder.
+fn in_copy(name: &Path) -> PathBuf {
+    match name.strip_prefix("pg_tblspc") {
+        Ok(within) => Path::new(TABLESPACES).join(within),
+        Err(_) => Path::new(DATA).join(name),
+    }
 }
 
 /// The folder that a full backup of either kind is staged in.
@@ -231,11 +284,7 @@ impl ManifestFile {
             (None, None) => return None,
         };
         let name = PathBuf::from(OsString::from_vec(name));
-        let root = Path::new("/");
-        Some(match name.strip_prefix("pg_tblspc") {
-            Ok(within) => root.join(TABLESPACES).join(within),
-            Err(_) => root.join(DATA).join(name),
-        })
+        Some(Path::new("/").join(in_copy(&name)))
     }
 
     fn shown(&self) -> &str {

@@ -70,6 +70,8 @@ pub(super) fn private(data: &Path, settings: &PrivateSettings<'_>) -> Result<(),
         "TimeZone = 'UTC'".to_owned(),
         "log_timezone = 'UTC'".to_owned(),
         "jit = off".to_owned(),
+        // Each of its processes counts what it has touched of this; what does not fit is in the kernel's memory.
+        "shared_buffers = '48MB'".to_owned(),
         "restore_command = 'false'".to_owned(),
     ];
     if settings.durable {

@@ -1,0 +1,93 @@
+//! Reading a file to its end while another program appends to it.
+//!
+//! Its size is known before, from the server. Where it comes out otherwise, what was read does not count, and the file is read again.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use oa_core::base::supervise::StopSignal;
+use rustic_core::repofile::Metadata;
+
+/// How long whoever reads waits for more.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The files that are read while they grow, by their paths in the backup.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Following {
+    sizes: HashMap<PathBuf, u64>,
+    ended: Arc<AtomicBool>,
+    stored: Arc<Mutex<HashMap<PathBuf, Metadata>>>,
+}
+
+impl Following {
+    pub(crate) fn new(sizes: HashMap<PathBuf, u64>, ended: &Arc<AtomicBool>) -> Self {
+        Self {
+            sizes,
+            ended: Arc::clone(ended),
+            stored: Arc::default(),
+        }
+    }
+
+    /// How to read a file, where it is one of these. Its metadata become those that it is stored with: what it will have.
+    pub(crate) fn begin(&self, path: &Path, metadata: &mut Metadata) -> Option<Follow> {
+        let size = *self.sizes.get(path)?;
+        metadata.size = size;
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.insert(path.to_owned(), metadata.clone());
+        Some(Follow {
+            size,
+            ended: Arc::clone(&self.ended),
+        })
+    }
+
+    /// What they were stored with.
+    pub(crate) fn stored(&self) -> HashMap<PathBuf, Metadata> {
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.clone()
+    }
+}
+
+/// How a file that grows is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Follow {
+    size: u64,
+    ended: Arc<AtomicBool>,
+}
+
+impl Follow {
+    /// Reads on at `at`; waits where there is nothing yet. Nothing comes any more when all of it was read, when whoever writes has ended,
+    /// and when the file was removed.
+    pub(crate) fn read(
+        &self,
+        file: &mut File,
+        at: u64,
+        buffer: &mut [u8],
+    ) -> std::io::Result<usize> {
+        let left = usize::try_from(self.size.saturating_sub(at)).unwrap_or(usize::MAX);
+        let room = buffer.len().min(left);
+        let Some(buffer) = buffer.get_mut(..room).filter(|room| !room.is_empty()) else {
+            return Ok(0);
+        };
+        loop {
+            // Asked first: what was written before the end is still read.
+            let ended = self.ended.load(Ordering::Acquire) || StopSignal.requested();
+            let read = file.read(buffer)?;
+            if read > 0 || ended || file.metadata()?.nlink() == 0 {
+                return Ok(read);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Whether a file of which so much was read is complete.
+    pub(crate) fn is_complete(&self, read: u64) -> bool {
+        read == self.size
+    }
+}
