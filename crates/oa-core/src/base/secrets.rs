@@ -118,6 +118,12 @@ fn remember(value: &str) {
             for part in secret_parts(value) {
                 values.add(&part);
             }
+            // What is printed line by line is seen line by line, and each line may stand behind something else.
+            if value.contains('\n') {
+                for line in value.lines().map(str::trim) {
+                    values.add(line);
+                }
+            }
         }
     }
 }
@@ -522,6 +528,17 @@ mod tests {
                 "{text}: {shown}"
             );
         }
+    }
+
+    #[test]
+    fn each_line_of_a_secret_goes_by_itself() {
+        let _ = Secret::new(
+            "-----BEGIN KEY-----\r\n  bGluZQ-one\r\nbGluZQ-two\n-----END KEY-----\n".to_owned(),
+        );
+        assert_eq!(
+            redact("12:00 key: bGluZQ-one\n12:00 key: bGluZQ-two\n"),
+            "12:00 key: [redacted]\n12:00 key: [redacted]\n"
+        );
     }
 
     #[test]
