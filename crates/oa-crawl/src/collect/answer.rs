@@ -86,8 +86,11 @@ pub(super) fn ask(
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
     match ask_once(context, placeholders, page, collected) {
-        // The session has ended, in the middle of the pages perhaps.
-        Err(e) if e.error.kind == ErrorKind::Auth && access::forget(context) => {
+        // The session has ended, in the middle of the pages perhaps; many sites then show a page where data were due.
+        Err(e)
+            if matches!(e.error.kind, ErrorKind::Auth | ErrorKind::Blocked)
+                && access::forget(context) =>
+        {
             ask_once(context, placeholders, page, collected)
         }
         answer => answer,
