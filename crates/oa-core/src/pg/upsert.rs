@@ -54,6 +54,18 @@ pub enum UpsertError {
     /// The table is not there.
     #[error("table {0} does not exist; create the service's tables with: oa-migrate init")]
     NoTable(String),
+    /// It is in another schema: what is made without naming one is put into that of the role's name first.
+    #[error(
+        "table {table} is in schema {found}, not in {due}; move it: ALTER TABLE {found}.{table} SET SCHEMA {due}"
+    )]
+    Elsewhere {
+        /// The table.
+        table: String,
+        /// Where it is, quoted.
+        found: String,
+        /// Where it should be.
+        due: String,
+    },
     /// The table lacks a column that the source fills.
     #[error(
         "table {table} has no column {column}; add it with: oa-migrate init, or correct the source file"
@@ -95,7 +107,9 @@ impl UpsertError {
     #[must_use]
     pub fn meaning(&self) -> Meaning {
         match self {
-            Self::NoTable(_) | Self::NoColumn { .. } | Self::NoKey(_) => Meaning::Misconfigured,
+            Self::NoTable(_) | Self::Elsewhere { .. } | Self::NoColumn { .. } | Self::NoKey(_) => {
+                Meaning::Misconfigured
+            }
             Self::Contended(_) => Meaning::Passing,
             Self::Unreadable { .. } => Meaning::Refused,
             Self::Database { source, .. } => Meaning::of(source),
@@ -214,7 +228,19 @@ impl Table {
             .map(|row| (row.get(0), row.get(1)))
             .collect();
         if columns.is_empty() {
-            return Err(UpsertError::NoTable(batch.table.clone()));
+            let found = tx.query_opt(
+                "SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relname = $1 AND c.relkind IN ('r', 'p') AND n.nspname = current_user",
+                &[&batch.table],
+            );
+            return Err(match found.map_err(fail)?.map(|row| row.get(0)) {
+                None => UpsertError::NoTable(batch.table.clone()),
+                Some(found) => UpsertError::Elsewhere {
+                    table: batch.table.clone(),
+                    found,
+                    due: batch.schema.clone(),
+                },
+            });
         }
         let type_of = |column: &String| {
             let found = columns.iter().find(|(name, _)| name == column);

@@ -360,7 +360,7 @@ fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
     let unique = source.store.unique.iter().map(|column| in_sql(column));
     let unique: Vec<String> = unique.collect();
     let mut text = format!(
-        "\n# CREATE TABLE {} ({}, UNIQUE ({}));\n# {} records: {} rows, {} rejected. The first rows ({}):\n",
+        "\n# CREATE TABLE public.{} ({}, UNIQUE ({}));\n# {} records: {} rows, {} rejected. The first rows ({}):\n",
         source.store.table,
         columns_sql.join(", "),
         unique.join(", "),
