@@ -119,7 +119,12 @@ fn ask_once(
     if let Some(said) = answer_day::other_in_headers(rules, &response, context.date) {
         return Err(another_day(context.date, &said, &request_line));
     }
-    let extracted = extract(&context.source, context.date, &request_line, &response)?;
+    let extracted = extract(&context.source, context.date, &request_line, &response);
+    // Many sites show a page where a file is not there yet, with the status 200.
+    let extracted = extracted.map_err(|e| FetchError {
+        not_there: e.not_there || e.error.kind == ErrorKind::Blocked,
+        ..e
+    })?;
     collected.pages += 1;
     if context.source.fetch.kind == FetchKind::Browser && browser::without_sandbox() {
         collected.note(&[WITHOUT_SANDBOX.to_owned()]);
