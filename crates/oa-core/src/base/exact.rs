@@ -36,7 +36,7 @@ pub fn parse_records(text: &str) -> Result<(Value, Vec<String>), usize> {
         text,
         at: 0,
         repeated: Vec::new(),
-        recovers: true,
+        recovers: MOST_BROKEN,
         too_deep: false,
     };
     let value = parser.value(0).ok_or(parser.at)?;
@@ -54,7 +54,7 @@ pub fn parse_noting(text: &str) -> Option<(Value, Vec<String>)> {
         text,
         at: 0,
         repeated: Vec::new(),
-        recovers: false,
+        recovers: 0,
         too_deep: false,
     };
     let value = parser.value(0)?;
@@ -243,13 +243,17 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     repeated: Vec<String>,
-    /// See [`parse_records`].
-    recovers: bool,
+    /// So many broken elements are passed over, see [`parse_records`].
+    recovers: usize,
     too_deep: bool,
 }
 
 /// So many are enough to look for them.
 const MOST_REPEATED: usize = 5;
+/// More are no accident, and to look for the end of each takes time.
+const MOST_BROKEN: usize = 1000;
+/// No record is longer, in bytes.
+const LONGEST_BROKEN: usize = 64 << 10;
 
 impl Parser<'_> {
     fn rest(&self) -> &[u8] {
@@ -343,21 +347,23 @@ impl Parser<'_> {
     /// Whether what follows is what may follow an element of a list.
     fn ends_here(&self) -> bool {
         let mut rest = self.rest().trim_ascii_start().iter();
-        !self.recovers || matches!(rest.next(), Some(b',' | b']'))
+        self.recovers == 0 || matches!(rest.next(), Some(b',' | b']'))
     }
 
     /// An element of a list that begins there and is not JSON: to the bracket that ends it, or, where a quotation mark too many hides that, to
     /// the first after which the next one begins. Where it does not end the document is cut short, and the place of that is kept.
     fn broken(&mut self, start: usize) -> Option<Value> {
-        if !self.recovers || self.too_deep {
+        if self.recovers == 0 || self.too_deep {
             return None;
         }
-        let bytes = &self.text.as_bytes()[start..];
+        self.recovers -= 1;
+        let rest = &self.text.as_bytes()[start..];
+        let bytes = &rest[..rest.len().min(LONGEST_BROKEN)];
         let open = *bytes.first()?;
         let close = closing(open)?;
-        let length = nested(bytes).filter(|n| goes_on(&bytes[*n..], None));
+        let length = nested(bytes).filter(|n| goes_on(&rest[*n..], None));
         let length = length.or_else(|| {
-            let ends = |n: &usize| bytes[*n - 1] == close && goes_on(&bytes[*n..], Some(open));
+            let ends = |n: &usize| bytes[*n - 1] == close && goes_on(&rest[*n..], Some(open));
             (2..=bytes.len()).find(ends)
         })?;
         let raw = self.text.get(start..start + length)?;
@@ -588,6 +594,8 @@ mod tests {
         ] {
             assert!(parse_records(cut).is_err(), "{cut}");
         }
+        // Nobody may keep it busy for long.
+        assert!(parse_records(&format!("[{}", "{{},".repeat(1 << 20))).is_err());
         let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
         assert!(parse_records(&deep).is_err());
     }

@@ -107,6 +107,10 @@ pub(crate) fn text(
     let known = |encoding: &'static Encoding| {
         let (text, used, broken) = encoding.decode(body);
         match broken {
+            // Most of UTF-8 is GBK as well, and nothing that anybody has written.
+            true if used != UTF_8 && Decoded::of(UTF_8, body).is_likely() => {
+                Err(undecodable(url, used.name()))
+            }
             true => Decoded::of(used, body).usable(url),
             false => Ok((text.into_owned(), None)),
         }
@@ -144,11 +148,8 @@ pub(crate) fn text(
     if let Some(text) = utf8 {
         return Ok((text.to_owned(), None));
     }
-    // A damaged one: letters of GBK are not by chance what UTF-8 demands of nearly each.
     let as_utf8 = Decoded::of(UTF_8, body);
-    if as_utf8.broken * 10
-        <= as_utf8.text.chars().filter(|c| !c.is_ascii()).count() - as_utf8.broken
-    {
+    if as_utf8.is_likely() {
         return as_utf8.usable(url);
     }
     // Chinese sites send GBK without saying so.
@@ -190,6 +191,12 @@ impl Decoded {
             text,
             broken,
         }
+    }
+
+    /// Whether what is not ASCII has the form of UTF-8, as letters of other character sets have by chance only.
+    fn is_likely(&self) -> bool {
+        let others = self.text.chars().filter(|c| !c.is_ascii()).count();
+        self.broken * 10 <= others - self.broken
     }
 
     /// Unless so much is broken that it is another character set, or no text.
