@@ -350,8 +350,8 @@ impl Parser<'_> {
         self.recovers == 0 || matches!(rest.next(), Some(b',' | b']'))
     }
 
-    /// An element of a list that begins there and is not JSON: to the bracket that ends it, or, where a quotation mark too many hides that, to
-    /// the first after which the next one begins. Where it does not end the document is cut short, and the place of that is kept.
+    /// An element of a list that begins there and is not JSON: to the bracket that ends it, or, where a quotation mark too many hides that,
+    /// to the first after which the next one begins. Where it does not end the document is cut short, and the place of that is kept.
     fn broken(&mut self, start: usize) -> Option<Value> {
         if self.recovers == 0 || self.too_deep {
             return None;

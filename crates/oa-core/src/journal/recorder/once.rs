@@ -28,8 +28,8 @@ enum End<T> {
 }
 
 impl Recorder {
-    /// Does something on a connection that was made by [`Recorder::connect`], by this or an earlier call, and is kept for the next one. It is
-    /// done again where that connection breaks meanwhile: what must not be done twice is for [`Recorder::once`].
+    /// Does something on a connection that was made by [`Recorder::connect`], by this or an earlier call, and is kept for the next one. It
+    /// is done again where that connection breaks meanwhile: what must not be done twice is for [`Recorder::once`].
     ///
     /// # Errors
     /// See [`DbUnavailable`]; the inner one when PostgreSQL fails.
@@ -113,8 +113,8 @@ fn transact<T>(
     }
 }
 
-/// Whether a transaction was committed; `None` while it goes on. A server that took over from another one may not have seen it: then what it
-/// did is not there either.
+/// Whether a transaction was committed; `None` while it goes on. A server that took over from another one may not have seen it: then what
+/// it did is not there either.
 fn was_committed(client: &mut Client, number: &str) -> Result<Option<bool>, postgres::Error> {
     let until = Instant::now() + GOES_ON;
     loop {
