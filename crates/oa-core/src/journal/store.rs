@@ -325,7 +325,7 @@ fn apply_in(
             unchanged: count(3),
             rejected: count(4),
             // Perhaps, and nobody has said so.
-            alerted: true,
+            alerted: outcome.status != Status::Success,
             repeated: unseen,
         });
     }
