@@ -7,26 +7,34 @@ use std::time::Duration;
 
 use chrono::Utc;
 use oa_core::base::secrets::Secret;
+use oa_core::base::state_dir::StateDir;
 use oa_core::journal::abandoned;
 use oa_core::journal::incidents::Policy;
+use oa_core::journal::requests::{self, Action};
 use oa_core::journal::store::{self, Lease};
+use oa_core::journal::{Persisted, Recorder, StartOutcome, watch};
+use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::Batch;
-use oa_core::model::run::{Attempt, Outcome, RunStart, Status, Trigger};
+use oa_core::model::run::{Attempt, Outcome, RunError, RunStart, Status, Trigger};
 use oa_core::pg::schema::SchemaError;
 use oa_core::pg::{self, schema};
 use oa_core::pg::{ConnectError, Settings};
 use oa_core::service;
-use oa_testkit::Postgres;
+use oa_testkit::{Line, Postgres};
 use postgres::Client;
 use serde_json::{Value, json};
 
-fn connect(url: &str) -> Result<Client, ConnectError> {
-    pg::connect(&Settings {
+fn settings(url: &str) -> Settings {
+    Settings {
         url: Secret::new(url.to_owned()),
         connect_timeout: Duration::from_secs(3),
         statement_timeout: Duration::from_secs(30),
         program: "oa-test",
-    })
+    }
+}
+
+fn connect(url: &str) -> Result<Client, ConnectError> {
+    pg::connect(&settings(url))
 }
 
 fn policy() -> Policy {
@@ -572,4 +580,113 @@ fn batch(rows: Vec<Vec<Value>>) -> Batch {
         timezone: "Asia/Shanghai".into(),
         newest_by: None,
     }
+}
+
+#[test]
+fn what_was_committed_counts_once_although_its_confirmation_was_lost() {
+    let server = Postgres::start();
+    let mut db = server.connect();
+    schema::upgrade(&mut db).unwrap();
+    let line = Line::to(&server);
+    let folder = oa_testkit::temp_dir();
+    let recorder = Recorder::new(
+        settings(line.url()),
+        StateDir::open(folder.path()).unwrap(),
+        1 << 30,
+        policy(),
+    );
+    let mut ask = |query: &str| one::<String>(&mut db, query);
+    // A connection that is kept, as it is between the runs of one program.
+    let keep = || {
+        recorder
+            .connected(|c| c.query_one("SELECT 1", &[]))
+            .unwrap()
+            .unwrap()
+    };
+    let cut = || {
+        keep();
+        line.cut_at_commit();
+    };
+
+    cut();
+    let zone = chrono_tz::Asia::Shanghai;
+    let begun = recorder.once(|tx| watch::begun(tx, watch::DUE, "h", zone));
+    begun.unwrap().unwrap();
+    assert!(line.was_cut());
+    cut();
+    let failed = recorder.once(|tx| watch::failed(tx, watch::DUE, "h"));
+    failed.unwrap().unwrap();
+    assert!(line.was_cut());
+    let starts = "SELECT string_agg(starts || ' ' || failures, ', ') FROM oa.starts";
+    assert_eq!(ask(starts), "1 1");
+    // Broken before its commit it is done by another connection.
+    keep();
+    let mut broken = false;
+    let failed = recorder.once(|tx| {
+        watch::failed(tx, watch::DUE, "h")?;
+        if !broken {
+            broken = true;
+            let pid: i32 = tx.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+            ask(&format!("SELECT pg_terminate_backend({pid}, 10000)::text"));
+        }
+        Ok(())
+    });
+    failed.unwrap().unwrap();
+    assert_eq!(ask(starts), "1 2");
+
+    let run = Action::Run {
+        task: "t".to_owned(),
+        day: None,
+    };
+    ask(
+        "WITH t AS (INSERT INTO oa.tasks (name, tool, collects) VALUES ('t', 'oa-crawl', true) RETURNING name) SELECT name FROM t",
+    );
+    requests::put(&mut server.connect(), &run, "wang").unwrap();
+    cut();
+    let lease = Duration::from_secs(300);
+    let taken = recorder.once(|tx| requests::take(tx, &["run"], &["t"], "h", lease));
+    assert!(line.was_cut());
+    assert_eq!(taken.unwrap().unwrap().unwrap().action, run);
+
+    cut();
+    let StartOutcome::Run(begun) = recorder.begin(start("t")).unwrap() else {
+        panic!("nobody else runs it");
+    };
+    assert!(line.was_cut());
+    assert_eq!(
+        ask("SELECT string_agg(status || ' ' || (finished_at IS NULL)::text, ', ') FROM oa.runs"),
+        "running true"
+    );
+    let mut outcome = Outcome::bare(begun.start().clone(), Status::Failed, Utc::now());
+    outcome.error = Some(RunError::new(ErrorKind::Shape, "x"));
+    line.cut_at_commit();
+    let Persisted::Stored(counts) = recorder.finish(*begun, outcome).unwrap() else {
+        panic!("PostgreSQL is there");
+    };
+    assert!(line.was_cut());
+    assert!(counts.alerted, "people are notified at once");
+    assert_eq!(
+        ask(
+            "SELECT string_agg(r.status || ' ' || consecutive_failures, ', ') FROM oa.runs r JOIN oa.tasks t ON t.name = r.task"
+        ),
+        "failed 1"
+    );
+
+    // Somebody else has it: the run is over, also when the task is free by the time it is asked for again.
+    ask(
+        "WITH t AS (UPDATE oa.tasks SET lease_host = 'other', lease_until = now() + interval '1 hour' RETURNING name) SELECT name FROM t",
+    );
+    let other = start("t");
+    let mut client = server.connect();
+    for free in [false, true] {
+        let held = store::begin(&mut client, &other).unwrap();
+        assert!(matches!(held, Lease::HeldBy { .. }), "{held:?}, {free}");
+        client
+            .batch_execute("UPDATE oa.tasks SET lease_until = NULL")
+            .unwrap();
+    }
+    assert_eq!(
+        ask("SELECT string_agg(status, ', ' ORDER BY seq) FROM oa.runs"),
+        "failed, skipped"
+    );
 }

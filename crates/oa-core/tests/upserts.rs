@@ -79,7 +79,7 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
     let mut tx = client.transaction().unwrap();
     assert!(matches!(
         upsert(&mut tx, &batch(many(1, 1)), Some(Uuid::nil())),
-        Err(UpsertError::NoKey(_))
+        Err(UpsertError::NoKey { .. })
     ));
 }
 

@@ -1,12 +1,34 @@
 //! Days as sites and people write them.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use std::borrow::Cow;
+
+use chrono::{DateTime, FixedOffset, NaiveDate, Utc};
 use oa_core::service;
 use regex::Regex;
 
+/// The letters of full width as those of ASCII: `２０２５－１２－０１`, `（１２３）`.
+pub(crate) fn half_width(text: &str) -> Cow<'_, str> {
+    let narrow = |c: char| match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        '\u{3000}' => ' ',
+        '−' => '-',
+        other => other,
+    };
+    match text.is_ascii() {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(text.chars().map(narrow).collect()),
+    }
+}
+
+/// A time with its offset, as RFC 3339 or RFC 2822 (RSS) has it.
+pub(crate) fn with_offset(text: &str) -> Option<DateTime<FixedOffset>> {
+    let time = DateTime::parse_from_rfc3339(text);
+    time.or_else(|_| DateTime::parse_from_rfc2822(text)).ok()
+}
+
 /// The day of a date, or of a time in the service's zone.
 pub(crate) fn day_of(text: &str) -> Option<NaiveDate> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+    if let Some(time) = with_offset(text) {
         return Some(time.with_timezone(&service::TIMEZONE).date_naive());
     }
     day(text.split([' ', 'T']).next().unwrap_or_default())
@@ -35,9 +57,6 @@ pub(crate) fn find(text: &str) -> Option<NaiveDate> {
     let of = |time: DateTime<Utc>| time.with_timezone(&service::TIMEZONE).date_naive();
     if let Some(day) = day_of(text) {
         return Some(day);
-    }
-    if let Ok(time) = DateTime::parse_from_rfc2822(text) {
-        return Some(of(time.to_utc()));
     }
     let since_1970 = text.parse::<i64>().ok();
     match (text.len(), since_1970) {
@@ -78,6 +97,9 @@ mod tests {
             "2025-11-30T16:00:00Z",
             "2025-12-01T08:50:00+08:00",
             "2025-12-01 08:50",
+            "Sun, 30 Nov 2025 16:00:00 GMT",
+            "1 Dec 2025 08:00:00 +0800",
+            &half_width("２０２５－１２－０１　０８：００"),
         ] {
             assert_eq!(day_of(text), first, "{text}");
         }

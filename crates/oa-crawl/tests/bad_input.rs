@@ -290,6 +290,61 @@ fn check_lists_what_is_missing() {
             json!("research_reports")
         ]
     );
+    a_table_of_ones_own_is_looked_at_too(&service);
+}
+
+fn a_table_of_ones_own_is_looked_at_too(service: &Service) {
+    let sources = service.dir.path().join("sources");
+    fs::create_dir(&sources).unwrap();
+    let text = r#"
+name = "own"
+title = "own"
+provider = "own"
+schedule = "0 15 * * *"
+[fetch]
+kind = "http"
+base = "http://127.0.0.1:9"
+path = "/"
+[answer]
+records = "/data"
+end = "one answer"
+[store]
+table = "own_quotes"
+key = ["code"]
+unique = ["code"]
+[[fields]]
+column = "code"
+from = "code"
+type = "text"
+required = true
+"#;
+    fs::write(sources.join("own.toml"), text).unwrap();
+    service.configure("sources = \"sources\"\nenable = [\"own\"]\n");
+    for (change, says) in [
+        (
+            "CREATE TABLE oa.own_quotes (code text)",
+            "table own_quotes is in schema oa, not in public; move it: ALTER TABLE oa.own_quotes SET SCHEMA public",
+        ),
+        (
+            "ALTER TABLE oa.own_quotes SET SCHEMA public",
+            "table own_quotes has no unique index on code",
+        ),
+        (
+            "CREATE UNIQUE INDEX ON own_quotes (code); ALTER TABLE own_quotes ADD day date NOT NULL",
+            "day of table own_quotes may not be null",
+        ),
+        ("ALTER TABLE own_quotes DROP day", ""),
+    ] {
+        service.db().batch_execute(change).unwrap();
+        let rows = service.crawl(&["check", "--format", "json"]).rows();
+        let errors = rows.iter().filter(|r| r["state"] == "error");
+        let said: Vec<&str> = errors.map(|r| r["detail"].as_str().unwrap()).collect();
+        let as_due = match says {
+            "" => said.is_empty(),
+            says => said.len() == 1 && said[0].contains(says),
+        };
+        assert!(as_due, "{says}: {said:?}");
+    }
 }
 
 #[test]

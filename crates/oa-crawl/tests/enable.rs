@@ -234,3 +234,48 @@ fn enable_keeps_the_operators_file() {
         "{wrong:?}"
     );
 }
+
+#[test]
+fn on_a_terminal_enable_asks_for_what_is_missing_and_shows_none_of_it() {
+    let service = Service::start();
+    service.configure("enable = []\n");
+    let dir = service.dir.path();
+    let variables = dir.join(".env");
+    let known = fs::read_to_string(&variables).unwrap();
+    let token = known
+        .lines()
+        .find_map(|l| l.strip_prefix("ZHIHUI_AUTH_TOKEN="));
+    let token = token.unwrap().trim_matches('\'').to_owned();
+    oa_testkit::write_private(&variables, "OTHER=1");
+    let inner = service.command(&["enable", "zhihui-full-view"]);
+    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
+    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
+    let envs = inner
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    // util-linux: runs it on a terminal of its own.
+    let mut terminal = std::process::Command::new("script")
+        .args(["-qfec", &words.join(" "), "screen"])
+        .envs(envs)
+        .current_dir(dir)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let screen = || fs::read_to_string(dir.join("screen")).unwrap_or_default();
+    oa_testkit::wait_until("the question", std::time::Duration::from_secs(60), || {
+        screen().contains("ZHIHUI_AUTH_TOKEN, for zhihui-full-view (empty: later): ")
+    });
+    let mut keys = terminal.stdin.take().unwrap();
+    std::io::Write::write_all(&mut keys, format!("{token}\n").as_bytes()).unwrap();
+    assert!(terminal.wait().unwrap().success(), "{}", screen());
+    drop(keys);
+    assert!(!screen().contains(&token), "{}", screen());
+    assert_eq!(
+        fs::read_to_string(&variables).unwrap(),
+        format!("OTHER=1\nZHIHUI_AUTH_TOKEN='{token}'\n")
+    );
+    let mode = fs::metadata(&variables).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    assert_eq!(service.crawl(&["run", "zhihui-full-view"]).code, 0);
+}

@@ -314,7 +314,10 @@ fn xml_scripts_lists_keys_and_any_text_are_read() {
     let first = json!({"code": "RB2601", "close": 3.5});
     let rss = "<?xml version='1.0' encoding='gbk'?><rss><channel><title>铜</title><item id='RB2601'><quote><close>3.5</close></quote></item></channel></rss>";
     is_row(&read("XML", gbk(rss)), 1, &first);
-    is_problem(&read("XML", &rss[..rss.len() - 20]), "no XML");
+    is_problem(
+        &read("XML", &rss[..rss.len() - 20]),
+        "XML that is cut short",
+    );
     is_problem(&read("XML", ""), "an empty body");
 
     for script in [
@@ -328,6 +331,13 @@ fn xml_scripts_lists_keys_and_any_text_are_read() {
         "cut short",
     );
     is_problem(&read("JSON in a script", "other({})"), "that quotes gets");
+    is_problem(
+        &read(
+            "an answer that says whether it is one",
+            r#"{"code": 401, "msg": "token 已过期", "data": null}"#,
+        ),
+        "the site refused (token 已过期)",
+    );
     is_problem(
         &read("JSON in a script", "<html><title>登录</title>"),
         "a web page titled",
@@ -441,6 +451,10 @@ fn pages_are_read_in_every_way_to_their_end() {
         let mut answer = Answer::json(json!({ "list": &all[from..(from + 2).min(5)] }).to_string());
         if from + 2 < 5 {
             let link = format!("</?from={}>; rel=\"next\"", from + 2);
+            // Each in a header of its own, as some sites send them.
+            answer
+                .headers
+                .push(("link", "</>; rel=\"first\"".to_owned()));
             answer.headers.push(("link", link));
         }
         answer

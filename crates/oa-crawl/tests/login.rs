@@ -49,8 +49,8 @@ fn page(asked: &Asked) -> Answer {
     })
 }
 
-/// A site whose CSRF token changes with every page, and whose sessions end after `requests`.
-fn site(requests: u64) -> Site {
+/// A site whose CSRF token changes with every page, and whose sessions end after `requests`; it says so by this status.
+fn site(requests: u64, ended: u16) -> Site {
     let (logins, left) = (AtomicU64::new(0), AtomicU64::new(0));
     Site::start(move |asked| {
         let number = logins.load(Ordering::SeqCst);
@@ -80,7 +80,10 @@ fn site(requests: u64) -> Site {
             .is_ok();
         match asked.head.contains(&due) && lives {
             true => page(asked),
-            false => Answer::status(401),
+            false => Answer {
+                body: "<html><title>登录</title></html>".to_owned(),
+                ..Answer::status(ended)
+            },
         }
     })
 }
@@ -88,7 +91,7 @@ fn site(requests: u64) -> Site {
 #[test]
 fn a_login_is_made_first_and_again_when_the_session_ends() {
     let login = example("a login");
-    let long = site(100);
+    let long = site(100, 401);
     let tried = attempt(&long.url, &login);
     assert_eq!(
         (&tried["status"], &tried["typed"]["rows"]),
@@ -96,15 +99,17 @@ fn a_login_is_made_first_and_again_when_the_session_ends() {
         "{tried}"
     );
     // A session for two requests: the third is the second page.
-    let short = site(2);
-    let tried = attempt(&short.url, &login);
-    assert_eq!(
-        (&tried["status"], &tried["typed"]["rows"]),
-        (&json!("success"), &json!(2)),
-        "{tried}"
-    );
+    for ended in [401, 200] {
+        let short = site(2, ended);
+        let tried = attempt(&short.url, &login);
+        assert_eq!(
+            (&tried["status"], &tried["typed"]["rows"]),
+            (&json!("success"), &json!(2)),
+            "{tried}"
+        );
+    }
     // One that never lasts is no endless circle.
-    let never = site(0);
+    let never = site(0, 401);
     let tried = attempt(&never.url, &login);
     assert!(
         tried["problem"].as_str().unwrap().contains("HTTP 401"),
@@ -141,7 +146,7 @@ fn a_login_that_is_refused_says_so() {
         ("page = \"/login\"\n", "", "needs page"),
     ] {
         assert!(login.contains(from), "{from}");
-        let site = site(100);
+        let site = site(100, 401);
         let tried = attempt(&site.url, &login.replacen(from, to, 1));
         assert!(
             tried["problem"].as_str().unwrap().contains(says),

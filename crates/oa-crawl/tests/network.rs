@@ -212,8 +212,9 @@ fn a_file_that_is_not_there_yet_is_asked_for_again_and_is_no_failure() {
     let site = Site::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
         0 => Answer::status(404),
         1 => Answer::json(""),
-        2 => Answer::json(r#"{"day": "2025-11-28", "list": [{"code": "OLD"}]}"#),
-        3 => Answer::json(format!(r#"{{"day": "{today}", "list": []}}"#)),
+        2 => Answer::json("<html><title>您的访问出错了</title></html>"),
+        3 => Answer::json(r#"{"day": "2025-11-28", "list": [{"code": "OLD"}]}"#),
+        4 => Answer::json(format!(r#"{{"day": "{today}", "list": []}}"#)),
         _ => Answer::json(format!(
             r#"{{"day": "{today}", "list": [{{"code": "RB"}}]}}"#
         )),
@@ -234,10 +235,10 @@ fn a_file_that_is_not_there_yet_is_asked_for_again_and_is_no_failure() {
     let row = run("not_yet = { until = \"23:00\", every = \"1s\" }");
     assert_eq!(
         (&row["status"], &row["attempts"], &row["inserted"]),
-        (&json!("success"), &json!(5), &json!(1)),
+        (&json!("success"), &json!(6), &json!(1)),
         "{row}"
     );
-    assert_eq!(service.count("oa.attempts"), 5);
+    assert_eq!(service.count("oa.attempts"), 6);
     assert_eq!(service.count("oa.alerts"), 0);
     assert_eq!(
         service.text("SELECT string_agg(code, ' ') FROM commodities"),

@@ -25,7 +25,7 @@ fn site() -> Site {
         let path = asked.path.split('?').next().unwrap();
         let text = match path {
             "/json" => {
-                r#"{"code": 0, "data": {"other": [1], "rows": [{"id": "rb2601", "px": {"close": 3.5}, "n": "1,200", "d": "20251201"}, {"id": "hc2601", "px": {"close": 4}, "n": "-", "d": "20251201"}]}}"#
+                r#"{"code": 0, "data": {"other": [1], "rows": [{"id": "rb2601", "px": {"close": 3.5}, "n": "1,200", "d": "20251201", "updateTime": 1764518400000}, {"id": "hc2601", "px": {"close": 4}, "n": "-", "d": "20251201", "updateTime": 1764518460000}]}}"#
             }
             "/lists" => r#"[["rb2601", 1.5], ["hc2601", 2]]"#,
             "/keyed" => {
@@ -44,6 +44,7 @@ fn site() -> Site {
             "/one" => "hello",
             "/empty" => "",
             "/wall" => "<html><title>验证</title><p>x</html>",
+            "/lines" => "{\"a\": 1}\n{\"a\": 2}\n",
             "/nothing" => r#"{"data": []}"#,
             "/twice" => r#"{"list": [{"order": 1, "px": 2.5}]}"#,
             _ => return Answer::status(404),
@@ -76,7 +77,7 @@ fn a_proposed_file_reads_what_came() {
         let text = fs::read_to_string(folder.path().join(&file)).unwrap();
         assert!(text.contains(has), "{has}: {text}");
         assert!(text.contains("\"day\" = \"{date}\""), "{text}");
-        assert!(text.contains("CREATE TABLE my_table"), "{text}");
+        assert!(text.contains("CREATE TABLE public.my_table"), "{text}");
         let tried = oa_crawl(
             folder.path(),
             &["try", &file, "--date", "2025-12-02", "--format", "json"],
@@ -94,6 +95,7 @@ fn a_proposed_file_reads_what_came() {
     for has in [
         "type = \"date\"",
         "null = [\"-\"]",
+        "epoch = \"ms\"",
         "unique = [\"id\"]",
         "#   rb2601 | 3.5 | 1200",
     ] {
@@ -182,6 +184,7 @@ fn what_is_no_data_is_said_and_nothing_is_written() {
         ("empty", "the answer is empty"),
         ("wall", "without any table"),
         ("nothing", "has no list of records"),
+        ("lines", "begins as JSON and is none (at byte 9"),
         ("gone", "HTTP 404"),
     ] {
         let done = oa_crawl(

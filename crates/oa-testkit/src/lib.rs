@@ -14,6 +14,7 @@
 mod clock;
 mod disk;
 pub mod fuzz;
+mod line;
 mod postgres;
 mod template;
 
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use crate::clock::Clock;
 pub use crate::disk::SmallDisk;
+pub use crate::line::Line;
 pub use crate::postgres::Postgres;
 
 /// Writes a file that only this user may read, as the programs demand it of `.env` and of files with secrets.

@@ -5,12 +5,17 @@
 //! kept as marked texts, which [`number`] and [`malformed`] recognise and [`to_text`] writes out again. Marks are for values on their
 //! way through a program; nothing but [`to_text`] may write them anywhere.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Number, Value};
 
 /// Begins a marked text: a character that no text may hold (Unicode, noncharacters).
 const MARK: char = '\u{10FFFE}';
 const NUMBER: &str = "\u{10FFFE}n";
 const MALFORMED: &str = "\u{10FFFE}m";
+
+/// Stands where bytes are no character of their text's character set (Unicode, noncharacters).
+pub const UNREADABLE: char = '\u{10FFFF}';
 
 /// Deeper documents are an attack.
 const DEEPEST: u32 = 120;
@@ -21,6 +26,27 @@ pub fn parse(text: &str) -> Option<Value> {
     Some(parse_noting(text)?.0)
 }
 
+/// The same, and an object or a list in a list whose own structure is not JSON is malformed, and no other: one broken record of many.
+/// The error is where (in bytes) the document itself is none.
+///
+/// # Errors
+/// When its structure is not JSON.
+pub fn parse_records(text: &str) -> Result<(Value, Vec<String>), usize> {
+    let mut parser = Parser {
+        text,
+        at: 0,
+        repeated: Vec::new(),
+        recovers: MOST_BROKEN,
+        too_deep: false,
+    };
+    let value = parser.value(0).ok_or(parser.at)?;
+    parser.blank();
+    match parser.at == text.len() {
+        true => Ok((value, parser.repeated)),
+        false => Err(parser.at),
+    }
+}
+
 /// The same with the first few keys that stand more than once in one object, of which the last value counts.
 #[must_use]
 pub fn parse_noting(text: &str) -> Option<(Value, Vec<String>)> {
@@ -28,6 +54,8 @@ pub fn parse_noting(text: &str) -> Option<(Value, Vec<String>)> {
         text,
         at: 0,
         repeated: Vec::new(),
+        recovers: 0,
+        too_deep: false,
     };
     let value = parser.value(0)?;
     parser.blank();
@@ -58,7 +86,16 @@ pub fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.starts_with(MARK))
 }
 
-/// The first value in it that is not JSON, with the name of its field.
+/// A text as it can be shown and stored.
+#[must_use]
+pub fn shown(text: &str) -> Cow<'_, str> {
+    match text.contains(UNREADABLE) {
+        true => Cow::Owned(text.replace(UNREADABLE, "\u{fffd}")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// The first value in it that is not JSON, or has what cannot be read, with the name of its field.
 #[must_use]
 pub fn malformed_within(record: &Value) -> Option<(String, &str)> {
     let fields: Vec<(String, &Value)> = match record {
@@ -66,12 +103,16 @@ pub fn malformed_within(record: &Value) -> Option<(String, &str)> {
         Value::Array(all) => all.iter().map(|v| (String::new(), v)).collect(),
         _ => return None,
     };
-    fields
-        .into_iter()
-        .find_map(|(name, value)| match malformed(value) {
+    fields.into_iter().find_map(|(name, value)| {
+        match malformed(value).or_else(|| unreadable(value)) {
             Some(raw) => Some((name, raw)),
             None => malformed_within(value).map(|(_, raw)| (name, raw)),
-        })
+        }
+    })
+}
+
+fn unreadable(value: &Value) -> Option<&str> {
+    value.as_str().filter(|text| text.contains(UNREADABLE))
 }
 
 /// As JSON, numbers with all their digits. What was not JSON is a text.
@@ -109,8 +150,11 @@ pub fn write(value: &Value, out: &mut String) {
         }
         other => match (number(other), malformed(other)) {
             (Some(digits), _) => out.push_str(digits),
-            (_, Some(raw)) => out.push_str(&Value::from(raw).to_string()),
-            (None, None) => out.push_str(&other.to_string()),
+            (_, Some(raw)) => out.push_str(&Value::from(shown(raw)).to_string()),
+            (None, None) => match unreadable(other) {
+                Some(text) => out.push_str(&Value::from(shown(text)).to_string()),
+                None => out.push_str(&other.to_string()),
+            },
         },
     }
 }
@@ -199,10 +243,17 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     repeated: Vec<String>,
+    /// So many broken elements are passed over, see [`parse_records`].
+    recovers: usize,
+    too_deep: bool,
 }
 
 /// So many are enough to look for them.
 const MOST_REPEATED: usize = 5;
+/// More are no accident, and to look for the end of each takes time.
+const MOST_BROKEN: usize = 1000;
+/// No record is longer, in bytes.
+const LONGEST_BROKEN: usize = 64 << 10;
 
 impl Parser<'_> {
     fn rest(&self) -> &[u8] {
@@ -222,6 +273,7 @@ impl Parser<'_> {
 
     fn value(&mut self, depth: u32) -> Option<Value> {
         if depth > DEEPEST {
+            self.too_deep = true;
             return None;
         }
         self.blank();
@@ -277,13 +329,46 @@ impl Parser<'_> {
             return Some(Value::Array(all));
         }
         loop {
-            all.push(self.value(depth + 1)?);
+            self.blank();
+            let start = self.at;
+            let one = self.value(depth + 1).filter(|_| self.ends_here());
+            all.push(match one {
+                Some(one) => one,
+                None => self.broken(start)?,
+            });
             self.blank();
             if self.eat("]").is_some() {
                 return Some(Value::Array(all));
             }
             self.eat(",")?;
         }
+    }
+
+    /// Whether what follows is what may follow an element of a list.
+    fn ends_here(&self) -> bool {
+        let mut rest = self.rest().trim_ascii_start().iter();
+        self.recovers == 0 || matches!(rest.next(), Some(b',' | b']'))
+    }
+
+    /// An element of a list that begins there and is not JSON: to the bracket that ends it, or, where a quotation mark too many hides that,
+    /// to the first after which the next one begins. Where it does not end the document is cut short, and the place of that is kept.
+    fn broken(&mut self, start: usize) -> Option<Value> {
+        if self.recovers == 0 || self.too_deep {
+            return None;
+        }
+        self.recovers -= 1;
+        let rest = &self.text.as_bytes()[start..];
+        let bytes = &rest[..rest.len().min(LONGEST_BROKEN)];
+        let open = *bytes.first()?;
+        let close = closing(open)?;
+        let length = nested(bytes).filter(|n| goes_on(&rest[*n..], None));
+        let length = length.or_else(|| {
+            let ends = |n: &usize| bytes[*n - 1] == close && goes_on(&rest[*n..], Some(open));
+            (2..=bytes.len()).find(ends)
+        })?;
+        let raw = self.text.get(start..start + length)?;
+        self.at = start + length;
+        Some(as_malformed(raw))
     }
 
     /// A text. What JSON does not allow within one makes it a marked one.
@@ -293,7 +378,11 @@ impl Parser<'_> {
         let mut end = start;
         let mut plain = true;
         loop {
-            match bytes.get(end)? {
+            let Some(byte) = bytes.get(end) else {
+                self.at = bytes.len();
+                return None;
+            };
+            match byte {
                 b'"' => break,
                 b'\\' => {
                     plain = false;
@@ -334,6 +423,42 @@ impl Parser<'_> {
         };
         let same = number.filter(|n| n.to_string() == token);
         Some(same.map_or_else(|| Value::String(format!("{NUMBER}{token}")), Value::Number))
+    }
+}
+
+/// The length of the object or list that begins there, by its brackets outside of texts.
+fn nested(bytes: &[u8]) -> Option<usize> {
+    let (mut open, mut in_text, mut at) = (Vec::new(), false, 0);
+    while let Some(byte) = bytes.get(at) {
+        match (in_text, byte) {
+            (true, b'\\') => at += 1,
+            (_, b'"') => in_text = !in_text,
+            (false, b'{' | b'[') => open.extend(closing(*byte)),
+            (false, b'}' | b']') if open.pop() != Some(*byte) => return None,
+            (false, b'}' | b']') if open.is_empty() => return Some(at + 1),
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+fn closing(bracket: u8) -> Option<u8> {
+    match bracket {
+        b'{' => Some(b'}'),
+        b'[' => Some(b']'),
+        _ => None,
+    }
+}
+
+/// Whether the list ends there or goes on, with this where it is given.
+fn goes_on(bytes: &[u8], with: Option<u8>) -> bool {
+    let rest = bytes.trim_ascii_start();
+    let next = || rest[1..].trim_ascii_start().first().copied();
+    match rest.first() {
+        Some(b']') => true,
+        Some(b',') => with.is_none() || next() == with,
+        _ => false,
     }
 }
 
@@ -434,6 +559,45 @@ mod tests {
             assert_eq!(back["b"]["c"], raw);
         }
         assert_eq!(malformed_within(&json!({"a": "b"})), None);
+    }
+
+    #[test]
+    fn one_broken_record_of_many_is_kept_and_found() {
+        for broken in [
+            r#"{"a":2,}"#,
+            r#"{"a":,"b":2}"#,
+            r#"{"a":"x"y","b":1}"#,
+            r#"{"a":1 "b":2}"#,
+            r#"{a:2}"#,
+            r#"{"a":[1,2}"#,
+            "{\"a\":01}",
+            "[1,,2]",
+        ] {
+            let text = format!(r#"{{"data":[{{"a":1}}, {broken} ,{{"a":3}}],"n":3}}"#);
+            let (value, _) = parse_records(&text).unwrap_or_else(|at| panic!("{text}: {at}"));
+            let records = value["data"].as_array().unwrap();
+            assert_eq!((records.len(), &value["n"]), (3, &json!(3)), "{text}");
+            let raw = malformed(&records[1]).or_else(|| Some(malformed_within(&records[1])?.1));
+            assert!(
+                raw.is_some_and(|raw| broken.contains(raw)),
+                "{text}: {value}"
+            );
+            assert_eq!(records[2], json!({"a": 3}));
+            assert_eq!(parse(&text), None);
+        }
+        for cut in [
+            r#"{"data":[{"a":1},{"a"#,
+            r#"[{"a":1},{"a":2}"#,
+            r#"{"a":1,}"#,
+            "[1,]",
+            "[x,1]",
+        ] {
+            assert!(parse_records(cut).is_err(), "{cut}");
+        }
+        // Nobody may keep it busy for long.
+        assert!(parse_records(&format!("[{}", "{{},".repeat(1 << 20))).is_err());
+        let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
+        assert!(parse_records(&deep).is_err());
     }
 
     #[test]

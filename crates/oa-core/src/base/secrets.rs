@@ -118,6 +118,12 @@ fn remember(value: &str) {
             for part in secret_parts(value) {
                 values.add(&part);
             }
+            // What is printed line by line is seen line by line, and each line may stand behind something else.
+            if value.contains('\n') {
+                for line in value.lines().map(str::trim) {
+                    values.add(line);
+                }
+            }
         }
     }
 }
@@ -522,6 +528,36 @@ mod tests {
                 "{text}: {shown}"
             );
         }
+    }
+
+    #[test]
+    fn base64_in_lines_and_addresses_in_addresses_hide_nothing() {
+        let value = "a-long-one/with 9 and more ".repeat(8);
+        let _ = Secret::new(value.clone());
+        let encoded = STANDARD.encode(&value);
+        for width in [64, 76] {
+            let (whole, _) = encoded.split_at(encoded.len() / width * width);
+            for line in whole.as_bytes().chunks(width) {
+                let line = std::str::from_utf8(line).unwrap();
+                assert_eq!(redact(&format!("{line}\n")), "[redacted]\n");
+            }
+        }
+        let _ = Secret::new("once/twice+9".to_owned());
+        assert_eq!(
+            redact("/login?next=%2Fa%3Ft%3Donce%252Ftwice%252B9"),
+            "/login?next=%2Fa%3Ft%3D[redacted]"
+        );
+    }
+
+    #[test]
+    fn each_line_of_a_secret_goes_by_itself() {
+        let _ = Secret::new(
+            "-----BEGIN KEY-----\r\n  bGluZQ-one\r\nbGluZQ-two\n-----END KEY-----\n".to_owned(),
+        );
+        assert_eq!(
+            redact("12:00 key: bGluZQ-one\n12:00 key: bGluZQ-two\n"),
+            "12:00 key: [redacted]\n12:00 key: [redacted]\n"
+        );
     }
 
     #[test]

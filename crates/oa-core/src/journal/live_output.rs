@@ -86,9 +86,8 @@ impl LiveOutput {
 
 impl Progress for LiveOutput {
     fn printed(&mut self, text: &[u8]) {
-        self.text.push_str(&readable(text));
-        // As a whole: a secret may have several lines.
-        self.text = redact(&self.text);
+        // A secret may be whole only without the escape sequences in it.
+        self.text.push_str(&redact(&readable(text)));
         let excess = self.text.len().saturating_sub(KEPT);
         if excess > 0 {
             let from = self.text.ceil_char_boundary(excess);

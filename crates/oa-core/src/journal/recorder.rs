@@ -10,6 +10,7 @@
 //! `abandoned`. Killed within `finish`: the transaction is either committed or gone; in the spool likewise.
 
 mod memory;
+mod once;
 mod unstarted;
 
 use std::collections::HashSet;
@@ -190,29 +191,6 @@ impl Recorder {
         }
         self.kept.connected();
         Ok((client, drained))
-    }
-
-    /// Does something on a connection that was made by [`Recorder::connect`], by this or an earlier call, and is kept for the next one.
-    ///
-    /// # Errors
-    /// See [`DbUnavailable`]; the inner one when PostgreSQL fails.
-    pub fn connected<T>(
-        &self,
-        mut what: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
-    ) -> Result<Result<T, postgres::Error>, DbUnavailable> {
-        loop {
-            let kept = self.kept.take();
-            let was_kept = kept.is_some();
-            let mut session = kept.map_or_else(|| self.session(), Ok)?;
-            match what(&mut session) {
-                // It may have been closed since it was used last.
-                Err(e) if was_kept && Meaning::of(&e) == Meaning::Unreachable => {}
-                done => {
-                    self.kept.give_back(session);
-                    return Ok(done);
-                }
-            }
-        }
     }
 
     fn session(&self) -> Result<Session, DbUnavailable> {

@@ -82,11 +82,11 @@ pub fn begin(client: &mut impl Connection, start: &RunStart) -> Result<Lease, St
     let mut tx = Tx::new(&mut transaction, prepared);
     tx.execute("SELECT oa.ensure_partitions()", &[])?;
     upsert_task(&mut tx, start)?;
-    if let Some(host) = leased_by(&mut tx, &start.task)? {
+    if let Some(host) = leased_by(&mut tx, start)? {
         insert_run(&mut tx, start, Status::Skipped, true)?;
         let why = format!("the task runs on {host}");
         tx.execute(
-            "UPDATE oa.runs SET finished_at = started_at, error_message = $2 WHERE id = $1",
+            "UPDATE oa.runs SET finished_at = started_at, error_message = $2 WHERE id = $1 AND finished_at IS NULL",
             &[&start.id, &why],
         )?;
         let day = start.day.unwrap_or_default();
@@ -110,7 +110,11 @@ pub fn begin(client: &mut impl Connection, start: &RunStart) -> Result<Lease, St
         due_at,
         ..start.clone()
     };
-    insert_run(&mut tx, &named, Status::Running, true)?;
+    if !insert_run(&mut tx, &named, Status::Running, true)?
+        && let Some(host) = skipped_for(&mut tx, start)?
+    {
+        return Ok(Lease::HeldBy { host });
+    }
     tx.execute(
         "UPDATE oa.tasks SET lease_run_id = $2, lease_host = $3, lease_machine = $5, lease_until = now() + make_interval(secs => $4),
                 last_run_id = $2, last_status = 'running', last_started_at = now(), last_seq = (SELECT seq FROM oa.runs WHERE id = $2)
@@ -121,11 +125,11 @@ pub fn begin(client: &mut impl Connection, start: &RunStart) -> Result<Lease, St
     Ok(Lease::Acquired)
 }
 
-/// The machine that holds the task, unless its process there is gone.
-fn leased_by(tx: &mut Tx<'_, '_>, task: &str) -> Result<Option<String>, postgres::Error> {
+/// The machine that holds the task, unless its process there is gone, or it holds it for this run.
+fn leased_by(tx: &mut Tx<'_, '_>, start: &RunStart) -> Result<Option<String>, postgres::Error> {
     let lease = tx.query_opt(
-        "SELECT lease_run_id, lease_host FROM oa.tasks WHERE name = $1 AND lease_until > now() FOR UPDATE",
-        &[&task],
+        "SELECT lease_run_id, lease_host FROM oa.tasks WHERE name = $1 AND lease_until > now() AND lease_run_id IS DISTINCT FROM $2 FOR UPDATE",
+        &[&start.task, &start.id],
     )?;
     let Some((run, host)) = lease.map(|r| (r.get::<_, Option<Uuid>>(0), r.get(1))) else {
         return Ok(None);
@@ -136,6 +140,15 @@ fn leased_by(tx: &mut Tx<'_, '_>, task: &str) -> Result<Option<String>, postgres
     )?;
     let gone = process.is_some_and(|r| r.get(5) || !process_of(&r, 0).is_alive().unwrap_or(true));
     Ok(if gone { None } else { host })
+}
+
+/// For which machine this start was skipped when it was recorded before. The task may be free by now, but the run is over.
+fn skipped_for(tx: &mut Tx<'_, '_>, start: &RunStart) -> Result<Option<String>, postgres::Error> {
+    let row = tx.query_opt(
+        "SELECT coalesce(t.lease_host, 'another machine') FROM oa.runs r JOIN oa.tasks t ON t.name = r.task WHERE r.id = $1 AND r.finished_at IS NOT NULL",
+        &[&start.id],
+    )?;
+    Ok(row.map(|r| r.get(0)))
 }
 
 /// The process whose five columns begin there.
@@ -171,14 +184,15 @@ fn upsert_task(tx: &mut Tx<'_, '_>, start: &RunStart) -> Result<(), postgres::Er
     Ok(())
 }
 
-/// `begins`: it starts at this moment. Else it has started before, and not after now, whatever the machine's clock said.
+/// `begins`: it starts at this moment. Else it has started before, and not after now, whatever the machine's clock said. Returns whether
+/// the run was not known.
 fn insert_run(
     tx: &mut Tx<'_, '_>,
     start: &RunStart,
     status: Status,
     begins: bool,
-) -> Result<(), postgres::Error> {
-    tx.execute(
+) -> Result<bool, postgres::Error> {
+    let inserted = tx.execute(
         "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, lease_until,
                               due_at, other_day, clock_offset)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $14 THEN now() ELSE least($12, now()) END,
@@ -204,7 +218,7 @@ fn insert_run(
             &start.clock_offset,
         ],
     )?;
-    Ok(())
+    Ok(inserted > 0)
 }
 
 /// Records a start that was made while PostgreSQL was down. Does nothing when the run is known.
@@ -222,7 +236,7 @@ pub fn apply_start(client: &mut Client, start: &RunStart) -> Result<(), StoreErr
 }
 
 /// A run that began while PostgreSQL was down names its slot now, by the time of its start.
-fn insert_past_run(tx: &mut Tx<'_, '_>, start: &RunStart) -> Result<(), postgres::Error> {
+fn insert_past_run(tx: &mut Tx<'_, '_>, start: &RunStart) -> Result<bool, postgres::Error> {
     let named = RunStart {
         due_at: slots::named_by(tx, start, start.started_at)?,
         ..start.clone()
@@ -294,12 +308,15 @@ fn apply_in(
     match outcome.status {
         Status::Skipped => insert_run(tx, start, Status::Running, false)?,
         _ => insert_past_run(tx, start)?,
-    }
+    };
     let run = tx.query_one(
         "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned', now(), seq, due_at
          FROM oa.runs WHERE id = $1 FOR UPDATE",
         &[&start.id],
     )?;
+    // What the run could not know: it had no connection then, or another run was faster.
+    let repeated = days::repeated(tx, outcome)?;
+    let unseen = repeated.filter(|_| outcome.status == Status::Success);
     if run.get(0) {
         let count = |i| run.get::<_, i64>(i).unsigned_abs();
         return Ok(WriteCounts {
@@ -307,12 +324,11 @@ fn apply_in(
             updated: count(2),
             unchanged: count(3),
             rejected: count(4),
-            ..WriteCounts::default()
+            // Perhaps, and nobody has said so.
+            alerted: outcome.status != Status::Success,
+            repeated: unseen,
         });
     }
-    // What the run could not know: it had no connection then, or another run was faster.
-    let repeated = days::repeated(tx, outcome)?;
-    let unseen = repeated.filter(|_| outcome.status == Status::Success);
     let stale = outcome.day.as_ref().zip(unseen);
     let stale = stale.map(|(of, earlier)| days::as_stale(outcome, of, earlier));
     let outcome = stale.as_ref().unwrap_or(outcome);

@@ -1,7 +1,7 @@
 //! Who watches: what cron starts each minute leaves word that it did, so that a page can say when nobody watches any more.
 
 use chrono_tz::Tz;
-use postgres::{Client, GenericClient};
+use postgres::{Client, GenericClient, Transaction};
 
 use super::{Recorder, incidents};
 use crate::model::event::Fault;
@@ -41,11 +41,14 @@ pub fn started(
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn begun(client: &mut Client, what: &str, host: &str, zone: Tz) -> Result<(), postgres::Error> {
-    let mut tx = client.transaction()?;
-    started(&mut tx, what, host, zone)?;
-    note(&mut tx, what, host, true, "")?;
-    tx.commit()
+pub fn begun(
+    tx: &mut Transaction<'_>,
+    what: &str,
+    host: &str,
+    zone: Tz,
+) -> Result<(), postgres::Error> {
+    started(tx, what, host, zone)?;
+    note(tx, what, host, true, "")
 }
 
 /// Counts that the last start on this machine came to a bad end.

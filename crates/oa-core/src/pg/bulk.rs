@@ -83,7 +83,7 @@ pub(super) fn store(
     statement: &Statement,
     rounded: &mut Rounded,
 ) -> Result<Option<(usize, u64, u64)>, UpsertError> {
-    let mut savepoint = tx.transaction().map_err(|e| statement.failed(e))?;
+    let mut savepoint = tx.transaction().map_err(|e| statement.failed(batch, e))?;
     let copied = copy(&mut savepoint, batch, input, first, rounded);
     let stored = match copied {
         Ok(Some(rows)) => {
@@ -104,12 +104,12 @@ pub(super) fn store(
         Ok(Some(stored)) => {
             let dropped = savepoint.batch_execute(&format!("DROP TABLE {TABLE}"));
             let kept = dropped.and_then(|()| savepoint.commit());
-            kept.map_err(|e| statement.failed(e))?;
+            kept.map_err(|e| statement.failed(batch, e))?;
             Ok(Some(stored))
         }
         Ok(None) => Err(UpsertError::Contended(batch.table.clone())),
         Err(e) if Meaning::of(&e) == Meaning::BadData || is_cancelled(&e) => Ok(None),
-        Err(e) => Err(statement.failed(e)),
+        Err(e) => Err(statement.failed(batch, e)),
     }
 }
 

@@ -52,11 +52,25 @@ pub struct Refused {
 #[derive(Debug, thiserror::Error)]
 pub enum UpsertError {
     /// The table is not there.
-    #[error("table {0} does not exist; create the service's tables with: oa-migrate init")]
+    #[error(
+        "table {0} does not exist; create the service's tables with: oa-migrate init, one of your own by its CREATE TABLE"
+    )]
     NoTable(String),
+    /// It is in another schema: what is made without naming one is put into that of the role's name first.
+    #[error(
+        "table {table} is in schema {found}, not in {due}; move it: ALTER TABLE {found}.{table} SET SCHEMA {due}"
+    )]
+    Elsewhere {
+        /// The table.
+        table: String,
+        /// Where it is, quoted.
+        found: String,
+        /// Where it should be.
+        due: String,
+    },
     /// The table lacks a column that the source fills.
     #[error(
-        "table {table} has no column {column}; add it with: oa-migrate init, or correct the source file"
+        "table {table} has no column {column}; add it (to the service's tables with: oa-migrate init), or correct the source file"
     )]
     NoColumn {
         /// The table.
@@ -66,9 +80,14 @@ pub enum UpsertError {
     },
     /// Without its unique index an upsert would store records twice.
     #[error(
-        "table {0} has no unique index on its natural key, because it holds duplicates; run oa-migrate dedupe {0} first"
+        "table {table} has no unique index on {key}: CREATE UNIQUE INDEX ON {table} ({key}); where one of the service's tables holds duplicates, run oa-migrate dedupe {table} first"
     )]
-    NoKey(String),
+    NoKey {
+        /// The table.
+        table: String,
+        /// The columns by which records are told apart.
+        key: String,
+    },
     /// Others change the same rows all the time, so that what was replaced is not known.
     #[error("rows of table {0} were changed by somebody else each time they were to be stored")]
     Contended(String),
@@ -95,7 +114,10 @@ impl UpsertError {
     #[must_use]
     pub fn meaning(&self) -> Meaning {
         match self {
-            Self::NoTable(_) | Self::NoColumn { .. } | Self::NoKey(_) => Meaning::Misconfigured,
+            Self::NoTable(_)
+            | Self::Elsewhere { .. }
+            | Self::NoColumn { .. }
+            | Self::NoKey { .. } => Meaning::Misconfigured,
             Self::Contended(_) => Meaning::Passing,
             Self::Unreadable { .. } => Meaning::Refused,
             Self::Database { source, .. } => Meaning::of(source),
@@ -120,6 +142,20 @@ pub fn upsert(
     by: Option<Uuid>,
 ) -> Result<Upserted, UpsertError> {
     upsert_in(&mut Tx::new(tx, &mut Prepared::default()), batch, by)
+}
+
+/// Whether rows of these columns could be stored at all: table, columns, unique index and rights. Stores nothing.
+///
+/// # Errors
+/// As [`upsert`].
+pub fn check(tx: &mut Transaction<'_>, batch: &Batch) -> Result<(), UpsertError> {
+    let mut prepared = Prepared::default();
+    let tx = &mut Tx::new(tx, &mut prepared);
+    let table = Table::look_up(tx, batch)?;
+    let statement = Statement::prepare(tx, batch, &table, None, Input::Json)?;
+    let stored = statement.store(tx, batch, "[]");
+    stored.map_err(|e| statement.failed(batch, e))?;
+    Ok(())
 }
 
 /// The same with statements that stay prepared.
@@ -214,7 +250,19 @@ impl Table {
             .map(|row| (row.get(0), row.get(1)))
             .collect();
         if columns.is_empty() {
-            return Err(UpsertError::NoTable(batch.table.clone()));
+            let found = tx.query_opt(
+                "SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relname = $1 AND c.relkind IN ('r', 'p') AND n.nspname = current_user",
+                &[&batch.table],
+            );
+            return Err(match found.map_err(fail)?.map(|row| row.get(0)) {
+                None => UpsertError::NoTable(batch.table.clone()),
+                Some(found) => UpsertError::Elsewhere {
+                    table: batch.table.clone(),
+                    found,
+                    due: batch.schema.clone(),
+                },
+            });
         }
         let type_of = |column: &String| {
             let found = columns.iter().find(|(name, _)| name == column);
@@ -281,7 +329,7 @@ impl Statement {
         let kept = match by {
             Some(run) => match Kept::prepare(tx, batch, &from) {
                 Ok(kept) => kept.map(|kept| (run, kept)),
-                Err(e) if is_no_key(&e) => return Err(UpsertError::NoKey(table)),
+                Err(e) if is_no_key(&e) => return Err(no_key(batch)),
                 Err(source) => return Err(UpsertError::Database { table, source }),
             },
             None => None,
@@ -340,14 +388,14 @@ impl Statement {
                 self.run(tx, batch, first, left, done)?;
                 self.run(tx, batch, first + left.len(), right, done)
             }
-            Err(error) => Err(self.failed(error)),
+            Err(error) => Err(self.failed(batch, error)),
         }
     }
 
-    pub(super) fn failed(&self, source: postgres::Error) -> UpsertError {
+    pub(super) fn failed(&self, batch: &Batch, source: postgres::Error) -> UpsertError {
         let table = self.table.clone();
         if is_no_key(&source) {
-            return UpsertError::NoKey(table);
+            return no_key(batch);
         }
         UpsertError::Database { table, source }
     }
@@ -418,6 +466,13 @@ fn but_unchanged(batch: &Batch, input: &str) -> String {
         columns("oa_there"),
         columns("input"),
     )
+}
+
+fn no_key(batch: &Batch) -> UpsertError {
+    UpsertError::NoKey {
+        table: batch.table.clone(),
+        key: batch.key.join(", "),
+    }
 }
 
 fn is_no_key(error: &postgres::Error) -> bool {

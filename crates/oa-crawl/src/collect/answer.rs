@@ -86,8 +86,11 @@ pub(super) fn ask(
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
     match ask_once(context, placeholders, page, collected) {
-        // The session has ended, in the middle of the pages perhaps.
-        Err(e) if e.error.kind == ErrorKind::Auth && access::forget(context) => {
+        // The session has ended, in the middle of the pages perhaps; many sites then show a page where data were due.
+        Err(e)
+            if matches!(e.error.kind, ErrorKind::Auth | ErrorKind::Blocked)
+                && access::forget(context) =>
+        {
             ask_once(context, placeholders, page, collected)
         }
         answer => answer,
@@ -116,7 +119,12 @@ fn ask_once(
     if let Some(said) = answer_day::other_in_headers(rules, &response, context.date) {
         return Err(another_day(context.date, &said, &request_line));
     }
-    let extracted = extract(&context.source, context.date, &request_line, &response)?;
+    let extracted = extract(&context.source, context.date, &request_line, &response);
+    // Many sites show a page where a file is not there yet, with the status 200.
+    let extracted = extracted.map_err(|e| FetchError {
+        not_there: e.not_there || e.error.kind == ErrorKind::Blocked,
+        ..e
+    })?;
     collected.pages += 1;
     if context.source.fetch.kind == FetchKind::Browser && browser::without_sandbox() {
         collected.note(&[WITHOUT_SANDBOX.to_owned()]);

@@ -9,13 +9,16 @@ use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
+use oa_core::base::pile::Pile;
 use oa_core::base::secrets::redact;
 use oa_core::base::trust::quoted;
 use oa_core::journal::Recorder;
+use oa_core::model::run::Batch;
+use oa_core::pg::upsert::{self, UpsertError};
 use oa_core::pg::{self, Settings, schema};
 use oa_core::schedule::Calendar;
 use oa_core::service;
-use postgres::Client;
+use postgres::{Client, Transaction};
 use serde_json::json;
 
 use super::args::SourcesArg;
@@ -25,6 +28,7 @@ use crate::program::Query;
 use crate::program::environment::Environment;
 use crate::progress;
 use crate::source::{BUILT_IN, FetchKind, Shows, Source, Sources};
+use crate::store;
 
 struct CheckReport {
     listing: Listing,
@@ -373,6 +377,7 @@ fn check_database(config: &Config, sources: Option<&Sources>, report: &mut Check
     );
     check_queries(config, &settings, &mut client, report);
     check_rights(&mut client, sources, report);
+    check_own_tables(&mut client, sources, report);
     let mut tables: Vec<&str> = sources
         .iter()
         .flat_map(|s| s.enabled())
@@ -402,6 +407,48 @@ fn check_database(config: &Config, sources: Option<&Sources>, report: &mut Check
             Err(e) => Err((exit::FAILED, pg::describe(&e))),
         }, Some(&mended_by));
     }
+}
+
+/// Tables that are not the service's: whether rows of their sources could be stored.
+fn check_own_tables(client: &mut Client, sources: Option<&Sources>, report: &mut CheckReport) {
+    let enabled = sources.iter().flat_map(|s| s.enabled());
+    for source in enabled.filter(|s| service::natural_key(&s.store.table).is_none()) {
+        let batch = store::batch(source, Pile::default(), Utc::now());
+        let checked = client
+            .transaction()
+            .map_err(|e| pg::describe(&e))
+            .and_then(|mut tx| {
+                match upsert::check(&mut tx, &batch) {
+                    // What is only for now, and rights, are said elsewhere.
+                    Err(UpsertError::Database { .. }) => return Ok(()),
+                    checked => checked.map_err(|e| e.to_string())?,
+                }
+                unfilled(&mut tx, &batch).map_err(|e| pg::describe(&e))?
+            });
+        if let Err(problem) = checked {
+            report.add(&source.name, Err((exit::CONFIG, problem)));
+        }
+    }
+}
+
+/// Columns that may not be null, and that nothing fills.
+fn unfilled(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+) -> Result<Result<(), String>, postgres::Error> {
+    let row = tx.query_one(
+        "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+         WHERE attrelid = to_regclass(format('%I.%I', $1::text, $2::text)) AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef
+           AND attidentity = '' AND attname <> ALL($3::text[] || '{created_at,updated_at}')",
+        &[&batch.schema, &batch.table, &batch.columns],
+    )?;
+    Ok(match row.get::<_, Option<String>>(0) {
+        None => Ok(()),
+        Some(columns) => Err(format!(
+            "{columns} of table {} may not be null, and neither a field of the source nor a default fills it",
+            batch.table
+        )),
+    })
 }
 
 /// What a run would be refused: writing at all, and each of its tables.

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::app::config::Config;
-use oa_core::journal::Recorder;
 use oa_core::journal::due::{Scheduled, Times, register, registered};
 use oa_core::journal::slots::{self, Decision, OpenSlot, Policy, Unmade};
 use oa_core::journal::watch;
+use oa_core::journal::{DbUnavailable, Recorder};
 use oa_core::pg::describe;
 use oa_core::schedule::{Calendar, CatchUp, DueTime};
-use postgres::Client;
+use postgres::{Client, Transaction};
 
 use super::idle::Seen;
 use crate::PROGRAM;
@@ -51,6 +51,12 @@ pub(super) fn jobs<'a>(
     let planned = recorder.connected(|client| planner().by_slots(client, sources));
     let planned = planned.map_err(|e| e.to_string());
     let planned = planned.and_then(|planned| planned.map_err(|e| describe(&e)));
+    if planned.is_ok() {
+        let begun = |tx: &mut Transaction<'_>| {
+            watch::begun(tx, watch::DUE, recorder.host(), config.timezone)
+        };
+        counted(recorder.once(begun), "could not count this start");
+    }
     let planner = planner();
     let jobs = planned.unwrap_or_else(|e| {
         let of = |source| -> Vec<Job<'_>> {
@@ -121,12 +127,14 @@ fn policy(source: &Source, config: &Config) -> Policy {
 
 /// Counts that this start came to a bad end, other than by a source that failed.
 pub(super) fn note_failed(recorder: &Recorder) {
-    let noted = recorder
-        .connected(|client| watch::failed(client, watch::DUE, recorder.host()))
-        .map_err(|e| e.to_string())
-        .and_then(|noted| noted.map_err(|e| describe(&e)));
-    if let Err(e) = noted {
-        tracing::warn!("could not count that this start failed: {e}");
+    let failed = recorder.once(|tx| watch::failed(tx, watch::DUE, recorder.host()));
+    counted(failed, "could not count that this start failed");
+}
+
+fn counted(counted: Result<Result<(), postgres::Error>, DbUnavailable>, or: &str) {
+    let counted = counted.map_err(|e| e.to_string());
+    if let Err(e) = counted.and_then(|counted| counted.map_err(|e| describe(&e))) {
+        tracing::warn!("{or}: {e}");
     }
 }
 
@@ -155,8 +163,6 @@ impl Planner<'_> {
     ) -> Result<Vec<Vec<Job<'s>>>, postgres::Error> {
         let enabled: Vec<&Source> = sources.enabled().collect();
         make_known(client, self.config, self.calendar, &enabled)?;
-        let (host, zone) = (self.recorder.host(), self.config.timezone);
-        watch::begun(client, watch::DUE, host, zone)?;
         if let Some(seen) = self.seen.filter(|_| !enabled.is_empty()) {
             seen.note(self.recorder, &registered(client)?);
         }

@@ -27,7 +27,7 @@ use toml_edit::{Array, DocumentMut, Item, Table};
 use uuid::Uuid;
 
 use super::args::SourcesArg;
-use super::run;
+use super::{accounts, run};
 use crate::PROGRAM;
 use crate::source::{Source, Sources};
 
@@ -51,16 +51,17 @@ pub(crate) struct Args {
 pub(crate) struct EnableArgs {
     #[command(flatten)]
     of: Args,
-    /// Ask each of them once and show what comes; nothing is stored. On a terminal this is done without being asked for
+    /// Ask each of them once and show what comes; nothing is stored. On a terminal this is done without being asked for, and secrets that
+    /// are not set are asked for before, and kept in the .env beside the configuration
     #[arg(long = "try")]
     attempt: bool,
 }
 
-/// Switches them on, and tries them.
+/// Switches them on, asks for what they need, and tries them.
 ///
 /// Exits as [`disable`], and with 1 or 78 when one that is enabled now would fail, or lacks a secret.
 pub(crate) fn enable(args: &EnableArgs, config: &Config) -> Result<u8, Failure> {
-    let changed = switch(&args.of, config, true)?;
+    let mut changed = switch(&args.of, config, true)?;
     if !args.attempt && !cli::interactive() {
         return Ok(exit::OK);
     }
@@ -75,9 +76,15 @@ pub(crate) fn enable(args: &EnableArgs, config: &Config) -> Result<u8, Failure> 
         let names = &args.of.names;
         args.of.all || names.contains(&s.name) || names.contains(&s.provider)
     };
+    let of: Vec<&Source> = sources.enabled().filter(named).collect();
+    if cli::interactive()
+        && let Some(answered) = accounts::ask(&changed, &of)?
+    {
+        changed = answered;
+    }
     let mut code = exit::OK;
     let mut ready = Vec::new();
-    for source in sources.enabled().filter(named) {
+    for source in of {
         match source.secrets(&changed) {
             Ok(_) => ready.push(source),
             Err(e) => {
@@ -244,18 +251,24 @@ fn edit(config: &Config) -> Result<(), Failure> {
     }
     let text = document.to_string();
     Config::parse(&config.path, &text)?;
-    replace(&path, text.as_bytes()).map_err(cannot)
+    replace(&path, &path, None, text.as_bytes()).map_err(cannot)
 }
 
 fn array(names: &[String]) -> Array {
     names.iter().map(String::as_str).collect()
 }
 
-/// There is either the old file or the whole new one, with the same owner.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+/// There is either the old file or the whole new one, with the owner of this one, and its mode where none is given.
+pub(super) fn replace(
+    path: &Path,
+    like: &Path,
+    mode: Option<u32>,
+    content: &[u8],
+) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let beside = folder.join(format!(".oa.toml.{}.tmp", Uuid::now_v7()));
-    let old = fs::metadata(path)?;
+    let old = fs::metadata(like)?;
+    let mode = mode.unwrap_or(old.mode() & 0o7777);
     let mut file = fs::OpenOptions::new()
         .create_new(true)
         .write(true)
@@ -264,7 +277,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let written = file
         .write_all(content)
         .and_then(|()| std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid())))
-        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777)))
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode)))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&beside, path))
         .and_then(|()| File::open(folder)?.sync_all());

@@ -104,19 +104,20 @@ impl Seen {
         let Some(noted) = folder.and_then(|f| fs::read_to_string(f.join(NOTE)).ok()) else {
             return false;
         };
-        let counted = recorder.connected(|client| {
+        let idle = recorder.connected(|client| {
             let registered = registered(client)?;
-            if !registered.is_idle || noted != self.line(&registered) {
-                return Ok(false);
-            }
-            watch::begun(client, watch::DUE, recorder.host(), config.timezone)?;
-            Ok(true)
+            Ok(registered.is_idle && noted == self.line(&registered))
         });
+        let is_idle = idle.map(|idle| idle.inspect_err(|e| tracing::debug!("{}", describe(e))));
+        if !matches!(is_idle, Ok(Ok(true))) {
+            return false;
+        }
+        let counted =
+            recorder.once(|tx| watch::begun(tx, watch::DUE, recorder.host(), config.timezone));
         counted.is_ok_and(|counted| {
-            counted.unwrap_or_else(|e| {
-                tracing::debug!("{}", describe(&e));
-                false
-            })
+            counted
+                .inspect_err(|e| tracing::debug!("{}", describe(e)))
+                .is_ok()
         })
     }
 }

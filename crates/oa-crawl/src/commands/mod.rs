@@ -1,5 +1,6 @@
 //! One file a command: its arguments, and what it does with them.
 
+mod accounts;
 mod args;
 pub(crate) mod backfill;
 mod broken;

@@ -227,7 +227,7 @@ fn fields(records: &[Value]) -> (Vec<String>, Option<String>) {
     };
     let mut fields = Vec::new();
     let mut names: HashSet<String> = HashSet::new();
-    let mut key: Option<(usize, String)> = None;
+    let mut key: Option<((usize, bool), String)> = None;
     let all = paths(first, "", 0);
     for (number, from) in all.iter().enumerate() {
         let values: Vec<&Value> = records.iter().filter_map(|r| value_of(r, from)).collect();
@@ -235,15 +235,16 @@ fn fields(records: &[Value]) -> (Vec<String>, Option<String>) {
         while !names.insert(column.clone()) {
             column.push_str("_2");
         }
-        let (of_type, more) = type_of(&values);
+        let (of_type, more) = type_of(from, &values);
         let different: HashSet<String> = values
             .iter()
             .filter(|v| !is_absent(v))
             .map(|v| exact::to_text(v))
             .collect();
-        // Of equal ones the first; a price tells records apart only by chance.
-        if of_type != "number" && key.as_ref().is_none_or(|(most, _)| different.len() > *most) {
-            key = Some((different.len(), column.clone()));
+        // Of equal ones the first that is no count; a price tells records apart only by chance.
+        let good = (different.len(), of_type != "integer");
+        if of_type != "number" && key.as_ref().is_none_or(|(best, _)| good > *best) {
+            key = Some((good, column.clone()));
         }
         fields.push((column, from, of_type, more));
     }
@@ -293,8 +294,30 @@ fn is_absent(value: &Value) -> bool {
         || exact::text(value).is_some_and(|t| t.trim().is_empty() || NOTHING.contains(&t.trim()))
 }
 
-fn type_of(values: &[&Value]) -> (&'static str, String) {
+/// What names of times since 1970 have in them; the same digits under another name may be a count.
+const TIMES: [&str; 5] = ["time", "date", "stamp", "时间", "日期"];
+
+/// The unit in which a field of such a name counts from 1970, by its values.
+fn epoch_of(name: &str, present: &[&&Value]) -> Option<&'static str> {
+    let name = name.to_lowercase();
+    let years = 946_684_800..4_102_444_800; // 2000 to 2099
+    let all = |unit: i64| {
+        let whole = |v: &&&Value| exact::whole(&propose::cell(v)).map(|n| n / unit);
+        present
+            .iter()
+            .all(|v| whole(v).is_some_and(|n| years.contains(&n)))
+    };
+    let units = [("s", 1), ("ms", 1000)];
+    let is_time = !present.is_empty() && TIMES.iter().any(|word| name.contains(word));
+    let found = units.into_iter().find(|(_, unit)| is_time && all(*unit));
+    found.map(|(epoch, _)| epoch)
+}
+
+fn type_of(name: &str, values: &[&Value]) -> (&'static str, String) {
     let present: Vec<&&Value> = values.iter().filter(|v| !is_absent(v)).collect();
+    if let Some(epoch) = epoch_of(name, &present) {
+        return ("datetime", format!("epoch = \"{epoch}\"\n"));
+    }
     let all =
         |of_type: FieldType| !present.is_empty() && present.iter().all(|v| reads_as(of_type, v));
     // A code such as 000123 is no number.
@@ -360,7 +383,7 @@ fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
     let unique = source.store.unique.iter().map(|column| in_sql(column));
     let unique: Vec<String> = unique.collect();
     let mut text = format!(
-        "\n# CREATE TABLE {} ({}, UNIQUE ({}));\n# {} records: {} rows, {} rejected. The first rows ({}):\n",
+        "\n# CREATE TABLE public.{} ({}, UNIQUE ({}));\n# {} records: {} rows, {} rejected. The first rows ({}):\n",
         source.store.table,
         columns_sql.join(", "),
         unique.join(", "),

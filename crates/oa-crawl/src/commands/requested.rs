@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 use oa_core::app::config::Config;
 use oa_core::journal::requests::{self, Action, Taken};
 use oa_core::journal::runner::RunReport;
-use oa_core::journal::{JournalError, Recorder, history};
+use oa_core::journal::{DbUnavailable, JournalError, Recorder, history};
 use oa_core::model::run::{Status, Trigger};
 use oa_core::pg::describe;
 use oa_core::schedule::Calendar;
@@ -38,10 +38,10 @@ pub(super) fn carry_out(
     // Meanwhile the next minute's program takes the next one.
     while !collector.stop.requested() {
         let recorder = &collector.recorder;
-        let taken = connected(recorder, |client| {
-            requests::take(client, &["run", "backfill"], &names, recorder.host(), LEASE)
-        });
-        let Some(request) = taken.flatten() else {
+        // Once: one that was taken and whose name was lost would wait for the end of its lease.
+        let taken = recorder
+            .once(|tx| requests::take(tx, &["run", "backfill"], &names, recorder.host(), LEASE));
+        let Some(request) = known(taken).flatten() else {
             break;
         };
         let Ok(source) = sources.get(request.action.subject()) else {
@@ -60,13 +60,17 @@ pub(super) fn carry_out(
     reports
 }
 
-/// What PostgreSQL does not take now is taken, or ended, by the next program.
 fn connected<T>(
     recorder: &Recorder,
     what: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
 ) -> Option<T> {
-    let done = recorder.connected(what).ok()?;
-    done.inspect_err(|e| tracing::warn!("requests: {}", describe(e)))
+    known(recorder.connected(what))
+}
+
+/// What PostgreSQL does not take now is taken, or ended, by the next program.
+fn known<T>(done: Result<Result<T, postgres::Error>, DbUnavailable>) -> Option<T> {
+    done.ok()?
+        .inspect_err(|e| tracing::warn!("requests: {}", describe(e)))
         .ok()
 }
 

@@ -70,6 +70,8 @@ struct TryReport {
     extracted: Option<Extracted>,
     validated: Option<Validated>,
     problem: Option<String>,
+    /// What a run would note besides.
+    findings: Vec<String>,
     /// A run would store what came, and say that it is not all.
     partial: bool,
 }
@@ -198,6 +200,9 @@ fn end_as_a_run(
     report.partial = verdict.storable && !validated.rows.is_empty();
     let plain = problem(source, collected, &validated);
     report.problem = plain.or(verdict.error.map(|e| e.message));
+    report.findings.clone_from(&collected.findings);
+    report.findings.extend(validated.findings.iter().cloned());
+    report.findings.extend(validated.other_days.clone());
     report.validated = Some(validated);
     Ok(())
 }
@@ -336,6 +341,7 @@ fn as_json(source: &Source, report: &TryReport) -> Value {
         "extracted": report.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first().map(readable) })),
         "typed": validated.map(|v| json!({ "rows": v.rows.len(), "duplicates": v.duplicates, "first": first_of(&v.rows).map(|r| typed(source, &r)) })),
         "rejected": validated.map(|v| v.rejects.iter().map(|r| json!({ "field": r.field, "reason": r.reason, "record": readable(&r.record) })).collect::<Vec<_>>()),
+        "findings": report.findings,
         "problem": report.problem,
         "status": match (&report.problem, report.partial) { (None, _) => "success", (_, true) => "partial", _ => "failed" },
     })
@@ -386,6 +392,9 @@ fn as_text(source: &Source, report: &TryReport) -> String {
             let record = cut(&exact::to_text(&reject.record));
             let _ = writeln!(text, "           {field} {}: {record}", reject.reason);
         }
+    }
+    for finding in &report.findings {
+        let _ = writeln!(text, "finding    {}", cut(finding));
     }
     match &report.problem {
         None => text.push_str("ok         this is how a run would store it\n"),

@@ -26,8 +26,23 @@ pub(crate) fn answer(body: &[u8], text: Option<&str>) -> Result<String, String> 
     if trimmed.is_empty() {
         return Err("the answer is empty".to_owned());
     }
-    if let Some(value) = exact::parse(trimmed) {
-        return json(&value, "");
+    match exact::parse_records(trimmed) {
+        Ok((value, _)) => return json(&value, ""),
+        Err(at)
+            if trimmed.starts_with(['{', '['])
+                && trimmed[1..].trim_start().starts_with(['"', '{', '[']) =>
+        {
+            let there: String = trimmed
+                .get(at..)
+                .unwrap_or_default()
+                .chars()
+                .take(20)
+                .collect();
+            return Err(format!(
+                "the answer begins as JSON and is none (at byte {at}, {there:?}); a program that prints one object a line can be a source (kind = \"command\")"
+            ));
+        }
+        Err(_) => {}
     }
     if trimmed.starts_with('<')
         && !trimmed.to_ascii_lowercase().contains("<html")
@@ -114,7 +129,7 @@ fn is_number(text: &str) -> bool {
             .all(|c| c.is_ascii_digit() || ",.%-+ ".contains(c))
 }
 
-fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     match exact::text(value) {
         Some(text) => text.trim().to_owned(),
         None if value.is_null() => String::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use oa_core::model::retry::ErrorKind;
-use roxmltree::{Document, Node, ParsingOptions};
+use roxmltree::{Document, Error, Node, ParsingOptions};
 use serde_json::{Map, Value};
 
 use super::{Extracted, ReadError};
@@ -21,8 +21,14 @@ pub(crate) fn take(rules: &Xml, text: &str) -> Result<Extracted, ReadError> {
         nodes_limit: MOST_NODES,
         ..ParsingOptions::default()
     };
-    let document = Document::parse_with_options(text.trim_start(), options)
-        .map_err(|e| (ErrorKind::Shape, format!("no XML ({e})")))?;
+    let document = Document::parse_with_options(text.trim_start(), options).map_err(|e| {
+        let open = matches!(e, Error::UnclosedRootNode | Error::UnexpectedEndOfStream);
+        let begins = text.trim_start().starts_with('<');
+        match begins && (open || !text.trim_end().ends_with('>')) {
+            true => (ErrorKind::Network, format!("XML that is cut short ({e})")),
+            false => (ErrorKind::Shape, format!("no XML ({e})")),
+        }
+    })?;
     let path: Vec<&str> = rules.records.split('/').collect();
     let root = document.root_element();
     if path.first() != Some(&root.tag_name().name()) {
@@ -119,7 +125,6 @@ mod tests {
     fn what_is_damaged_or_a_bomb_is_refused() {
         let bomb = "<!DOCTYPE l [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;\"><!ENTITY c \"&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;\"><!ENTITY d \"&c;&c;&c;&c;&c;&c;&c;&c;&c;&c;\"><!ENTITY e \"&d;&d;&d;&d;&d;&d;&d;&d;&d;&d;\"><!ENTITY f \"&e;&e;&e;&e;&e;&e;&e;&e;&e;&e;\">]><l><i>&f;&f;&f;&f;&f;&f;&f;&f;&f;&f;</i></l>";
         for (path, text, says) in [
-            ("a/b", "<a><b>", "no XML"),
             ("a/b", "{}", "no XML"),
             ("l/i", bomb, "no XML"),
             ("a/b", "<html><b/></html>", "the root element html"),
@@ -128,6 +133,9 @@ mod tests {
             let (kind, what) = read(path, text).unwrap_err();
             assert_eq!(kind, ErrorKind::Shape);
             assert!(what.contains(says), "{what}");
+        }
+        for cut in ["<a><b>", "<a><b>x</b><b", "<a><b>x</", "<a x='1"] {
+            assert_eq!(read("a/b", cut).unwrap_err().0, ErrorKind::Network, "{cut}");
         }
         assert_eq!(read("a/b", " ").unwrap_err().0, ErrorKind::Empty);
     }

@@ -1,8 +1,9 @@
 //! From bytes to JSON: character sets, and answers that are no data.
 
-use encoding_rs::{Encoding, GB18030, UTF_8, WINDOWS_1252};
+use encoding_rs::{DecoderResult, Encoding, GB18030, UTF_8, WINDOWS_1252};
 use oa_core::base::exact;
 use oa_core::model::retry::ErrorKind;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{FetchError, Response};
@@ -37,24 +38,29 @@ pub(crate) fn json(
         };
     }
     refuse_page(url, trimmed)?;
-    if let Some((value, keys)) = exact::parse_noting(trimmed) {
-        findings.extend(repeated(&keys));
-        return Ok((value, findings));
-    }
-    match serde_json::from_str(trimmed) {
-        Ok(value) => Ok((value, findings)),
-        Err(e) if e.is_eof() => Err(FetchError::new(
+    let at = match exact::parse_records(trimmed) {
+        Ok((value, keys)) => {
+            findings.extend(repeated(&keys));
+            return Ok((value, findings));
+        }
+        Err(at) => at,
+    };
+    let is_cut = serde_json::from_str::<IgnoredAny>(trimmed).is_err_and(|e| e.is_eof());
+    if is_cut || at >= trimmed.len() {
+        let bytes = response.body.len();
+        return Err(FetchError::new(
             ErrorKind::Network,
-            format!(
-                "JSON that is cut short after {} bytes: {url}",
-                response.body.len()
-            ),
-        )),
-        Err(e) => Err(FetchError::new(
-            ErrorKind::Shape,
-            format!("something that is not JSON ({e}): {url}"),
-        )),
+            format!("JSON that is cut short after {bytes} bytes: {url}"),
+        ));
     }
+    let there: String = trimmed
+        .get(at..)
+        .unwrap_or_default()
+        .chars()
+        .take(20)
+        .collect();
+    let what = format!("something that is not JSON (at byte {at}, {there:?}): {url}");
+    Err(FetchError::new(ErrorKind::Shape, what))
 }
 
 /// A page for people where data were due.
@@ -80,8 +86,9 @@ pub(crate) fn page(
     let error = match text.trim_start().chars().next() {
         Some('<') => {
             // Old pages declare their character set in themselves.
-            let declared = finding.filter(|_| charset.is_none() && !text.contains("charset="));
-            return Ok((text, declared));
+            let own = charset.is_none() && !text.contains("charset=");
+            let said = own || text.contains(exact::UNREADABLE);
+            return Ok((text, finding.filter(|_| said)));
         }
         None => (ErrorKind::Empty, "an empty body"),
         Some(_) => (ErrorKind::Shape, "something that is no web page"),
@@ -89,23 +96,27 @@ pub(crate) fn page(
     Err(FetchError::new(error.0, format!("{}: {url}", error.1)))
 }
 
-/// Decodes a body: by the given character set, else by the declared one unless the bytes say otherwise, else by what fits. The second
-/// value is a finding.
+/// Decodes a body: by the given character set, else by the declared one unless the bytes say otherwise, else by what fits. Few bytes that are
+/// none of it become [`exact::UNREADABLE`], for which their record is rejected. The second value is a finding.
 pub(crate) fn text(
     url: &str,
     response: &Response,
     charset: Option<&str>,
 ) -> Result<(String, Option<String>), FetchError> {
     let body = response.body.as_slice();
-    let strict = |encoding: &'static Encoding| {
+    let known = |encoding: &'static Encoding| {
         let (text, used, broken) = encoding.decode(body);
         match broken {
-            true => Err(undecodable(url, used.name())),
-            false => Ok(text.into_owned()),
+            // Most of UTF-8 is GBK as well, and nothing that anybody has written.
+            true if used != UTF_8 && Decoded::of(UTF_8, body).is_likely() => {
+                Err(undecodable(url, used.name()))
+            }
+            true => Decoded::of(used, body).usable(url),
+            false => Ok((text.into_owned(), None)),
         }
     };
     if let Some(encoding) = charset.and_then(|label| Encoding::for_label(label.as_bytes())) {
-        return Ok((strict(encoding)?, None));
+        return known(encoding);
     }
     let declared = response
         .content_type
@@ -132,15 +143,71 @@ pub(crate) fn text(
             let finding = format!("the site declared {name} and sent GBK");
             return Ok((text, Some(finding)));
         }
-        return Ok((strict(encoding)?, None));
+        return known(encoding);
     }
     if let Some(text) = utf8 {
         return Ok((text.to_owned(), None));
     }
+    let as_utf8 = Decoded::of(UTF_8, body);
+    if as_utf8.is_likely() {
+        return as_utf8.usable(url);
+    }
     // Chinese sites send GBK without saying so.
-    let text = gbk(body).ok_or_else(|| undecodable(url, "UTF-8 or GBK"))?;
-    let finding = "the site sent GBK without declaring it".to_owned();
-    Ok((text, Some(finding)))
+    if let Some(text) = gbk(body) {
+        let finding = "the site sent GBK without declaring it".to_owned();
+        return Ok((text, Some(finding)));
+    }
+    let as_gbk = Decoded::of(GB18030, body).usable(url);
+    as_gbk.map_err(|_| undecodable(url, "UTF-8 or GBK"))
+}
+
+/// A body in which some bytes are no characters.
+struct Decoded {
+    encoding: &'static Encoding,
+    text: String,
+    broken: usize,
+}
+
+impl Decoded {
+    fn of(encoding: &'static Encoding, body: &[u8]) -> Self {
+        let mut decoder = encoding.new_decoder_with_bom_removal();
+        let (mut text, mut broken, mut rest) = (String::with_capacity(body.len()), 0, body);
+        loop {
+            text.reserve(rest.len() + 16);
+            let (result, read) =
+                decoder.decode_to_string_without_replacement(rest, &mut text, true);
+            rest = &rest[read..];
+            match result {
+                DecoderResult::InputEmpty => break,
+                DecoderResult::OutputFull => {}
+                DecoderResult::Malformed(..) => {
+                    broken += 1;
+                    text.push(exact::UNREADABLE);
+                }
+            }
+        }
+        Self {
+            encoding,
+            text,
+            broken,
+        }
+    }
+
+    /// Whether what is not ASCII has the form of UTF-8, as letters of other character sets have by chance only.
+    fn is_likely(&self) -> bool {
+        let others = self.text.chars().filter(|c| !c.is_ascii()).count();
+        self.broken * 10 <= others - self.broken
+    }
+
+    /// Unless so much is broken that it is another character set, or no text.
+    fn usable(self, url: &str) -> Result<(String, Option<String>), FetchError> {
+        let (name, broken) = (self.encoding.name(), self.broken);
+        if broken > 1 + self.text.chars().count() / 100 {
+            return Err(undecodable(url, name));
+        }
+        let finding = format!("bytes that are not {name} in {broken} place(s)");
+        Ok((self.text, Some(finding)))
+    }
 }
 
 fn gbk(body: &[u8]) -> Option<String> {
@@ -282,6 +349,31 @@ mod tests {
             (&Value::from(3), &Value::from(2))
         );
         assert!(findings[0].contains("(\"c\", \"a\")"), "{findings:?}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_characters_cost_their_record_and_not_the_day() {
+        let text = "{\"品种\":\"螺纹钢与热轧卷板和铁矿石\",\"b\":\"?\"}";
+        let (gbk, _, _) = GB18030.encode(text);
+        for (header, bytes) in [
+            (None, text.as_bytes()),
+            (Some("x; charset=utf-8"), text.as_bytes()),
+            (None, &*gbk),
+            (Some("x; charset=gbk"), &*gbk),
+        ] {
+            let at = bytes.iter().rposition(|b| *b == b'?').unwrap();
+            let mut body = bytes.to_vec();
+            body[at] = 0xff;
+            let (value, findings) = read(header, &body).unwrap();
+            assert_eq!(value["品种"], "螺纹钢与热轧卷板和铁矿石", "{header:?}");
+            let found = exact::malformed_within(&value).unwrap();
+            assert_eq!(found.0, "b");
+            assert!(exact::to_text(&value).contains("\"b\":\"\u{fffd}\""));
+            assert!(
+                findings.concat().contains("bytes that are not"),
+                "{findings:?}"
+            );
+        }
     }
 
     fn kind(body: &[u8]) -> ErrorKind {

@@ -260,7 +260,11 @@ impl Client {
             etag: header("etag"),
             last_modified: header("last-modified"),
         };
-        let next_link = header("link").and_then(|v| next_of(&v));
+        // A site may send several.
+        let links = answer.headers().get_all("link").iter();
+        let next_link = links
+            .map(|v| String::from_utf8_lossy(v.as_bytes()))
+            .find_map(|v| next_of(&v));
         let final_url = answer.get_uri().to_string();
         let status = answer.status().as_u16();
         let body = answer
@@ -339,26 +343,34 @@ fn prepare<B>(
     builder
 }
 
-/// The address with `rel="next"` in a header `Link`.
+/// The address with `rel="next"` in a header `Link` (RFC 8288).
 fn next_of(header: &str) -> Option<String> {
-    let mut rest = header;
-    while let Some((_, after)) = rest.split_once('<') {
-        let (address, after) = after.split_once('>')?;
-        // Up to the next address; quotes may hold commas.
-        let end = after.find(",<").or_else(|| after.find(", <"));
-        let parameters = &after[..end.unwrap_or(after.len())];
-        let mut values = parameters.split(';').filter_map(|p| {
+    outside_quotes(header, ',').find_map(|link| {
+        let (address, parameters) = link.trim_start().strip_prefix('<')?.split_once('>')?;
+        let mut relations = outside_quotes(parameters, ';').filter_map(|p| {
             let (name, value) = p.split_once('=')?;
-            let value = value.trim().trim_matches('"');
-            (name.trim().eq_ignore_ascii_case("rel")).then_some(value)
+            let is_rel = name.trim().eq_ignore_ascii_case("rel");
+            is_rel.then(|| value.trim().trim_matches('"'))
         });
-        let is_next = |rel: &str| rel.split(' ').any(|r| r.eq_ignore_ascii_case("next"));
-        if values.any(is_next) {
-            return Some(address.trim().to_owned());
+        // Of several only the first counts.
+        let mut names = relations.next()?.split_ascii_whitespace();
+        let is_next = names.any(|r| r.eq_ignore_ascii_case("next"));
+        is_next.then(|| address.trim().to_owned())
+    })
+}
+
+/// What the separator stands between, where it is in no quotation marks and in no address.
+fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut within) = (false, false);
+    text.split(move |c| {
+        match c {
+            '"' if !within => quoted = !quoted,
+            '<' if !quoted => within = true,
+            '>' if !quoted => within = false,
+            _ => {}
         }
-        rest = after;
-    }
-    None
+        c == separator && !quoted && !within
+    })
 }
 
 /// `Retry-After`: seconds or an HTTP date.
@@ -435,6 +447,9 @@ mod tests {
                 Some("http://x/3"),
             ),
             ("<a>; rel=\"last next\"", Some("a")),
+            ("<a>; rel=prev,\t<b>;  rel = next", Some("b")),
+            ("<a,1>; rel=next; rel=prev", Some("a,1")),
+            ("<a>; title=\"x; rel=next, <z>\"; rel=prev", None),
             ("<http://x/1>; rel=\"prev\"", None),
             ("<http://x/1", None),
             ("", None),

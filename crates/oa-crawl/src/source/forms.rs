@@ -109,8 +109,8 @@ pub(crate) struct Exclude {
     pub(crate) pattern: Option<String>,
 }
 
-/// `not_yet`: a file that is not there yet (404, nothing in it, or another day's) is asked for again until a time of the day, and
-/// that is no failure before.
+/// `not_yet`: a file that is not there yet (404, a page or nothing in its place, or another day's) is asked for again until a time of the
+/// day, and that is no failure before.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NotYet {

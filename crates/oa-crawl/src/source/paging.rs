@@ -78,8 +78,13 @@ impl Paging {
                     .to_owned(),
             );
         }
-        if self.max_pages == 0 || (!self.is_linked() && self.page_size == 0) {
-            return Err("page_size and max_pages in [paging] must be at least 1".to_owned());
+        if self.max_pages == 0 {
+            return Err("max_pages in [paging] must be at least 1".to_owned());
+        }
+        if !self.is_linked() && self.page_size == 0 {
+            return Err(
+                "[paging] needs page_size, the number of records of a whole page".to_owned(),
+            );
         }
         if self.size.is_none() && !self.is_linked() && self.page.is_none() {
             return Err(

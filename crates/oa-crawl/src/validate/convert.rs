@@ -6,7 +6,7 @@ use serde_json::{Number, Value};
 
 use super::kind::name_of;
 use super::{time, variety};
-use crate::dates::day_of;
+use crate::dates::{day_of, half_width};
 use crate::source::{Field, FieldType};
 
 #[derive(Debug, PartialEq)]
@@ -224,21 +224,8 @@ fn as_it_is(raw: &Value, digits: String, float: f64) -> Value {
 /// `1,234.5`, `１２３` (full width), `12.5%`, `(1,234)` for a negative number, `1.2万` and `3亿` are numbers as sites write them. Gives
 /// the digits.
 fn read_number(text: &str) -> Option<String> {
-    let ascii: String = text
-        .trim()
-        .chars()
-        .map(|c| match c {
-            '０'..='９' => char::from_digit(u32::from(c) - u32::from('０'), 10).unwrap_or(c),
-            '．' => '.',
-            '－' | '−' => '-',
-            '，' => ',',
-            '％' => '%',
-            '（' => '(',
-            '）' => ')',
-            '＋' => '+',
-            other => other,
-        })
-        .collect();
+    let ascii = half_width(text);
+    let ascii = ascii.trim();
     let inner = ascii.strip_prefix('(').and_then(|t| t.strip_suffix(')'));
     if let Some(inner) = inner {
         let unsigned =
@@ -258,7 +245,7 @@ fn read_number(text: &str) -> Option<String> {
                 .map(|n| shifted(&n, zeros));
         }
     }
-    let ascii = ascii.strip_suffix('%').unwrap_or(&ascii).trim();
+    let ascii = ascii.strip_suffix('%').unwrap_or(ascii).trim();
     if !groups_are_thousands(ascii) {
         return None;
     }
@@ -306,7 +293,7 @@ fn groups_are_thousands(text: &str) -> bool {
 
 fn date(field: &Field, raw: &Value) -> Result<Value, String> {
     let text = match (exact::text(raw), raw) {
-        (Some(text), _) => text.trim().to_owned(),
+        (Some(text), _) => half_width(text).trim().to_owned(),
         (None, Value::Number(number)) => number.to_string(),
         (None, other) => return Err(format!("is {} where a date was due", name_of(other))),
     };

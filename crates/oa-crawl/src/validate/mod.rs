@@ -176,12 +176,21 @@ fn row<'a>(
                 "the record is a list of {} values, which does not fit the columns",
                 values.len()
             ),
+            None if exact::malformed(record).is_some() => "the record is not JSON".to_owned(),
             None => "the record is not an object".to_owned(),
         };
         return Err((String::new(), OnBad::Reject, reason));
     }
     if let Some((field, raw)) = exact::malformed_within(record) {
-        let reason = format!("is {raw}, which is not JSON");
+        let reason = match raw.contains(exact::UNREADABLE) {
+            true => {
+                let shown = exact::shown(raw);
+                format!("is \"{shown}\", with bytes that are not of its character set")
+            }
+            // A formula that failed.
+            false if source.answer.sheet.is_some() => format!("is {raw}, which is no value"),
+            false => format!("is {raw}, which is not JSON"),
+        };
         return Err((field, OnBad::Reject, reason));
     }
     let mut row = Vec::with_capacity(source.fields.len());
@@ -255,7 +264,7 @@ fn reject(source: &Source, record: &Value, field: Option<String>, reason: String
         .filter_map(|c| source.fields.iter().find(|f| f.column == *c)?.from.as_ref())
         .filter_map(|from| value_of(record, from));
     let key: Vec<String> = key
-        .map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned))
+        .map(|v| exact::text(v).map_or_else(|| exact::to_text(v), |t| exact::shown(t).into_owned()))
         .collect();
     Reject {
         target: Some(source.store.table.clone()),

@@ -6,14 +6,14 @@ use oa_core::service;
 use serde_json::Value;
 
 use super::kind::name_of;
-use crate::dates::day;
+use crate::dates::{day, half_width, with_offset};
 use crate::source::{Epoch, Field};
 
 /// A local time. One with an offset is put into the service's zone: the columns have none.
 pub(super) fn local(field: &Field, raw: &Value) -> Result<Value, String> {
     let text = match (exact::number(raw), raw) {
         (Some(digits), _) => digits.to_owned(),
-        (None, Value::String(text)) => text.trim().to_owned(),
+        (None, Value::String(text)) => half_width(text).trim().to_owned(),
         (None, Value::Number(number)) => number.to_string(),
         (None, other) => return Err(format!("is {} where a time was due", name_of(other))),
     };
@@ -39,12 +39,20 @@ pub(super) fn local(field: &Field, raw: &Value) -> Result<Value, String> {
 
 /// The local time of seconds or milliseconds since 1970. Only times of our days are believed: the other unit gives none.
 pub(super) fn of_epoch(epoch: Epoch, text: &str) -> Result<NaiveDateTime, String> {
-    let number = exact::whole(text);
-    let millis = match epoch {
-        Epoch::Seconds => number.and_then(|n| n.checked_mul(1000)),
-        Epoch::Milliseconds => number,
+    let (per_second, unit) = match epoch {
+        Epoch::Seconds => (1, 1_000_000_000),
+        Epoch::Milliseconds => (1000, 1_000_000),
     };
-    let time = millis.and_then(DateTime::from_timestamp_millis);
+    // A part of the unit may follow, as many programs write it.
+    let (whole, part) = match text.split_once('.') {
+        Some((whole, part)) if part.bytes().all(|b| b.is_ascii_digit()) => (whole, part),
+        _ => (text, ""),
+    };
+    let part = format!("0.{part}0").parse::<f64>().unwrap_or_default();
+    let time = exact::whole(whole).and_then(|n| {
+        let nanos = n.rem_euclid(per_second) * unit + (part * unit as f64).round() as i64;
+        DateTime::from_timestamp(n.div_euclid(per_second), u32::try_from(nanos).ok()?)
+    });
     let time = time.map(|t| t.with_timezone(&service::TIMEZONE).naive_local());
     let years = 1990..2100;
     time.filter(|t| years.contains(&chrono::Datelike::year(t)))
@@ -70,7 +78,7 @@ pub(super) fn hint(text: &str) -> &'static str {
 }
 
 fn read(text: &str) -> Option<NaiveDateTime> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+    if let Some(time) = with_offset(text) {
         return Some(time.with_timezone(&service::TIMEZONE).naive_local());
     }
     // chrono would read fewer digits as an earlier year.
@@ -104,6 +112,7 @@ mod tests {
             ("2025年12月1日 08:50", "2025-12-01 08:50:00"),
             ("20251201 15:34:43", "2025-12-01 15:34:43"),
             ("20251201153443", "2025-12-01 15:34:43"),
+            ("Mon, 01 Dec 2025 00:50:00 GMT", "2025-12-01 08:50:00"),
             ("2025-12-01T08:50:00+08:00", "2025-12-01 08:50:00"),
             ("2025-11-30T23:00:00Z", "2025-12-01 07:00:00"),
         ] {
@@ -127,6 +136,15 @@ mod tests {
         assert_eq!(written(seconds), "2025-12-01 08:50:00");
         let millis = of_epoch(Epoch::Milliseconds, "1764550200250").unwrap();
         assert_eq!(written(millis), "2025-12-01 08:50:00.250");
+        for (epoch, text) in [
+            (Epoch::Seconds, "1764550200.25"),
+            (Epoch::Milliseconds, "1764550200250.0"),
+        ] {
+            assert_eq!(
+                written(of_epoch(epoch, text).unwrap()),
+                "2025-12-01 08:50:00.250"
+            );
+        }
         for (epoch, text) in [
             (Epoch::Seconds, "1764550200250"),
             (Epoch::Milliseconds, "1764550200"),

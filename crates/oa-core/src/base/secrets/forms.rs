@@ -19,6 +19,8 @@ const COMPONENT: AsciiSet = STRICT
     .remove(b'\'')
     .remove(b'(')
     .remove(b')');
+/// The lengths of lines of base64 (RFC 2045, RFC 7468).
+const LINES: [usize; 2] = [76, 64];
 /// A shorter part of a base64 text says nothing.
 const SHORTEST: usize = 7;
 
@@ -27,7 +29,14 @@ pub(super) fn forms(value: &str) -> Vec<String> {
     let mut forms = vec![value.to_owned()];
     for set in [NON_ALPHANUMERIC, &STRICT, &PATH, &COMPONENT] {
         let encoded = utf8_percent_encode(value, set).to_string();
-        forms.extend([encoded.replace("%20", "+"), lower_hex(&encoded), encoded]);
+        // Within an address that is a parameter of another one.
+        let twice = utf8_percent_encode(&encoded, &STRICT).to_string();
+        forms.extend([
+            encoded.replace("%20", "+"),
+            lower_hex(&encoded),
+            encoded,
+            twice,
+        ]);
     }
     let json = serde_json::Value::from(value).to_string();
     let json = json[1..json.len() - 1].to_owned();
@@ -46,12 +55,23 @@ pub(super) fn forms(value: &str) -> Vec<String> {
             let to = bytes.len() * 8 / 6;
             if let Some(inner) = encoded.get(from..to).filter(|i| i.len() >= SHORTEST) {
                 forms.push(inner.to_owned());
+                if before == 0 {
+                    forms.extend(LINES.iter().flat_map(|width| lines(inner, *width)));
+                }
             }
         }
     }
     forms.sort_unstable();
     forms.dedup();
     forms
+}
+
+/// As `base64`, Python and OpenSSL break a longer text into lines.
+fn lines(encoded: &str, width: usize) -> Vec<String> {
+    let lines = encoded.as_bytes().chunks(width);
+    let texts = lines.filter_map(|line| std::str::from_utf8(line).ok());
+    let whole = texts.filter(|line| line.len() >= SHORTEST && line.len() < encoded.len());
+    whole.map(str::to_owned).collect()
 }
 
 fn lower_hex(encoded: &str) -> String {
