@@ -517,11 +517,11 @@ fn incomplete_data_three_times_in_a_row_is_critical() {
 fn a_check_that_the_server_does_not_answer_is_not_reported_as_a_server_that_is_down() {
     let service = Service::start(DINGTALK);
     assert_eq!(check(&service).0, 0);
-    service.sql("ALTER TABLE oa.quality RENAME TO elsewhere");
+    service.sql("ALTER TABLE oa.slots RENAME TO elsewhere");
     let done = service.alert(&["check"]);
     assert_eq!(done.code, 2, "{done:?}");
     assert!(
-        done.stderr.contains("the check failed") && done.stderr.contains("oa.quality"),
+        done.stderr.contains("the check failed") && done.stderr.contains("oa.slots"),
         "{done:?}"
     );
     assert_eq!(check(&service).0, 2);
@@ -536,7 +536,7 @@ fn a_check_that_the_server_does_not_answer_is_not_reported_as_a_server_that_is_d
     assert_eq!(service.one(open), "check_failed");
     assert_eq!(service.flush(), 0, "a connection is no check");
     assert_eq!(service.one(open), "check_failed");
-    service.sql("ALTER TABLE oa.elsewhere RENAME TO quality");
+    service.sql("ALTER TABLE oa.elsewhere RENAME TO slots");
     assert_eq!(check(&service).0, 0);
     let messages = service.sim.messages();
     assert!(

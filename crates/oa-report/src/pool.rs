@@ -7,8 +7,8 @@ use std::time::Duration;
 use oa_core::app::config::{Config, ConfigError};
 use oa_core::pg::schema::SchemaError;
 use oa_core::pg::{self, schema};
-use oa_core::pg::{ConnectError, Settings, describe, is_connection_error};
-use postgres::{Client, IsolationLevel, Transaction};
+use oa_core::pg::{ConnectError, Prepared, Settings, Tx, describe, is_connection_error};
+use postgres::{Client, IsolationLevel};
 
 use crate::PROGRAM;
 
@@ -36,7 +36,8 @@ pub(crate) struct Pool {
     kept: Mutex<Vec<Kept>>,
 }
 
-struct Kept(Client);
+/// With the statements that it has prepared.
+struct Kept(Client, Prepared);
 
 impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,18 +66,18 @@ impl Pool {
     /// Asks in one read-only transaction, so that all answers are of the same time.
     pub(crate) fn read<T>(
         &self,
-        mut question: impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error>,
+        mut question: impl FnMut(&mut Tx<'_, '_>) -> Result<T, postgres::Error>,
     ) -> Result<T, QueryError> {
         let kept = self
             .kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        if let Some(Kept(mut client)) = kept {
-            match answer(&mut client, &mut question) {
+        if let Some(Kept(mut client, mut prepared)) = kept {
+            match answer(&mut client, &mut prepared, &mut question) {
                 Err(e) if is_connection_error(&e) => {}
                 other => {
-                    self.keep(client);
+                    self.keep(client, prepared);
                     return other.map_err(QueryError::from);
                 }
             }
@@ -87,15 +88,16 @@ impl Pool {
                 .clear();
         }
         let mut client = self.connect()?;
-        let answered = answer(&mut client, &mut question);
-        self.keep(client);
+        let mut prepared = Prepared::default();
+        let answered = answer(&mut client, &mut prepared, &mut question);
+        self.keep(client, prepared);
         answered.map_err(QueryError::from)
     }
 
-    fn keep(&self, client: Client) {
+    fn keep(&self, client: Client, prepared: Prepared) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if !client.is_closed() && kept.len() < MOST_KEPT {
-            kept.push(Kept(client));
+            kept.push(Kept(client, prepared));
         }
     }
 }
@@ -116,8 +118,11 @@ fn settings(config: &Config) -> Result<Settings, ConfigError> {
 
 fn connect(settings: &Settings) -> Result<Client, QueryError> {
     let mut client = pg::connect(settings)?;
-    // Compiling a statement takes longer than these take.
-    client.batch_execute("SET default_transaction_read_only = on; SET jit = off")?;
+    // Compiling a statement takes longer than these take. One that stays prepared is planned for what is asked each time: a plan for
+    // any tasks and any days reads a table as a whole.
+    client.batch_execute(
+        "SET default_transaction_read_only = on; SET jit = off; SET plan_cache_mode = force_custom_plan",
+    )?;
     schema::check(&mut client)?;
     Ok(client)
 }
@@ -129,14 +134,15 @@ pub(crate) fn connect_read_only(config: &Config) -> Result<Client, QueryError> {
 
 fn answer<T>(
     client: &mut Client,
-    question: &mut impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error>,
+    prepared: &mut Prepared,
+    question: &mut impl FnMut(&mut Tx<'_, '_>) -> Result<T, postgres::Error>,
 ) -> Result<T, postgres::Error> {
     let mut tx = client
         .build_transaction()
         .read_only(true)
         .isolation_level(IsolationLevel::RepeatableRead)
         .start()?;
-    let answer = question(&mut tx)?;
+    let answer = question(&mut Tx::new(&mut tx, prepared))?;
     tx.commit()?;
     Ok(answer)
 }

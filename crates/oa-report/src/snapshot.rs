@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use oa_core::app::config::Config;
 use oa_core::base::secrets::redact;
-use postgres::Transaction;
+use oa_core::pg::Tx;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::ser::SerializeMap;
@@ -64,16 +64,16 @@ pub(crate) struct Summary {
 }
 
 impl Snapshot {
-    pub(crate) fn take(tx: &mut Transaction<'_>, config: &Config) -> Result<Self, postgres::Error> {
+    pub(crate) fn take(tx: &mut Tx<'_, '_>, config: &Config) -> Result<Self, postgres::Error> {
         Ok(Self {
             taken_at: tx.query_one("SELECT now()", &[])?.get(0),
             tasks: health::tasks(tx, config, None)?,
             incidents: alerts::open(tx, &crate::lang::wording(config))?,
             waiting: alerts::waiting(tx)?,
-            backups: backups::status(tx, config, &crate::lang::wording(config))?,
+            backups: backups::status(&mut **tx, config, &crate::lang::wording(config))?,
             watches: queries::watch::all(tx)?,
             unfilled: days::unfilled(tx, config)?,
-            requests: queries::requests::recent(tx, None, 20)?,
+            requests: queries::requests::recent(&mut **tx, None, 20)?,
         })
     }
 

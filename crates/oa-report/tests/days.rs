@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::io::Read;
 use std::time::Duration;
 
 use common::{Site, TOKEN, TOKEN_HASH};
+use flate2::read::GzDecoder;
 use oa_testkit::wait_until;
 use serde_json::{Value, json};
 
@@ -167,6 +169,18 @@ fn the_api_and_metrics_say_the_same() {
         answer["summary"],
         json!({"sources": 5, "expected": 31, "complete": 22, "holes": 9, "unfetchable": 1, "filled": 1, "pending": 1})
     );
+    // The same for whoever takes it packed, and nothing for whoever has it.
+    let path = "/admin/crawler/days?from=2025-12-01&to=2025-12-14";
+    let packed = serving.ask("GET", path, &[("Accept-Encoding", "gzip")], "");
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    GzDecoder::new(packed.body.as_slice())
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), answer);
+    let known = packed.header("etag").unwrap();
+    let again = serving.ask("GET", path, &[("If-None-Match", known)], "");
+    assert_eq!(again.status, 304);
     let one = serving
         .get("/api/v1/crawler/days?task=full-view&from=2025-12-08&to=2025-12-08")
         .json();

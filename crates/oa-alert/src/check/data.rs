@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use oa_core::app::config::{Alert, Config};
 use oa_core::model::event::Finding;
 use oa_core::schedule::Calendar;
 use postgres::Client;
 
 /// Days that are looked at.
-const DAYS: i32 = 35;
+const DAYS: u64 = 35;
 /// A task is assessed by its own past only when it has so many days of one.
 const LEAST_DAYS: usize = 5;
 /// A task brings something new as a rule when it did on this share of its days.
@@ -34,7 +34,9 @@ pub(super) fn find(
 ) -> Result<Vec<Finding>, postgres::Error> {
     let today = now.with_timezone(&config.timezone).date_naive();
     let mut found = Vec::new();
-    for task in days_of_news(client, config, today)? {
+    let tasks = succeeding(client, config, today)?;
+    let mut days: Vec<NaiveDate> = (1..=DAYS).map(|ago| today - Days::new(ago)).collect();
+    for task in days_of_news(client, config, &days, &tasks)? {
         if let Some((last, days)) = stale(&task.days, calendar, &config.alert) {
             found.push(Finding::DataStale {
                 task: task.name,
@@ -44,7 +46,9 @@ pub(super) fn find(
             });
         }
     }
-    for task in days_of_counts(client, config, today)? {
+    // Of the others nothing is said.
+    days.retain(|day| calendar.is_trading_day(*day).is_open());
+    for task in days_of_counts(client, config, &days, &tasks)? {
         if let Some((came, usual)) = falling(&task.days, calendar, &config.alert) {
             found.push(Finding::DataFalling {
                 task: task.name,
@@ -57,6 +61,36 @@ pub(super) fn find(
     Ok(found)
 }
 
+/// A task with a schedule whose data the rules look at.
+struct Succeeding {
+    name: String,
+    title: String,
+    /// It has brought nothing new since yesterday began.
+    is_idle: bool,
+}
+
+fn succeeding(
+    client: &mut Client,
+    config: &Config,
+    today: NaiveDate,
+) -> Result<Vec<Succeeding>, postgres::Error> {
+    let rows = client.query(
+        &format!(
+            "SELECT t.name, coalesce(nullif(t.title, ''), t.name), NOT EXISTS (
+               SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= ($2::date - 1)::timestamp AT TIME ZONE $1
+                 AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill' AND NOT r.other_day)
+             FROM oa.tasks t WHERE t.schedule IS NOT NULL AND t.name <> ALL($3) AND {SUCCEEDS} ORDER BY t.name"
+        ),
+        &[&config.timezone.name(), &today, &config.crawl.skip],
+    )?;
+    let task = |row: &postgres::Row| Succeeding {
+        name: row.get(0),
+        title: row.get(1),
+        is_idle: row.get(2),
+    };
+    Ok(rows.iter().map(task).collect())
+}
+
 /// A task and something of each of its days before today.
 struct Task<T> {
     name: String,
@@ -64,79 +98,84 @@ struct Task<T> {
     days: BTreeMap<NaiveDate, T>,
 }
 
-fn by_task<T>(rows: impl Iterator<Item = (String, String, NaiveDate, T)>) -> Vec<Task<T>> {
-    let mut tasks: Vec<Task<T>> = Vec::new();
-    for (name, title, day, value) in rows {
-        if tasks.last().is_none_or(|t| t.name != name) {
-            let days = BTreeMap::new();
-            tasks.push(Task { name, title, days });
-        }
-        if let Some(task) = tasks.last_mut() {
-            task.days.insert(day, value);
-        }
+/// The days of `$2`, each reckoned once and not for each task and month.
+const DAYS_BEFORE: &str = "WITH days AS MATERIALIZED (
+   SELECT day, day::timestamp AT TIME ZONE $1 AS first, (day + 1)::timestamp AT TIME ZONE $1 AS next FROM unnest($2::date[]) d (day))";
+
+/// Of each of these tasks these days as a query of [`DAYS_BEFORE`] gives them, whose parameter `$3` their names are: by name and day.
+fn by_task<T>(
+    client: &mut Client,
+    (config, days): (&Config, &[NaiveDate]),
+    tasks: &[&Succeeding],
+    query: &str,
+    value: impl Fn(&postgres::Row) -> T,
+) -> Result<Vec<Task<T>>, postgres::Error> {
+    let names: Vec<&str> = tasks.iter().map(|t| t.name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
-    tasks
+    let rows = client.query(
+        &format!("{DAYS_BEFORE} {query}"),
+        &[&config.timezone.name(), &days, &names],
+    )?;
+    let mut found: BTreeMap<&str, BTreeMap<NaiveDate, T>> = BTreeMap::new();
+    for row in &rows {
+        let of = found.entry(row.get(0)).or_default();
+        of.insert(row.get(1), value(row));
+    }
+    let with_days = |task: &&Succeeding| {
+        Some(Task {
+            name: task.name.clone(),
+            title: task.title.clone(),
+            days: found.remove(task.name.as_str())?,
+        })
+    };
+    Ok(tasks.iter().filter_map(with_days).collect())
 }
 
 /// Days with successful runs of tasks that have brought nothing new since yesterday began, and whether they brought something.
 fn days_of_news(
     client: &mut Client,
     config: &Config,
-    today: NaiveDate,
+    days: &[NaiveDate],
+    tasks: &[Succeeding],
 ) -> Result<Vec<Task<bool>>, postgres::Error> {
-    let query = format!(
-        "WITH idle AS (
-           SELECT t.name, coalesce(nullif(t.title, ''), t.name) AS title FROM oa.tasks t
-           WHERE t.schedule IS NOT NULL AND t.name <> ALL($4) AND {SUCCEEDS} AND NOT EXISTS (
-             SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= ($2::date - 1)::timestamp AT TIME ZONE $1
-               AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill' AND NOT r.other_day)),
-         days AS (
-           SELECT day::date AS day, day AT TIME ZONE $1 AS first, (day + interval '1 day') AT TIME ZONE $1 AS next
-           FROM generate_series($2::date - $3::integer, $2::date - 1, interval '1 day') s, LATERAL (SELECT s::timestamp AS day) d)
-         SELECT i.name, i.title, d.day, EXISTS (
+    let idle: Vec<&Succeeding> = tasks.iter().filter(|t| t.is_idle).collect();
+    by_task(
+        client,
+        (config, days),
+        &idle,
+        "SELECT i.name, d.day, EXISTS (
                   SELECT FROM oa.runs r WHERE r.task = i.name AND r.started_at >= d.first AND r.started_at < d.next
                     AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill' AND NOT r.other_day)
-         FROM idle i CROSS JOIN days d
+         FROM unnest($3::text[]) i (name) CROSS JOIN days d
          WHERE EXISTS (SELECT FROM oa.runs r WHERE r.task = i.name AND r.started_at >= d.first AND r.started_at < d.next
-                         AND r.status = 'success' AND r.trigger <> 'backfill' AND NOT r.other_day)
-         ORDER BY i.name, d.day"
-    );
-    let rows = client.query(
-        &query,
-        &[&config.timezone.name(), &today, &DAYS, &config.crawl.skip],
-    )?;
-    let row = |r: &postgres::Row| (r.get(0), r.get(1), r.get(2), r.get(3));
-    Ok(by_task(rows.iter().map(row)))
+                         AND r.status = 'success' AND r.trigger <> 'backfill' AND NOT r.other_day)",
+        |row| row.get(2),
+    )
 }
 
-/// Records of the last run of each day.
+/// Records of the last run of each of these days.
 fn days_of_counts(
     client: &mut Client,
     config: &Config,
-    today: NaiveDate,
+    days: &[NaiveDate],
+    tasks: &[Succeeding],
 ) -> Result<Vec<Task<u64>>, postgres::Error> {
-    let query = format!(
-        "WITH days AS (
-           SELECT day::date AS day, day AT TIME ZONE $1 AS first, (day + interval '1 day') AT TIME ZONE $1 AS next
-           FROM generate_series($2::date - $3::integer, $2::date - 1, interval '1 day') s, LATERAL (SELECT s::timestamp AS day) d)
-         SELECT t.name, coalesce(nullif(t.title, ''), t.name), d.day, q.collected
-         FROM oa.tasks t CROSS JOIN days d CROSS JOIN LATERAL (
+    let all: Vec<&Succeeding> = tasks.iter().collect();
+    by_task(
+        client,
+        (config, days),
+        &all,
+        "SELECT t.name, d.day, q.collected
+         FROM unnest($3::text[]) t (name) CROSS JOIN days d CROSS JOIN LATERAL (
            SELECT q.collected FROM oa.quality q JOIN oa.runs r ON r.id = q.run_id
            WHERE q.task = t.name AND r.task = t.name AND r.started_at >= d.first AND r.started_at < d.next
              AND (q.day IS NULL OR q.day = d.day)
            -- As the index has it: by seq alone all runs of a task since that day would be looked through.
-           ORDER BY r.started_at DESC, r.seq DESC LIMIT 1) q
-         WHERE t.schedule IS NOT NULL AND t.name <> ALL($4) AND {SUCCEEDS} ORDER BY t.name, d.day"
-    );
-    let rows = client.query(
-        &query,
-        &[&config.timezone.name(), &today, &DAYS, &config.crawl.skip],
-    )?;
-    let row = |r: &postgres::Row| {
-        let collected: i64 = r.get(3);
-        (r.get(0), r.get(1), r.get(2), collected.unsigned_abs())
-    };
-    Ok(by_task(rows.iter().map(row)))
+           ORDER BY r.started_at DESC, r.seq DESC LIMIT 1) q",
+        |row| row.get::<_, i64>(2).unsigned_abs(),
+    )
 }
 
 /// The last day that brought something new and the trading days since, when these are too many and such days bring something as a rule.

@@ -193,7 +193,28 @@ pub(crate) fn record(
     config: &Config,
     found: &Found,
 ) -> Result<(), postgres::Error> {
-    let policy: &Policy = recorder.policy();
+    if !found.findings.is_empty() || any_open(client)? {
+        raise_and_resolve(client, recorder.policy(), found)?;
+    }
+    remember_here(recorder, &found.findings);
+    backups::forget_former(recorder.state(), config);
+    Ok(())
+}
+
+/// Whether a rule has found something that is not over: mostly not, and then nothing need wait for other checks.
+fn any_open(client: &mut Client) -> Result<bool, postgres::Error> {
+    let row = client.query_one(
+        "SELECT EXISTS (SELECT FROM oa.incidents WHERE resolved_at IS NULL AND rule = ANY($1))",
+        &[&Finding::RULES.as_slice()],
+    )?;
+    Ok(row.get(0))
+}
+
+fn raise_and_resolve(
+    client: &mut Client,
+    policy: &Policy,
+    found: &Found,
+) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
     // One check at a time: what another one has just found is not resolved by what this one found before.
     pg::alone(&mut tx, "check")?;
@@ -220,10 +241,7 @@ pub(crate) fn record(
             incidents::resolve_finding(&mut tx, &fingerprint, ended)?;
         }
     }
-    tx.commit()?;
-    remember_here(recorder, &found.findings);
-    backups::forget_former(recorder.state(), config);
-    Ok(())
+    tx.commit()
 }
 
 /// What ends within `expiry_notice`: how long that is, in seconds; the inner `None` when it has ended. `None`: there is time.

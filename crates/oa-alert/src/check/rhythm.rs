@@ -30,6 +30,48 @@ pub(super) fn find(
     calendar: &Calendar,
     now: DateTime<Utc>,
 ) -> Result<Vec<Finding>, postgres::Error> {
+    let grace = TimeDelta::from_std(config.alert.grace.0).unwrap_or(LATE);
+    let late = grace.max(LATE);
+    let stopped = stopped(client)?;
+    let mut found = Vec::new();
+    if stopped.programs {
+        found = programs(client, config, calendar, now, late)?;
+    }
+    if stopped.stream {
+        found.extend(stream(client, config.timezone, now, late)?);
+    }
+    Ok(found)
+}
+
+/// What has run within the last month and does not now.
+struct Stopped {
+    /// A program without a schedule.
+    programs: bool,
+    /// The stream of WAL.
+    stream: bool,
+}
+
+/// Mostly there is none, and that takes no look at runs.
+fn stopped(client: &mut Client) -> Result<Stopped, postgres::Error> {
+    let row = client.query_one(
+        "SELECT coalesce(bool_or(tool = 'oa-crawl' AND schedule IS NULL), false), coalesce(bool_or(tool = 'oa-backup' AND name = 'backup-stream'), false)
+         FROM oa.tasks WHERE last_started_at BETWEEN now() - interval '30 days' AND now() - interval '10 minutes'
+           AND (lease_until IS NULL OR lease_until < now())",
+        &[],
+    )?;
+    Ok(Stopped {
+        programs: row.get(0),
+        stream: row.get(1),
+    })
+}
+
+fn programs(
+    client: &mut Client,
+    config: &Config,
+    calendar: &Calendar,
+    now: DateTime<Utc>,
+    late: TimeDelta,
+) -> Result<Vec<Finding>, postgres::Error> {
     // Backups have rules of their own but for their stream, and a source that is off owes nothing.
     let rows = client.query(
         "SELECT t.name, t.title, t.last_success_at, array_agg(r.started_at ORDER BY r.started_at)
@@ -44,10 +86,9 @@ pub(super) fn find(
          GROUP BY t.name, t.title, t.last_success_at HAVING count(*) >= $2 ORDER BY t.name",
         &[&config.crawl.skip, &(LEAST as i64)],
     )?;
-    let grace = TimeDelta::from_std(config.alert.grace.0).unwrap_or(LATE);
     let finding = |row: &postgres::Row| {
         let starts: Vec<DateTime<Utc>> = row.get(3);
-        let (due_at, days) = due_since(&starts, config.timezone, calendar, now, grace.max(LATE))?;
+        let (due_at, days) = due_since(&starts, config.timezone, calendar, now, late)?;
         Some(Finding::RunMissed {
             task: row.get(0),
             title: row.get(1),
@@ -64,9 +105,7 @@ pub(super) fn find(
             expected: Expected::Rhythm,
         })
     };
-    let mut found: Vec<Finding> = rows.iter().filter_map(finding).collect();
-    found.extend(stream(client, config.timezone, now, grace.max(LATE))?);
-    Ok(found)
+    Ok(rows.iter().filter_map(finding).collect())
 }
 
 /// A stream of WAL that has worked for hours and ended: the hourly backups beside it hide that hours can be lost again, and not a minute.

@@ -70,7 +70,7 @@ fn too_long(client: &mut Client, config: &Config) -> Result<Vec<Finding>, postgr
 fn connections(client: &mut Client, config: &Config) -> Result<Option<Finding>, postgres::Error> {
     // pg_stat_activity shows only one's own sessions to a role without pg_read_all_stats.
     let row = client.query_one(
-        "SELECT coalesce(sum(numbackends), 0)::bigint, current_setting('max_connections')::bigint FROM pg_stat_database",
+        "SELECT coalesce(sum(pg_stat_get_db_numbackends(oid)), 0)::bigint, current_setting('max_connections')::bigint FROM pg_database",
         &[],
     )?;
     let (used, limit): (i64, i64) = (row.get(0), row.get(1));

@@ -72,7 +72,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         }
     };
     let mut connection = Connection(&recorder, client);
-    let sent = flush::send_over(config, connection.1.as_mut());
+    let sent = flush::send_over(config, Some(&recorder), connection.1.as_mut());
     for waits in &sent.undelivered {
         tracing::error!("{}", waits.text(Locale::En));
     }

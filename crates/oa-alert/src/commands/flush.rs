@@ -78,11 +78,15 @@ impl Sent {
 
 /// Sends everything that is due.
 pub(super) fn send_all(config: &Config) -> Sent {
-    send_over(config, None)
+    send_over(config, None, None)
 }
 
-/// The same over a connection that is there already, while that lasts.
-pub(super) fn send_over(config: &Config, client: Option<&mut Client>) -> Sent {
+/// The same with what keeps the run log, and over a connection, that are there already, while that lasts.
+pub(super) fn send_over(
+    config: &Config,
+    recorder: Option<&Recorder>,
+    client: Option<&mut Client>,
+) -> Sent {
     let (usable, broken) = channels(config);
     if config.alert.channels.is_empty() {
         tracing::warn!(
@@ -106,7 +110,10 @@ pub(super) fn send_over(config: &Config, client: Option<&mut Client>) -> Sent {
         network_off: config.alert.is_off("network_down"),
     };
     let (mut done, mut undelivered) = (Vec::new(), Vec::new());
-    let result = sender.send(client, &mut done, &mut undelivered);
+    let result = match recorder {
+        Some(recorder) => sender.send(recorder, client, &mut done, &mut undelivered),
+        None => sender.open_and_send(&mut done, &mut undelivered),
+    };
     Sent {
         done,
         broken,
@@ -124,23 +131,31 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    fn send(
+    fn open_and_send(
         &self,
-        client: Option<&mut Client>,
         done: &mut Vec<Delivery>,
         undelivered: &mut Vec<Undelivered>,
     ) -> Result<(), Failure> {
         let config = self.config;
-        let recorder = match Recorder::open(config, PROGRAM).map_err(Failure::from) {
-            Ok(recorder) => recorder,
+        match Recorder::open(config, PROGRAM).map_err(Failure::from) {
+            Ok(recorder) => self.send(&recorder, None, done, undelivered),
             Err(no_state) if no_state.code == exit::REFUSED => {
                 let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;
                 schema::check(&mut client)?;
                 *undelivered = self.flush_database(&mut client, None, done)?;
-                return Err(no_state);
+                Err(no_state)
             }
-            Err(e) => return Err(e),
-        };
+            Err(e) => Err(e),
+        }
+    }
+
+    fn send(
+        &self,
+        recorder: &Recorder,
+        client: Option<&mut Client>,
+        done: &mut Vec<Delivery>,
+        undelivered: &mut Vec<Undelivered>,
+    ) -> Result<(), Failure> {
         let mut own = None;
         let client = client.filter(|c| !c.is_closed());
         let given = client.is_some();
@@ -150,15 +165,15 @@ impl Sender<'_> {
         };
         let unreachable = match connected {
             Ok(client) => {
-                match self.flush_database(client, Some(&recorder), done) {
+                match self.flush_database(client, Some(recorder), done) {
                     Ok(waits) => *undelivered = waits,
                     // The server was restarted, or another one has taken over.
                     Err(_) if given && client.is_closed() => {
-                        return self.send(None, done, undelivered);
+                        return self.send(recorder, None, done, undelivered);
                     }
                     Err(refused) => {
                         // Its disk is full, for example: what it does not take waits in the spool, and leaves from there.
-                        self.flush_spool_or_say(&recorder, done);
+                        self.flush_spool_or_say(recorder, done);
                         return Err(refused);
                     }
                 }
@@ -170,7 +185,7 @@ impl Sender<'_> {
             }
             Err(unreachable) => unreachable,
         };
-        self.flush_spool_or_say(&recorder, done);
+        self.flush_spool_or_say(recorder, done);
         Err(unreachable.into())
     }
 
@@ -195,7 +210,7 @@ impl Sender<'_> {
     ) -> Result<Vec<Undelivered>, Failure> {
         let spool = recorder.and_then(|r| r.spool().ok());
         let sent = || {
-            if !self.network_off {
+            if !self.network_off && Database::waits(client)? {
                 network::raise(client, &self.rendering.policy)?;
             }
             let now = client.query_one("SELECT now()", &[])?.get(0);

@@ -70,6 +70,10 @@ pub(crate) struct Database<'a> {
     host: Option<String>,
     /// Robots for which this process waits for what else comes.
     gathers: HashSet<String>,
+    /// No alert waits for a channel. So it is in nearly all minutes, and what is to be asked of alerts that wait takes long.
+    pub(super) is_idle: bool,
+    /// The last word about a channel is that it takes no messages, or it did not take its last one.
+    pub(super) is_refused: bool,
 }
 
 /// Whether a channel `c` gets an alert `a`. The end of the only channel's own incident is news for it: it says what it has not got, and nobody else does.
@@ -147,9 +151,32 @@ impl<'a> Database<'a> {
             wording,
             host: None,
             gathers: HashSet::new(),
+            is_idle: false,
+            is_refused: false,
         };
-        outbox.enqueue()?;
+        let fingerprints: Vec<String> = outbox
+            .names
+            .iter()
+            .map(|n| channel_fingerprint(n))
+            .collect();
+        let row = outbox.client.query_one(
+            "SELECT EXISTS (SELECT FROM oa.alerts WHERE settled_at IS NULL)
+                    OR EXISTS (SELECT FROM oa.deliveries WHERE channel = ANY($1) AND state IN ('pending', 'sending')),
+                    EXISTS (SELECT FROM oa.incidents i JOIN oa.alerts a ON a.id = i.last_alert WHERE i.fingerprint = ANY($2) AND a.kind = 'problem')
+                    OR EXISTS (SELECT FROM oa.channels WHERE name = ANY($1) AND took_last IS FALSE)",
+            &[&outbox.names, &fingerprints],
+        )?;
+        (outbox.is_idle, outbox.is_refused) = (!row.get::<_, bool>(0), row.get(1));
+        if !outbox.is_idle {
+            outbox.enqueue()?;
+        }
         Ok(outbox)
+    }
+
+    /// Whether an alert waits to be sent, or to be settled.
+    pub(crate) fn waits(client: &mut Client) -> Result<bool, postgres::Error> {
+        let waits = "SELECT EXISTS (SELECT FROM oa.alerts WHERE settled_at IS NULL)";
+        Ok(client.query_one(waits, &[])?.get(0))
     }
 
     /// Tells the other machines which channels this one serves, so that they wait for them.
@@ -157,8 +184,11 @@ impl<'a> Database<'a> {
         self.host = Some(host.to_owned());
         self.client.execute(
             &format!(
+                // A row that only conflicts is locked, which the disk has to know.
                 "INSERT INTO oa.channel_routes AS r (name, host, after_seconds, min_rank, takes)
                  SELECT c.name, $1, c.after, c.min_rank, c.takes FROM {ROUTES}
+                 WHERE NOT EXISTS (SELECT FROM oa.channel_routes k WHERE (k.name, k.host, k.after_seconds, k.min_rank, k.takes) = (c.name, $1, c.after, c.min_rank, c.takes)
+                                   AND k.seen_at >= now() - interval '10 minutes')
                  ON CONFLICT (name, host) DO UPDATE SET after_seconds = excluded.after_seconds, min_rank = excluded.min_rank, takes = excluded.takes, seen_at = now()
                  WHERE r.seen_at < now() - interval '10 minutes'
                     OR (r.after_seconds, r.min_rank, r.takes) <> (excluded.after_seconds, excluded.min_rank, excluded.takes)"
@@ -182,6 +212,7 @@ impl<'a> Database<'a> {
     }
 
     fn enqueue(&mut self) -> Result<(), postgres::Error> {
+        self.is_idle = false;
         self.client.execute(
             "UPDATE oa.alerts a SET settled_at = now(), silenced_by = s.id FROM oa.silences s
              WHERE a.settled_at IS NULL AND a.kind = 'problem' AND oa.silence_covers(s, a.fingerprint, a.task, a.rule, a.event->>'host')
@@ -217,6 +248,9 @@ impl<'a> Database<'a> {
 
     /// An alert is settled when every channel of any machine that it is for has it or was given up. One that is for none is said here, once.
     pub(crate) fn settle(&mut self) -> Result<(), postgres::Error> {
+        if self.is_idle {
+            return Ok(());
+        }
         let rows = self.client.query(
             &format!(
                 "WITH routes AS (
@@ -310,7 +344,7 @@ impl Outbox for Database<'_> {
 
     fn claim(&mut self, to: &Channel, patience: Duration) -> Result<Claim, postgres::Error> {
         let (channel, robot, pace) = (to.name.as_str(), to.robot(), to.pace());
-        if self.paused_in_spool(channel) {
+        if self.is_idle || self.paused_in_spool(channel) {
             return Ok(Claim::Nothing);
         }
         let mut ages = self.sent_from_spool(&robot);

@@ -648,7 +648,12 @@ fn records(outcome: &Outcome, alerts: &[Alert]) -> Vec<Record> {
 fn watch_clocks(client: &mut Client) -> Result<TimeDelta, DbUnavailable> {
     let (ours, asked) = (Utc::now(), Instant::now());
     let row = client
-        .query_one("SELECT clock_timestamp(), oa.watch_clock()::text", &[])
+        .query_one(
+            // To read so long a function takes longer than all else, and within a minute of the last time it does nothing.
+            "SELECT clock_timestamp(), CASE WHEN NOT coalesce((SELECT latest BETWEEN now() - interval '1 minute' AND now() + interval '1 minute'
+               FROM oa.clock), false) THEN oa.watch_clock()::text END",
+            &[],
+        )
         .map_err(|e| DbUnavailable::Schema(schema::SchemaError::Query(e)))?;
     let theirs: DateTime<Utc> = row.get(0);
     Ok(theirs - (ours + asked.elapsed() / 2))

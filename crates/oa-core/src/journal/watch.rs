@@ -103,10 +103,11 @@ impl Recorder {
     /// When PostgreSQL fails.
     pub fn resolve_failed_check(&self, client: &mut Client) -> Result<(), postgres::Error> {
         let fault = Fault::CheckFailed;
-        incidents::resolve_machine(client, fault, self.host(), None)?;
-        let forgotten = self
-            .spool()
-            .and_then(|s| s.forget_notified(&fault.fingerprint(self.host(), None)));
+        let fingerprint = fault.fingerprint(self.host(), None);
+        if incidents::open_for(client, &fingerprint)?.is_some() {
+            incidents::resolve_machine(client, fault, self.host(), None)?;
+        }
+        let forgotten = self.spool().and_then(|s| s.forget_notified(&fingerprint));
         if let Err(e) = forgotten {
             tracing::debug!("{e}");
         }

@@ -1,6 +1,7 @@
 //! The schema `oa`: versioned migrations, one SQL file each in `migrations/`, never edited once released.
 
 use postgres::Client;
+use postgres::error::SqlState;
 
 use super::describe;
 
@@ -65,27 +66,23 @@ pub fn needed() -> i32 {
         .unwrap_or(0)
 }
 
-/// The version in the database, `None` when there is no schema.
+/// The version in the database, `None` when there is no schema. Not for a transaction, which would fail with the query.
 ///
 /// # Errors
 /// When the query fails.
-pub fn found(client: &mut impl postgres::GenericClient) -> Result<Option<i32>, postgres::Error> {
-    let exists: bool = client
-        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&HISTORY])?
-        .get(0);
-    if !exists {
-        return Ok(None);
+pub fn found(client: &mut Client) -> Result<Option<i32>, postgres::Error> {
+    let newest = client.query_one(&format!("SELECT max(version)::int4 FROM {HISTORY}"), &[]);
+    match newest {
+        Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        newest => newest.map(|row| row.get(0)),
     }
-    client
-        .query_one(&format!("SELECT max(version)::int4 FROM {HISTORY}"), &[])
-        .map(|row| row.get(0))
 }
 
 /// Checks that the database's schema is the one this program needs.
 ///
 /// # Errors
 /// When it is not; the message says what to do.
-pub fn check(client: &mut impl postgres::GenericClient) -> Result<(), SchemaError> {
+pub fn check(client: &mut Client) -> Result<(), SchemaError> {
     let needed = needed();
     match found(client).map_err(SchemaError::Query)? {
         None => Err(SchemaError::Absent),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use chrono_tz::Tz;
-use oa_core::pg::describe;
+use oa_core::pg::{describe, quote_ident};
 use postgres::GenericClient;
 use rusqlite::Connection;
 
@@ -126,7 +126,43 @@ pub(crate) fn compare_all(
     )
 }
 
-/// Compares one table, both sides at the same time. In a transaction, PostgreSQL's side is what that transaction sees.
+/// A side adds up such a value as a whole: no two of them are in memory at once.
+const LARGE: i32 = 8 << 20;
+/// What is stored outside of its row takes no less, however well it was packed.
+const STORED: i64 = 32 << 10;
+
+/// Whether PostgreSQL's side has a large value. That is asked of the rows alone: they know how long is what is stored elsewhere.
+fn has_large_values(client: &mut impl GenericClient, comparison: &Comparison) -> Result<bool> {
+    let context = || format!("could not look for large values in {}", comparison.target);
+    let stored: i64 = client
+        .query_one(
+            "SELECT coalesce(sum(pg_relation_size(c.reltoastrelid)), 0)::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2 AND c.reltoastrelid <> 0",
+            &[&comparison.schema, &comparison.target],
+        )
+        .with_context(context)?
+        .get(0);
+    let texts = comparison.columns.iter().filter(|c| {
+        let is_large = matches!(c.pg, PgType::Text | PgType::Varchar(_) | PgType::Bytea);
+        is_large && c.conversion.is_none()
+    });
+    let is_large: Vec<String> = texts
+        .map(|c| format!("octet_length({}) >= {LARGE}", quote_ident(&c.target)))
+        .collect();
+    if stored < STORED || is_large.is_empty() {
+        return Ok(false);
+    }
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM ONLY {}.{} WHERE {})",
+        quote_ident(&comparison.schema),
+        quote_ident(&comparison.target),
+        is_large.join(" OR ")
+    );
+    Ok(client.query_one(&sql, &[]).with_context(context)?.get(0))
+}
+
+/// Compares one table, both sides at the same time unless that takes much memory. In a transaction, PostgreSQL's side is what that
+/// transaction sees.
 pub(crate) fn compare(
     client: &mut impl GenericClient,
     snapshot: &Path,
@@ -136,11 +172,16 @@ pub(crate) fn compare(
     let started = Instant::now();
     progress::table(&comparison.source);
     let context = || format!("could not compare table {}", comparison.source);
+    let read_source = || -> Result<Digest> {
+        let connection = open_snapshot(snapshot, rejects)?;
+        Ok(source::sum(&connection, comparison)?)
+    };
+    let is_large = has_large_values(client, comparison).with_context(context)?;
     let (of_source, of_target) = thread::scope(|scope| {
-        let reader = scope.spawn(|| -> Result<Digest> {
-            let connection = open_snapshot(snapshot, rejects)?;
-            Ok(source::sum(&connection, comparison)?)
-        });
+        if is_large {
+            return (read_source(), readback::sum(client, comparison));
+        }
+        let reader = scope.spawn(read_source);
         let of_target = readback::sum(client, comparison);
         let of_source = reader
             .join()

@@ -28,10 +28,19 @@ pub(crate) struct DaysAnswer {
     pub(crate) from: NaiveDate,
     /// The last day.
     pub(crate) to: NaiveDate,
-    /// How complete that is.
-    pub(crate) summary: Summary,
     /// By source and day.
     pub(crate) days: Vec<SourceDay>,
+    /// How complete that is: it stands last, when all are known.
+    pub(crate) summary: Summary,
+}
+
+impl DaysAnswer {
+    /// What stands before its days and behind them, of one that holds none.
+    pub(crate) fn around(&self) -> (String, String) {
+        let whole = serde_json::to_string(self).unwrap_or_default();
+        let (before, behind) = whole.split_once("[]").unwrap_or_default();
+        (format!("{before}["), format!("]{behind}"))
+    }
 }
 
 /// Open incidents, and alerts.

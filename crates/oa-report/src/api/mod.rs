@@ -18,11 +18,12 @@ use self::answers::{
 };
 use crate::app::App;
 use crate::app::answer::Answer;
+use crate::app::body::Pieces;
 use crate::app::guard::Caller;
 use crate::app::params::{Params, Refused};
 use crate::app::request::{Request, read_body};
 use crate::app::routes::Operation;
-use crate::queries::days::{LONGEST, MOST, SourceDay, TWO_WEEKS};
+use crate::queries::days::{LONGEST, MOST, SourceDay, Summary, TWO_WEEKS};
 use crate::snapshot::HealthAnswer;
 use crate::{PROGRAM, queries};
 
@@ -37,7 +38,7 @@ pub(crate) async fn answer(
     match operation {
         Operation::Health => health(app, params).await,
         Operation::Logs => logs(app, params).await,
-        Operation::Days => days(app, params).await,
+        Operation::Days => days(app, params, request.takes_gzip()).await,
         Operation::BackupStatus => backup_status(app).await,
         Operation::Run => run(app, params).await,
         Operation::Task => task(app, params).await,
@@ -108,7 +109,7 @@ async fn logs(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
     Ok(Answer::json(&LogsAnswer { logs, next }))
 }
 
-async fn days(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
+async fn days(app: &Arc<App>, params: &Params, packed: bool) -> Result<Answer, Answer> {
     let wrong = |detail: String| Refused::Contradiction(detail).answer();
     let today = Utc::now().with_timezone(&app.config.timezone).date_naive();
     let to = params.day("to").unwrap_or(today);
@@ -125,7 +126,7 @@ async fn days(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
     }
     let (config, task) = (Arc::clone(&app.config), params.text("task"));
     let tasks: Vec<String> = task.iter().cloned().collect();
-    let (known, count, text) = app
+    let (known, count, pieces) = app
         .ask(move |tx| {
             let known = tx
                 .query_one(
@@ -133,24 +134,21 @@ async fn days(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
                     &[&tasks],
                 )?
                 .get::<_, bool>(0);
-            // Written as they come.
-            let (mut text, mut count) = (Vec::new(), 0);
-            let each = |day: &SourceDay| {
+            let mut count = 0;
+            let mut pieces = Pieces::new(packed);
+            let mut answer = DaysAnswer { from, to, days: Vec::new(), summary: Summary::default() };
+            pieces.put(answer.around().0.as_bytes());
+            let each = |day: SourceDay| {
                 if count > 0 {
-                    text.push(b',');
+                    pieces.put(b",");
                 }
                 count += 1;
-                // A vector takes everything, and these have no keys that JSON could not hold.
-                let _ = serde_json::to_writer(&mut text, day);
+                pieces.put_json(&day);
             };
             let span = (from, to);
-            let summary = queries::days::each_between(tx, &config, &tasks, span, MOST + 1, each)?;
-            let days = Vec::new();
-            let whole = serde_json::to_vec(&DaysAnswer { from, to, summary, days }).unwrap_or_default();
-            let begin = whole.strip_suffix(b"]}").unwrap_or_default();
-            text.splice(0..0, begin.iter().copied());
-            text.extend_from_slice(b"]}");
-            Ok((known, count, text))
+            answer.summary = queries::days::each_between(tx, &config, &tasks, span, MOST + 1, each)?;
+            pieces.put(answer.around().1.as_bytes());
+            Ok((known, count, pieces))
         })
         .await?;
     if let (false, Some(task)) = (known, &task) {
@@ -161,7 +159,7 @@ async fn days(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
             "there are more than {MOST} days of sources; ask for fewer days, or one task"
         )));
     }
-    Ok(Answer::json_bytes(text.into()))
+    Ok(Answer::json_pieces(pieces))
 }
 
 async fn backup_status(app: &Arc<App>) -> Result<Answer, Answer> {

@@ -5,7 +5,6 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use maud::Markup;
@@ -14,6 +13,7 @@ use oa_core::pg::ConnectError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::body::{Body, Pieces};
 use crate::digest::change_tag;
 use crate::pool::QueryError;
 use crate::snapshot::LatestSnapshot;
@@ -40,6 +40,8 @@ pub(crate) struct Answer {
     pub(crate) tag: Option<String>,
     /// The body as it is sent to whoever takes gzip.
     packed: Option<Box<Bytes>>,
+    /// A large body instead, and whether it is packed.
+    pieces: Option<(Vec<Bytes>, bool)>,
 }
 
 /// `application/problem+json` (RFC 9457).
@@ -75,6 +77,7 @@ impl Answer {
             headers: Vec::new(),
             tag: None,
             packed: None,
+            pieces: None,
         }
     }
 
@@ -91,6 +94,16 @@ impl Answer {
     /// JSON that is written already.
     pub(crate) fn json_bytes(body: Bytes) -> Self {
         Self::new("application/json", body)
+    }
+
+    /// The same in pieces, packed or not as who asked takes it.
+    pub(crate) fn json_pieces(pieces: Pieces) -> Self {
+        let (pieces, tag, is_packed) = pieces.end();
+        Self {
+            tag: Some(tag),
+            pieces: Some((pieces, is_packed)),
+            ..Self::new("application/json", Bytes::new())
+        }
     }
 
     pub(crate) fn page(page: Markup) -> Self {
@@ -196,8 +209,8 @@ impl Answer {
         mut self,
         if_none_match: Option<&str>,
         gzip: bool,
-    ) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(Bytes::new()));
+    ) -> Response<Body> {
+        let mut response = Response::new(Body::default());
         let headers = response.headers_mut();
         let put = HeaderValue::from_static;
         let tag = self.entity_tag();
@@ -233,6 +246,15 @@ impl Answer {
         headers
             .entry("cross-origin-resource-policy")
             .or_insert(put("same-origin"));
+        if let Some((pieces, is_packed)) = self.pieces.take() {
+            headers.insert(header::CONTENT_TYPE, put(self.content_type));
+            if is_packed {
+                headers.insert(header::CONTENT_ENCODING, put("gzip"));
+            }
+            *response.status_mut() = self.status;
+            *response.body_mut() = pieces.into();
+            return response;
+        }
         let packed = self.packed.take().filter(|_| gzip).map(|packed| *packed);
         if !self.body.is_empty() || packed.is_some() {
             headers.insert(header::CONTENT_TYPE, put(self.content_type));
@@ -245,7 +267,7 @@ impl Answer {
             self.body = packed;
         }
         *response.status_mut() = self.status;
-        *response.body_mut() = Full::new(self.body);
+        *response.body_mut() = self.body.into();
         response
     }
 

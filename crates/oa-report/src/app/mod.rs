@@ -2,6 +2,7 @@
 
 mod act;
 pub(crate) mod answer;
+pub(crate) mod body;
 pub(crate) mod guard;
 pub(crate) mod kept_pages;
 pub(crate) mod params;
@@ -16,6 +17,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use hyper::{StatusCode, header};
 use oa_core::app::config::Config;
+use oa_core::pg::Tx;
 use oa_core::schedule::Calendar;
 use postgres::Transaction;
 use tokio::sync::Semaphore;
@@ -83,7 +85,15 @@ impl App {
     /// much is asked at once.
     pub(crate) async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
-        question: impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error> + Send + 'static,
+        mut question: impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<T, Answer> {
+        self.ask_prepared(move |tx| question(tx)).await
+    }
+
+    /// The same with statements that stay prepared on their connection, for what is asked again and again.
+    pub(crate) async fn ask_prepared<T: Send + 'static>(
+        self: &Arc<Self>,
+        question: impl FnMut(&mut Tx<'_, '_>) -> Result<T, postgres::Error> + Send + 'static,
     ) -> Result<T, Answer> {
         let busy = || {
             Answer::problem(

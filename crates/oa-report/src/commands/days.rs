@@ -1,7 +1,7 @@
 //! `oa-report days`: for each source and day what was owed, what came, and what fills the holes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use anyhow::anyhow;
 use chrono::{Days, NaiveDate, Utc};
@@ -10,11 +10,12 @@ use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing, terminal_width};
 use oa_core::base::text::{cut, printable};
+use postgres::Client;
 use serde_json::json;
 
 use super::{failed, local, no_task, task_names};
 use crate::lang::Lang;
-use crate::queries::days::{Hole, SourceDay, Summary, TWO_WEEKS, between, holes};
+use crate::queries::days::{Hole, SourceDay, Summary, TWO_WEEKS, between, each_between, holes};
 use crate::{pool, when};
 
 /// For each source and day: what was owed, what came, and what fills the holes
@@ -55,22 +56,28 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             return Err(Failure::new(exit::USAGE, no_task(wrong, &names)));
         }
     }
-    let days = between(&mut client, config, &args.sources, span, i64::MAX)
-        .map_err(|e| failed(&e, "could not read the days"))?;
-    let lang = Lang::from(config.locale);
-    match args.format {
-        Format::Json => as_json(&days).map_err(anyhow::Error::from)?,
-        Format::Table => {
+    let found = if args.format == Format::Json {
+        as_json(&mut client, config, &args.sources, span)?
+    } else {
+        let days = between(&mut client, config, &args.sources, span, i64::MAX)
+            .map_err(|e| not_read(&e))?;
+        if args.format == Format::Table {
+            let lang = Lang::from(config.locale);
             let table = as_table(lang, &days, span, terminal_width());
             cli::print(&table).map_err(anyhow::Error::from)?;
+        } else {
+            as_list(&days, config, args.format)?;
         }
-        other => as_list(&days, config, other)?,
-    }
-    let found = days.iter().any(|d| d.hole);
+        days.iter().any(|d| d.hole)
+    };
     Ok(match args.fail_on {
         Some(FailOn::Hole) if found => exit::FOUND_WARNING,
         _ => exit::OK,
     })
+}
+
+fn not_read(error: &postgres::Error) -> Failure {
+    failed(error, "could not read the days")
 }
 
 fn span(args: &Args, config: &Config) -> Result<(NaiveDate, NaiveDate), Failure> {
@@ -95,19 +102,25 @@ fn span(args: &Args, config: &Config) -> Result<(NaiveDate, NaiveDate), Failure>
     days().map_err(|e: String| Failure::new(exit::USAGE, anyhow!(e)))
 }
 
-/// One object a line.
-fn as_json(days: &[SourceDay]) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut all = || {
-        for day in days {
-            serde_json::to_writer(&mut out, day)?;
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    };
-    match all() {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+/// One object a line. Gives whether there is a hole. PostgreSQL does not wait for whoever reads it.
+fn as_json(
+    client: &mut Client,
+    config: &Config,
+    sources: &[String],
+    span: (NaiveDate, NaiveDate),
+) -> Result<bool, Failure> {
+    let (mut text, mut found) = (Vec::new(), false);
+    each_between(client, config, sources, span, i64::MAX, |day| {
+        found |= day.hole;
+        // A vector takes everything, and a day has no keys that JSON could not hold.
+        let _ = serde_json::to_writer(&mut text, &day);
+        text.push(b'\n');
+    })
+    .map_err(|e| not_read(&e))?;
+    let mut out = io::stdout().lock();
+    match out.write_all(&text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(anyhow::Error::from(e).into()),
+        _ => Ok(found),
     }
 }
 

@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,6 +26,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::seats::{MOST_OF_ONE, Seats};
 use self::stream::DeadlineStream;
+use crate::app::body::Body;
 use crate::app::request::Request;
 use crate::app::{App, MOST_QUESTIONS};
 
@@ -149,18 +148,16 @@ async fn answer_one(
     app: Arc<App>,
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let began = Instant::now();
     let (head, body) = request.into_parts();
     let request = Request::new(&app.config, peer, head);
     let (answer, caller) = dispatch::answer(&app, &request, body).await;
     let mut response =
         answer.into_response(request.header(header::IF_NONE_MATCH), request.takes_gzip());
-    let bytes = hyper::body::Body::size_hint(response.body())
-        .exact()
-        .unwrap_or(0);
+    let bytes = response.body().len();
     if request.is_head {
-        *response.body_mut() = Full::new(Bytes::new());
+        *response.body_mut() = Body::default();
         response
             .headers_mut()
             .insert(header::CONTENT_LENGTH, bytes.into());

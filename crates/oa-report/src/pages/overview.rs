@@ -73,7 +73,7 @@ async fn ask(app: &Arc<App>, frame: &Frame, shown: &[String]) -> Option<Arc<Over
     let (asking, shown) = (Arc::clone(app), shown.to_vec());
     let aside = frame.snapshot().map_or_else(Vec::new, |s| aside(s));
     let taken = app
-        .ask(move |tx| {
+        .ask_prepared(move |tx| {
             let (shown, aside) = (shown.clone(), aside.clone());
             Overview::take(tx, &asking.config, &asking.calendar, shown, &aside)
         })

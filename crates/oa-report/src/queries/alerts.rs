@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, some_text, text};
+use super::{Asked, Result, some_text, text};
 
 /// An open incident.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -124,7 +124,7 @@ pub(crate) fn words(event: &Event, wording: &Wording) -> Text {
 }
 
 /// Open incidents: the worst first, those longest open first, acknowledged ones last.
-pub(crate) fn open(client: &mut impl GenericClient, wording: &Wording) -> Result<Vec<Incident>> {
+pub(crate) fn open(client: &mut impl Asked, wording: &Wording) -> Result<Vec<Incident>> {
     let rows = client.query(
         "SELECT i.fingerprint, i.rule, i.task, i.severity, i.opened_at, i.notified_at, a.run_id,
                 EXISTS (SELECT FROM oa.silences s WHERE oa.silence_holds(s, now()) AND (s.id = a.silenced_by
@@ -220,7 +220,7 @@ pub(crate) fn list(
 }
 
 /// Alerts that no channel has, or not all.
-pub(crate) fn waiting(client: &mut impl GenericClient) -> Result<Waiting> {
+pub(crate) fn waiting(client: &mut impl Asked) -> Result<Waiting> {
     let row = client.query_one(
         "SELECT count(*), min(created_at) FROM oa.alerts WHERE settled_at IS NULL AND follows IS NULL",
         &[],

@@ -1,16 +1,18 @@
 //! What each source owes for each day, and what came: `oa.days`, as scheduled runs and backfills leave it. What is expected comes from
 //! slots, so weekends, holidays and days before a source was added are no holes.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use oa_core::app::config::Config;
-use postgres::{GenericClient, Row, Transaction};
+use postgres::fallible_iterator::FallibleIterator;
+use postgres::types::ToSql;
+use postgres::{GenericClient, Row};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, some_text};
+use super::{Asked, Result, some_text};
 use crate::shell::quoted;
 
 /// So many days are shown when nobody says which.
@@ -171,74 +173,80 @@ pub(crate) fn backfill(task: &str, from: NaiveDate, to: NaiveDate) -> String {
     format!("oa-crawl backfill {} --from {from} --to {to}", quoted(task))
 }
 
-/// So many are in memory at once where there may be many.
-const BATCH: i32 = 2000;
+/// A run of a day may fail, and others of the same day are still to come: the open slots are read once, not once a day. Why a day is a hole, and
+/// whether the site shows it (what is no source shows none), is looked up of holes alone: most days are none.
+const BETWEEN: &str =
+    "SELECT d.task, d.title, d.day, d.expected, d.state, d.run_id, d.collected_at, d.records, d.announced, d.usual, d.evidence, encode(d.content, 'hex'),
+            d.reported_at, d.filled_at, d.hole,
+            CASE WHEN d.hole THEN left(coalesce(
+              (SELECT s.reason FROM oa.slots s WHERE s.task = d.task AND s.day = d.day AND s.state IN ('missed', 'unfetchable') AND s.reason <> ''
+               ORDER BY s.due_at DESC LIMIT 1),
+              (SELECT r.error_message FROM oa.runs r WHERE r.id = d.run_id LIMIT 1)), 8000) END,
+            -- Every site shows its present day.
+            d.hole AND d.collects AND (d.backfills OR d.day = (now() AT TIME ZONE $6::text)::date)
+     FROM (SELECT d.*, d.expected AND d.state NOT IN ('pending', 'complete', 'skipped') AS hole
+           FROM (SELECT d.task, coalesce(nullif(t.title, ''), d.task) AS title, d.day, d.expected,
+                        CASE WHEN d.state IN ('partial', 'stale', 'failed', 'missing') AND (d.task, d.day) IN (
+                               SELECT s.task, s.day FROM oa.slots s WHERE s.state = 'open' AND NOT s.again AND s.due_at > now())
+                             THEN 'pending' ELSE d.state END AS state,
+                        d.run_id, d.collected_at, d.records, d.announced, d.usual, d.evidence, d.content, d.reported_at, d.filled_at, t.collects, t.backfills
+                 FROM oa.days d LEFT JOIN oa.tasks t ON t.name = d.task
+                 WHERE d.day BETWEEN $1 AND $2 AND (d.task = ANY($3) OR cardinality($3::text[]) = 0 AND d.task <> ALL($4)
+                   AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at))
+                 ORDER BY d.task, d.day LIMIT $5) d) d
+     ORDER BY d.task, d.day";
 
-/// A run of a day may fail, and others of the same day are still to come. The open slots are read once, not once a day.
-const BETWEEN: &str = "SELECT d.task, coalesce(nullif(t.title, ''), d.task), d.day, d.expected,
-                CASE WHEN d.state IN ('partial', 'stale', 'failed', 'missing') AND (d.task, d.day) IN (
-                       SELECT s.task, s.day FROM oa.slots s WHERE s.state = 'open' AND NOT s.again AND s.due_at > now())
-                     THEN 'pending' ELSE d.state END, d.run_id, d.collected_at, d.records, d.announced, d.usual,
-                d.evidence, encode(d.content, 'hex'), d.reported_at, d.filled_at
-         FROM oa.days d LEFT JOIN oa.tasks t ON t.name = d.task
-         WHERE d.day BETWEEN $1 AND $2 AND (d.task = ANY($3) OR cardinality($3::text[]) = 0 AND d.task <> ALL($4)
-           AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at))
-         ORDER BY d.task, d.day LIMIT $5";
-
-/// Gives the days of [`between`] one after the other to `each`, and their sum; a year of many sources is never in memory as a whole.
+/// Gives the days of [`between`] one after the other to `each`, while PostgreSQL finds the next ones, and their sum; a year of many sources is
+/// never in memory as a whole.
 pub(crate) fn each_between(
-    tx: &mut Transaction<'_>,
-    config: &Config,
-    tasks: &[String],
-    (from, to): (NaiveDate, NaiveDate),
-    limit: i64,
-    mut each: impl FnMut(&SourceDay),
-) -> Result<Summary> {
-    let portal = tx.bind(BETWEEN, &[&from, &to, &tasks, &config.crawl.skip, &limit])?;
-    let (mut sum, mut last) = (Summary::default(), String::new());
-    loop {
-        let rows = tx.query_portal(&portal, BATCH)?;
-        let mut days: Vec<SourceDay> = rows.iter().map(source_day).collect();
-        drop(rows);
-        if days.is_empty() {
-            return Ok(sum);
-        }
-        explain(tx, config, &mut days)?;
-        for day in days {
-            sum.add(&day);
-            each(&day);
-            // They come by source.
-            if sum.sources == 0 || day.task != last {
-                sum.sources += 1;
-                last = day.task;
-            }
-        }
-    }
-}
-
-/// The days of these sources within a span, by source and day; of all that are not given up when none is named. At most `limit` of them.
-pub(crate) fn between(
     client: &mut impl GenericClient,
     config: &Config,
     tasks: &[String],
     (from, to): (NaiveDate, NaiveDate),
     limit: i64,
+    mut each: impl FnMut(SourceDay),
+) -> Result<Summary> {
+    let (skip, zone) = (&config.crawl.skip, config.timezone.name());
+    let parameters: [&(dyn ToSql + Sync); 6] = [&from, &to, &tasks, skip, &limit, &zone];
+    let mut rows = client.query_raw(BETWEEN, parameters)?;
+    let (mut sum, mut last) = (Summary::default(), String::new());
+    while let Some(row) = rows.next()? {
+        let day = source_day(&row);
+        sum.add(&day);
+        // They come by source.
+        if sum.sources == 0 || day.task != last {
+            sum.sources += 1;
+            last.clone_from(&day.task);
+        }
+        each(day);
+    }
+    Ok(sum)
+}
+
+/// The days of these sources within a span, by source and day; of all that are not given up when none is named. At most `limit` of them.
+pub(crate) fn between(
+    client: &mut impl Asked,
+    config: &Config,
+    tasks: &[String],
+    (from, to): (NaiveDate, NaiveDate),
+    limit: i64,
 ) -> Result<Vec<SourceDay>> {
-    let rows = client.query(BETWEEN, &[&from, &to, &tasks, &config.crawl.skip, &limit])?;
-    let mut days: Vec<SourceDay> = rows.iter().map(source_day).collect();
-    explain(client, config, &mut days)?;
-    Ok(days)
+    let (skip, zone) = (&config.crawl.skip, config.timezone.name());
+    let rows = client.query(BETWEEN, &[&from, &to, &tasks, skip, &limit, &zone])?;
+    Ok(rows.iter().map(source_day).collect())
 }
 
 fn source_day(row: &Row) -> SourceDay {
-    let (expected, state): (bool, String) = (row.get(3), row.get(4));
-    let hole = expected && !matches!(state.as_str(), "pending" | "complete" | "skipped");
+    let (task, day, state): (String, NaiveDate, String) = (row.get(0), row.get(2), row.get(4));
+    // A day without a task shows nothing.
+    let is_shown = row.get::<_, Option<bool>>(16) == Some(true);
     SourceDay {
-        task: row.get(0),
+        fill: (is_shown && state != "unfetchable").then(|| backfill(&task, day, day)),
+        task,
         title: row.get(1),
-        day: row.get(2),
-        expected,
-        hole,
+        day,
+        expected: row.get(3),
+        hole: row.get(14),
         state,
         run_id: row.get(5),
         collected_at: row.get(6),
@@ -249,61 +257,8 @@ fn source_day(row: &Row) -> SourceDay {
         content: row.get(11),
         reported_at: row.get(12),
         filled_at: row.get(13),
-        reason: None,
-        fill: None,
+        reason: some_text(row, 15),
     }
-}
-
-/// Why holes are holes, and what fills them.
-fn explain(client: &mut impl GenericClient, config: &Config, days: &mut [SourceDay]) -> Result<()> {
-    let holes: Vec<&SourceDay> = days.iter().filter(|d| d.hole).collect();
-    if holes.is_empty() {
-        return Ok(());
-    }
-    let tasks: Vec<&str> = holes.iter().map(|d| d.task.as_str()).collect();
-    let on: Vec<NaiveDate> = holes.iter().map(|d| d.day).collect();
-    let runs: Vec<Option<Uuid>> = holes.iter().map(|d| d.run_id).collect();
-    let rows = client.query(
-        "SELECT h.task, h.day, left(coalesce(s.reason, r.error_message), 8000)
-         FROM unnest($1::text[], $2::date[], $3::uuid[]) h (task, day, run)
-         LEFT JOIN LATERAL (
-           SELECT s.reason FROM oa.slots s WHERE s.task = h.task AND s.day = h.day AND s.state IN ('missed', 'unfetchable') AND s.reason <> ''
-           ORDER BY s.due_at DESC LIMIT 1) s ON true
-         LEFT JOIN LATERAL (SELECT r.error_message FROM oa.runs r WHERE r.id = h.run LIMIT 1) r ON true",
-        &[&tasks, &on, &runs],
-    )?;
-    let mut reasons: HashMap<(String, NaiveDate), String> = HashMap::new();
-    for row in &rows {
-        if let Some(reason) = some_text(row, 2) {
-            reasons.insert((row.get(0), row.get(1)), reason);
-        }
-    }
-    let names: Vec<&str> = tasks
-        .iter()
-        .copied()
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    // Whether the site shows past days; what is no source has none.
-    let rows = client.query(
-        "SELECT t.name, t.backfills, (now() AT TIME ZONE $2::text)::date FROM oa.tasks t WHERE t.name = ANY($1) AND t.collects",
-        &[&names, &config.timezone.name()],
-    )?;
-    let sources: HashMap<String, (bool, NaiveDate)> = rows
-        .iter()
-        .map(|row| (row.get(0), (row.get(1), row.get(2))))
-        .collect();
-    for day in days.iter_mut().filter(|d| d.hole) {
-        day.reason = reasons.remove(&(day.task.clone(), day.day));
-        // Every site shows its present day.
-        let shown = sources
-            .get(&day.task)
-            .is_some_and(|(past, today)| *past || day.day == *today);
-        if shown && day.state != "unfetchable" {
-            day.fill = Some(backfill(&day.task, day.day, day.day));
-        }
-    }
-    Ok(())
 }
 
 /// A source with holes that a command fills.
@@ -317,7 +272,7 @@ pub(crate) struct Unfilled {
 }
 
 /// The holes of the two weeks before today that a command fills, those of each source together, most days first.
-pub(crate) fn unfilled(client: &mut impl GenericClient, config: &Config) -> Result<Vec<Unfilled>> {
+pub(crate) fn unfilled(client: &mut impl Asked, config: &Config) -> Result<Vec<Unfilled>> {
     let two_weeks = i32::try_from(TWO_WEEKS).unwrap_or(14);
     let rows = client.query(
         "WITH today AS (SELECT (now() AT TIME ZONE $1::text)::date AS day)

@@ -3,12 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::config::Config;
 use oa_core::model::retry::ErrorKind;
-use postgres::{GenericClient, Row};
+use postgres::Row;
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, number, some_text};
+use super::{Asked, Result, number, some_text};
 
 /// From this share of successes on, in percent, a task is healthy.
 pub(crate) const HEALTHY: f64 = 90.0;
@@ -193,7 +193,7 @@ pub(crate) fn worst(tasks: &[TaskHealth]) -> Health {
 
 /// All tasks by name, without those that were given up (`oa-crawl forget`) or that the configuration skips; only `one` when it is named.
 pub(crate) fn tasks(
-    client: &mut impl GenericClient,
+    client: &mut impl Asked,
     config: &Config,
     one: Option<&str>,
 ) -> Result<Vec<TaskHealth>> {

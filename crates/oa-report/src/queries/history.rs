@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, number};
+use super::{Asked, Result, number};
 
 /// One of the last runs of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -82,7 +82,7 @@ fn by_task(rows: &[postgres::Row]) -> HashMap<String, Vec<RecentRun>> {
 
 /// The last runs of each of these tasks, oldest first.
 pub(crate) fn recent_runs(
-    client: &mut impl GenericClient,
+    client: &mut impl Asked,
     tasks: &[&str],
 ) -> Result<HashMap<String, Vec<RecentRun>>> {
     let rows = client.query(
@@ -116,7 +116,7 @@ pub(crate) fn up_to(
 
 /// The runs of a span of time of each of these tasks, oldest first; at most 1,500 per task.
 pub(crate) fn between(
-    client: &mut impl GenericClient,
+    client: &mut impl Asked,
     tasks: &[&str],
     from: DateTime<Utc>,
     until: DateTime<Utc>,
@@ -135,7 +135,7 @@ pub(crate) fn between(
 
 /// The last days of each of these tasks on which it ran, oldest first; days are those of Asia/Shanghai, whatever zone is shown.
 pub(crate) fn days(
-    client: &mut impl GenericClient,
+    client: &mut impl Asked,
     tasks: &[&str],
     now: DateTime<Utc>,
 ) -> Result<HashMap<String, Vec<Day>>> {
@@ -208,7 +208,7 @@ pub(crate) fn schedule_of(
 /// When each of these tasks was and is due within a span, of those whose schedule is known in full, since its runs are expected; at most
 /// 2,000 times per task.
 pub(crate) fn due(
-    client: &mut impl GenericClient,
+    client: &mut impl Asked,
     tasks: &[&str],
     from: DateTime<Utc>,
     until: DateTime<Utc>,

@@ -22,9 +22,37 @@ pub(crate) mod totals;
 pub(crate) mod watch;
 
 use oa_core::base::secrets::redact;
+use oa_core::pg::Tx;
+use postgres::types::ToSql;
+use postgres::{Client, Row, Transaction};
 use serde_json::Value;
 
 pub(crate) type Result<T> = std::result::Result<T, postgres::Error>;
+
+/// A connection or a transaction, or one whose statements stay prepared: what a page asks is asked each second.
+pub(crate) trait Asked {
+    /// All rows.
+    fn query(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>>;
+
+    /// The only row.
+    fn query_one(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row>;
+}
+
+macro_rules! asked {
+    ($($type:ty),*) => {$(
+        impl Asked for $type {
+            fn query(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+                Self::query(self, sql, parameters)
+            }
+
+            fn query_one(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row> {
+                Self::query_one(self, sql, parameters)
+            }
+        }
+    )*};
+}
+
+asked!(Client, Transaction<'_>, Tx<'_, '_>);
 
 /// Longest text of an error, in characters. PostgreSQL is asked for twice as much: enough to see what in it is secret.
 const LONGEST: usize = 4000;

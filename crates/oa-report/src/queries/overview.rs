@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use oa_core::app::config::Config;
+use oa_core::pg::Tx;
 use oa_core::schedule::Calendar;
-use postgres::Transaction;
 
 use super::days::{self, SourceDay};
 use super::history::{self, Day, RecentRun};
@@ -41,7 +41,7 @@ pub(crate) struct Overview {
 impl Overview {
     /// `aside` are tasks of which only the last runs are shown.
     pub(crate) fn take(
-        tx: &mut Transaction<'_>,
+        tx: &mut Tx<'_, '_>,
         config: &Config,
         calendar: &Calendar,
         shown: Vec<String>,

@@ -1,13 +1,12 @@
 //! Who watches: the last `oa-alert check` and `oa-crawl run --due` of each machine.
 
 use chrono::{DateTime, Utc};
-use postgres::GenericClient;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::health::Health;
-use super::{Result, text};
+use super::{Asked, Result, text};
 
 /// What has not watched for longer watches no more. Both are started each minute.
 const SILENT: f64 = 600.0;
@@ -34,7 +33,7 @@ impl Watch {
 }
 
 /// All of them, by what they do, the newest first.
-pub(crate) fn all(client: &mut impl GenericClient) -> Result<Vec<Watch>> {
+pub(crate) fn all(client: &mut impl Asked) -> Result<Vec<Watch>> {
     let rows = client.query(
         "SELECT what, host, at, ok, detail, extract(epoch FROM now() - at)::float8
          FROM (
