@@ -6,7 +6,10 @@ use regex::Regex;
 
 /// The day of a date, or of a time in the service's zone.
 pub(crate) fn day_of(text: &str) -> Option<NaiveDate> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+    // A time takes 20 characters there.
+    if text.len() >= 20
+        && let Ok(time) = DateTime::parse_from_rfc3339(text)
+    {
         return Some(time.with_timezone(&service::TIMEZONE).date_naive());
     }
     day(text.split([' ', 'T']).next().unwrap_or_default())
