@@ -689,6 +689,108 @@ fn what_old_transactions_wrote_is_right_whichever_ended_first_and_whichever_tabl
     assert_eq!(differences(&mut client, "copy_3", "p", &fourth), 0);
 }
 
+fn codes(table: &str, rows: impl Iterator<Item = (u32, u32)>) -> Batch {
+    let row = |(code, v): (u32, u32)| match code {
+        // Only all of it names a row whose key is NULL.
+        0 => vec![json!("none"), Value::Null, json!(v)],
+        code => vec![json!(format!("c{code}")), json!("2025-12-01"), json!(v)],
+    };
+    Batch {
+        table: table.into(),
+        columns: ["code", "day", "v"].map(str::to_owned).to_vec(),
+        key: vec!["code".into(), "day".into()],
+        ..batch(rows.map(row).collect())
+    }
+}
+
+#[test]
+fn rows_that_come_together_are_followed_back_as_if_each_had_come_alone() {
+    let (server, mut client) = service();
+    client
+        .batch_execute(
+            "CREATE TABLE public.p (code text NOT NULL, day date, v integer, UNIQUE (code, day))",
+        )
+        .unwrap();
+    let mut times = Vec::new();
+    let mut then = |client: &mut Client| {
+        times.push(
+            client
+                .query_one("SELECT clock_timestamp()", &[])
+                .unwrap()
+                .get(0),
+        );
+        client
+            .batch_execute(&format!(
+                "CREATE TABLE copy_{} AS TABLE public.p",
+                times.len()
+            ))
+            .unwrap();
+    };
+    then(&mut client);
+    store(&mut client, &codes("p", (0..2500).map(|n| (n, 1))));
+    assert_eq!(count(&mut client, "oa.revisions"), 1);
+    assert_eq!(count(&mut client, "oa.revisions, unnest(keys)"), 2500);
+    then(&mut client);
+    // New ones first, then some that stay as they are, and some that do not.
+    store(
+        &mut client,
+        &codes("p", (2000..5000).rev().map(|n| (n, 1 + n % 2))),
+    );
+    assert_eq!(
+        count(&mut client, "oa.revisions WHERE operation = 'insert'"),
+        2
+    );
+    assert_eq!(
+        count(&mut client, "oa.revisions WHERE operation = 'update'"),
+        250
+    );
+    then(&mut client);
+    store(&mut client, &codes("p", (0..2500).map(|n| (n, 3))));
+    then(&mut client);
+    client.batch_execute("SELECT oa.start_audit('public.p'); DELETE FROM public.p WHERE v = 3; SELECT oa.stop_audit('public.p')").unwrap();
+    then(&mut client);
+    // Another transaction is faster with one of them.
+    let mut other = server.connect();
+    let mut tx = other.transaction().unwrap();
+    upsert(&mut tx, &codes("p", [(1200, 7)].into_iter()), Some(RUN)).unwrap();
+    std::thread::scope(|scope| {
+        let mut mine = server.connect();
+        let upsert = scope.spawn(move || store(&mut mine, &codes("p", (1..2500).map(|n| (n, 4)))));
+        oa_testkit::wait_until("row", std::time::Duration::from_secs(30), || {
+            count(
+                &mut client,
+                "pg_stat_activity WHERE wait_event_type = 'Lock'",
+            ) == 1
+        });
+        tx.commit().unwrap();
+        upsert.join().unwrap();
+    });
+    assert_eq!(
+        count(&mut client, "oa.revisions WHERE old_row ->> 'v' = '7'"),
+        1
+    );
+    then(&mut client);
+    for (n, at) in (1..).zip(&times) {
+        assert_eq!(
+            differences(&mut client, &format!("copy_{n}"), "public.p", at),
+            0,
+            "{n}"
+        );
+    }
+    // A view that an older version made looks at each of them.
+    client
+        .batch_execute("CREATE VIEW old AS SELECT table_name, key FROM oa.revisions; CREATE TABLE public.q (LIKE public.p INCLUDING INDEXES)")
+        .unwrap();
+    store(&mut client, &codes("q", (1..2500).map(|n| (n, 1))));
+    assert_eq!(
+        count(
+            &mut client,
+            "old WHERE table_name = 'q' AND key IS NOT NULL"
+        ),
+        2499
+    );
+}
+
 #[test]
 fn a_view_of_a_time_stays_as_it_was() {
     let (_server, mut client) = service();

@@ -76,11 +76,13 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
     client
         .batch_execute("DROP INDEX market_full_view_key")
         .unwrap();
-    let mut tx = client.transaction().unwrap();
-    assert!(matches!(
-        upsert(&mut tx, &batch(many(1, 1)), Some(Uuid::nil())),
-        Err(UpsertError::NoKey { .. })
-    ));
+    for (rows, by) in [(1, Some(Uuid::nil())), (1, None), (2500, None)] {
+        let mut tx = client.transaction().unwrap();
+        assert!(matches!(
+            upsert(&mut tx, &batch(many(rows, 1)), by),
+            Err(UpsertError::NoKey { .. })
+        ));
+    }
 }
 
 /// Two values that are one key to PostgreSQL: what comes last stays, and each counts, whether few rows come (as JSON) or many (by COPY).
@@ -88,6 +90,21 @@ fn one_after_the_other(client: &mut Client) {
     client
         .batch_execute("CREATE TABLE r (k numeric(6, 1) PRIMARY KEY, v int)")
         .unwrap();
+    // Nothing is there: the second one changes what the first one was.
+    let mut tx = client.transaction().unwrap();
+    let rows = (1..3000).chain([1, 2]);
+    let rows = rows
+        .enumerate()
+        .map(|(i, k)| vec![json!(k), json!(i64::from(i == 2999))]);
+    let both = Batch {
+        table: "r".into(),
+        columns: vec!["k".into(), "v".into()],
+        key: vec!["k".into()],
+        ..batch(rows.collect())
+    };
+    let done = upsert(&mut tx, &both, None).unwrap();
+    assert_eq!((done.inserted, done.updated, done.unchanged), (2999, 1, 1));
+    tx.rollback().unwrap();
     for filler in [10_i64, 2500] {
         for (values, expected) in [
             // There is 1: after 2 comes 1 again; 1 again, and then 2; both new.

@@ -436,12 +436,15 @@ impl Gathered {
         &mut self,
         source: &Source,
         time: CollectionTime,
-        collected: Collected,
+        mut collected: Collected,
     ) -> Result<(), NotGood> {
-        let validated = validate(source, time, &collected.records).map_err(|e| NotGood {
-            error: cannot_wait(&e).error,
-            not_there: false,
-        })?;
+        let validated = match collected.validated.take() {
+            Some(validated) => validated,
+            None => validate(source, time, &collected.records).map_err(|e| NotGood {
+                error: cannot_wait(&e).error,
+                not_there: false,
+            })?,
+        };
         let verdict = assess(source, time.date, &self.before, &collected, &validated);
         let better = self.best.as_ref().is_none_or(|(before, _)| {
             verdict.error.is_none() || collected.records.len() >= before.records.len()

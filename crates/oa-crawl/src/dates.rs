@@ -28,7 +28,10 @@ pub(crate) fn with_offset(text: &str) -> Option<DateTime<FixedOffset>> {
 
 /// The day of a date, or of a time in the service's zone.
 pub(crate) fn day_of(text: &str) -> Option<NaiveDate> {
-    if let Some(time) = with_offset(text) {
+    // No time with an offset is shorter; most texts are dates alone.
+    if text.len() >= 16
+        && let Some(time) = with_offset(text)
+    {
         return Some(time.with_timezone(&service::TIMEZONE).date_naive());
     }
     day(text.split([' ', 'T']).next().unwrap_or_default())

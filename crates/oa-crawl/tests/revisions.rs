@@ -283,28 +283,72 @@ fn what_waited_in_the_spool_is_kept_when_it_is_stored() {
     assert_eq!(lines.join("\n"), first);
 }
 
-/// More rows than are in memory at once.
+const MANY: &str = r#"
+name = "many"
+title = "many"
+provider = "own"
+schedule = "0 16 * * *"
+shows = "any day"
+fetch = { kind = "command", command = ["sh", "PROGRAM"] }
+store = { table = "market_full_view", unique = ["comm_code"], key = ["comm_code", "record_date"] }
+fields = [
+  { column = "comm_code", from = "code", type = "text", required = true },
+  { column = "record_date", value = "{date}", type = "date" },
+  { column = "total_num", from = "n", type = "integer" },
+]
+"#;
+
+/// More rows than are in memory at once, and that are read while the program prints on.
 #[test]
-fn a_large_table_is_printed_whole_with_one_heading() {
+fn what_a_program_prints_by_the_thousand_is_stored_once_and_followed_back() {
     let service = Service::start();
-    service.text(
-        "WITH many AS (INSERT INTO market_full_view (comm_code, record_date) SELECT 'C' || g, '2025-12-01' FROM generate_series(1, 10000) g RETURNING 1)
-         SELECT count(*)::text FROM many",
+    let program = service.dir.path().join("many.sh");
+    let prints = |more: &str| {
+        let seq =
+            r#"seq -f '{"code": "C%05g", "n": 1, "text": "夜盘继续走高，夜盘继续走高"}' 10000"#;
+        fs::write(&program, format!("echo starting\n{seq}\n{more}\n")).unwrap();
+        service.run("many").row()
+    };
+    service.add("many", &MANY.replace("PROGRAM", program.to_str().unwrap()));
+    let broken = prints("echo '{\"code\": \"X\"'");
+    assert_eq!(broken["error_kind"], "shape", "{broken}");
+    let error = broken["error"].as_str().unwrap();
+    assert!(
+        error.contains("a line 10002 that is no JSON object"),
+        "{error}"
     );
-    for (format, lines) in [("csv", 10_001), ("json", 10_000)] {
-        let done = report(
-            &service,
-            &[
-                "as-of",
-                "market_full_view",
-                "--at",
-                "1h",
-                "--format",
-                format,
-            ],
-        );
+    assert_eq!(service.count("market_full_view"), 0);
+
+    let before = now(&service);
+    let row = prints(
+        r#"echo '{"code": "C00001", "n": 1}'; echo '{"code": "C00002", "n": 2}'; echo '{"code": 3, "n": 1.5}'"#,
+    );
+    assert_eq!(
+        (&row["fetched"], &row["inserted"], &row["rejected"]),
+        (&json!(10_003), &json!(10_000), &json!(2)),
+        "{row}"
+    );
+    assert_eq!(service.count("oa.quality WHERE duplicates = 1"), 1);
+    assert_eq!(service.count("oa.revisions"), 1, "all of them have one");
+    let after = now(&service);
+    for (at, format, lines) in [
+        (&after, "csv", 10_001),
+        (&after, "json", 10_000),
+        (&before, "json", 0),
+    ] {
+        let arguments = ["as-of", "market_full_view", "--at", at, "--format", format];
+        let done = report(&service, &arguments);
         assert_eq!(done.code, 0, "{}", done.stderr);
         assert_eq!(done.stdout.lines().count(), lines, "{format}");
         assert_eq!(done.stdout.matches("id,comm_code").count(), lines % 10_000);
     }
+    let key = format!("comm_code=C07000,record_date={DAY}");
+    let arguments = ["why", "market_full_view", "--key", &key, "--format", "json"];
+    let versions = report(&service, &arguments).rows();
+    assert_eq!(versions.len(), 1, "{versions:?}");
+    assert_eq!(
+        (&versions[0]["operation"], &versions[0]["run_id"]),
+        (&json!("insert"), &row["run_id"])
+    );
+    assert_eq!(versions[0]["raw"][0]["record"], 7000, "{versions:?}");
 }

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 /// Begins a marked text: a character that no text may hold (Unicode, noncharacters).
@@ -98,17 +99,21 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 /// The first value in it that is not JSON, or has what cannot be read, with the name of its field.
 #[must_use]
 pub fn malformed_within(record: &Value) -> Option<(String, &str)> {
-    let fields: Vec<(String, &Value)> = match record {
-        Value::Object(fields) => fields.iter().map(|(k, v)| (k.clone(), v)).collect(),
-        Value::Array(all) => all.iter().map(|v| (String::new(), v)).collect(),
-        _ => return None,
-    };
-    fields.into_iter().find_map(|(name, value)| {
-        match malformed(value).or_else(|| unreadable(value)) {
-            Some(raw) => Some((name, raw)),
-            None => malformed_within(value).map(|(_, raw)| (name, raw)),
-        }
-    })
+    match record {
+        Value::Object(fields) => fields
+            .iter()
+            .find_map(|(name, value)| Some((name.clone(), malformed_at(value)?))),
+        Value::Array(all) => all
+            .iter()
+            .find_map(|value| Some((String::new(), malformed_at(value)?))),
+        _ => None,
+    }
+}
+
+fn malformed_at(value: &Value) -> Option<&str> {
+    malformed(value)
+        .or_else(|| unreadable(value))
+        .or_else(|| Some(malformed_within(value)?.1))
 }
 
 fn unreadable(value: &Value) -> Option<&str> {
@@ -142,7 +147,7 @@ pub fn write(value: &Value, out: &mut String) {
                 if i > 0 {
                     out.push(',');
                 }
-                out.push_str(&Value::from(name.as_str()).to_string());
+                write_text(name, out);
                 out.push(':');
                 write(one, out);
             }
@@ -150,22 +155,44 @@ pub fn write(value: &Value, out: &mut String) {
         }
         other => match (number(other), malformed(other)) {
             (Some(digits), _) => out.push_str(digits),
-            (_, Some(raw)) => out.push_str(&Value::from(shown(raw)).to_string()),
-            (None, None) => match unreadable(other) {
-                Some(text) => out.push_str(&Value::from(shown(text)).to_string()),
-                None => out.push_str(&other.to_string()),
+            (_, Some(raw)) => write_text(&shown(raw), out),
+            (None, None) => match other {
+                Value::String(text) => write_text(&shown(text), out),
+                other => out.push_str(&other.to_string()),
             },
         },
     }
 }
 
+/// A text as JSON has it.
+fn write_text(text: &str, out: &mut String) {
+    if text.bytes().any(|b| b < 0x20 || matches!(b, b'"' | b'\\')) {
+        out.push_str(&Value::from(text).to_string());
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
+}
+
 /// Whether 64 bits of floating point give a decimal number back as it was written.
 #[must_use]
 pub fn fits_double(digits: &str) -> bool {
+    if has_few_digits(digits) {
+        return true;
+    }
     let double = digits.parse::<f64>().ok().filter(|d| d.is_finite());
     double.is_some_and(|d| {
         Decimal::of(digits).is_some_and(|n| Some(n) == Decimal::of(&format!("{d:e}")))
     })
+}
+
+/// A plain number of so few digits that 64 bits of floating point hold them all.
+fn has_few_digits(digits: &str) -> bool {
+    let unsigned = digits.strip_prefix('-').unwrap_or(digits).as_bytes();
+    let points = unsigned.iter().filter(|b| **b == b'.').count();
+    let count = unsigned.iter().filter(|b| b.is_ascii_digit()).count();
+    (1..=15).contains(&count) && points <= 1 && count + points == unsigned.len()
 }
 
 /// Whether a decimal number is the one that 32 bits of binary give back.
@@ -308,11 +335,18 @@ impl Parser<'_> {
             self.blank();
             self.eat(":")?;
             let value = self.value(depth + 1)?;
-            let again = fields.contains_key(&name) && !self.repeated.contains(&name);
-            if again && self.repeated.len() < MOST_REPEATED {
-                self.repeated.push(name.clone());
+            match fields.entry(name) {
+                Entry::Vacant(new) => {
+                    new.insert(value);
+                }
+                Entry::Occupied(mut known) => {
+                    let is_news = !self.repeated.contains(known.key());
+                    if is_news && self.repeated.len() < MOST_REPEATED {
+                        self.repeated.push(known.key().clone());
+                    }
+                    known.insert(value);
+                }
             }
-            fields.insert(name, value);
             self.blank();
             if self.eat("}").is_some() {
                 return Some(Value::Object(fields));

@@ -82,7 +82,7 @@ impl Forms {
         true
     }
 
-    fn remove(&self, text: &mut String) {
+    fn matcher(&self) -> Option<&AhoCorasick> {
         let build = || {
             let forms: Vec<String> = self.values.iter().flat_map(|v| forms::forms(v)).collect();
             let built = AhoCorasick::builder()
@@ -92,7 +92,15 @@ impl Forms {
                 .build(forms);
             built.ok().filter(|m| m.patterns_len() > 0)
         };
-        if let Some(matcher) = self.matcher.get_or_init(build)
+        self.matcher.get_or_init(build).as_ref()
+    }
+
+    fn are_in(&self, text: &str) -> bool {
+        self.matcher().is_some_and(|m| m.is_match(text))
+    }
+
+    fn remove(&self, text: &mut String) {
+        if let Some(matcher) = self.matcher()
             && matcher.is_match(text.as_str())
         {
             *text = matcher.replace_all(text, &vec![MARK; matcher.patterns_len()]);
@@ -246,6 +254,15 @@ pub fn redact(text: &str) -> String {
         known.addresses.remove(&mut out);
     }
     out
+}
+
+/// Whether [`redact`] leaves a text, and each part of it, as it is: so that nobody has to look at each of many lines.
+#[must_use]
+pub fn is_free_of_secrets(text: &str) -> bool {
+    let signs = SIGNS.as_ref().is_none_or(|signs| signs.is_match(text));
+    let known = KNOWN.read();
+    let known = known.is_ok_and(|k| k.values.are_in(text) || k.addresses.are_in(text));
+    !signs && !known
 }
 
 /// Without one of these no pattern finds anything, and most texts have none: a program prints millions of lines.

@@ -8,6 +8,7 @@
 use std::io::{self, Write};
 
 use postgres::Transaction;
+use postgres::error::SqlState;
 use serde_json::Value;
 
 use super::upsert::{Rounded, Statement, UpsertError, Zoned, definitions, unreadable};
@@ -21,6 +22,8 @@ pub(super) const FEWEST: usize = 2000;
 const MOST: usize = 200_000;
 /// The temporary table, which is gone after each use.
 pub(super) const TABLE: &str = "pg_temp.oa_batch";
+/// And so many bytes, at least: their keys are one value of `oa.revisions`.
+const MOST_BYTES: usize = 64 << 20;
 /// So many bytes are sent at once.
 const BLOCK: usize = 256 << 10;
 
@@ -86,16 +89,14 @@ pub(super) fn store(
     let mut savepoint = tx.transaction().map_err(|e| statement.failed(batch, e))?;
     let copied = copy(&mut savepoint, batch, input, first, rounded);
     let stored = match copied {
-        Ok(Some(rows)) => {
-            let mut own = Prepared::default();
-            let stored = statement.store(&mut Tx::new(&mut savepoint, &mut own), batch, "");
-            let stored =
-                stored.map(|stored| stored.map(|(inserted, updated)| (rows, inserted, updated)));
-            match stored {
-                Ok(Some(done)) if repeats(&mut savepoint, batch, done)? => return Ok(None),
-                stored => stored,
+        Ok(Some(rows)) => match from_table(&mut savepoint, batch, rows, statement) {
+            Ok(Some((inserted, updated)))
+                if repeats(&mut savepoint, batch, (rows, inserted, updated))? =>
+            {
+                return Ok(None);
             }
-        }
+            stored => stored.map(|s| s.map(|(inserted, updated)| (rows, inserted, updated))),
+        },
         Ok(None) => return Ok(None),
         Err(CopyError::Rows(e)) => return Err(unreadable(batch, e)),
         Err(CopyError::Database(e)) => Err(e),
@@ -111,6 +112,30 @@ pub(super) fn store(
         Err(e) if Meaning::of(&e) == Meaning::BadData || is_cancelled(&e) => Ok(None),
         Err(e) => Err(statement.failed(batch, e)),
     }
+}
+
+/// Stores the rows that have been copied. Gives how many were inserted and updated; `None` when it cannot be known what they replaced.
+fn from_table(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+    rows: usize,
+    statement: &Statement,
+) -> Result<Option<(u64, u64)>, postgres::Error> {
+    let fresh = match &statement.fresh {
+        Some(fresh) => fresh.insert(tx, batch),
+        None => Ok(0),
+    };
+    let fresh = match fresh {
+        // Another row is there, or one that came before: the upsert knows what to do.
+        Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) => 0,
+        fresh => fresh?,
+    };
+    if fresh == rows as u64 {
+        return Ok(Some((fresh, 0)));
+    }
+    let mut own = Prepared::default();
+    let stored = statement.store(&mut Tx::new(tx, &mut own), batch, "")?;
+    Ok(stored.map(|(inserted, updated)| (fresh + inserted, updated)))
 }
 
 /// Whether a key came with a row that is there just so, which was left out, and with one that was stored: only one after the other do they
@@ -165,10 +190,14 @@ fn copy(
     rounded: &mut Rounded,
 ) -> Result<Option<usize>, CopyError> {
     let columns = definitions(batch, types);
-    tx.batch_execute(&format!("CREATE TEMPORARY TABLE oa_batch ({columns})"))?;
+    // Rows are joined with those that are there: not by way of the disk, as far as that can be.
+    tx.batch_execute(&format!(
+        "SELECT set_config('work_mem', '64MB', true) WHERE pg_size_bytes(current_setting('work_mem')) < 67108864;
+         CREATE TEMPORARY TABLE oa_batch ({columns})"
+    ))?;
     let mut writer = tx.copy_in(&format!("COPY {TABLE} FROM STDIN"))?;
     let mut block = Vec::with_capacity(BLOCK + BLOCK / 4);
-    let mut rows = 0;
+    let (mut rows, mut bytes) = (0, 0);
     // What the driver says when the server has refused something is the server's error, which `finish` gives.
     let mut refused = false;
     for row in batch.rows.iter().skip(first).take(MOST) {
@@ -182,9 +211,10 @@ fn copy(
         }
         rows += 1;
         if block.len() >= BLOCK {
+            bytes += block.len();
             refused = writer.write_all(&block).is_err();
             block.clear();
-            if refused {
+            if refused || bytes >= MOST_BYTES {
                 break;
             }
         }
@@ -221,6 +251,13 @@ fn write(row: &[Value], out: &mut Vec<u8>) -> bool {
 }
 
 fn escape(text: &str, out: &mut Vec<u8>) {
+    if !text
+        .bytes()
+        .any(|b| matches!(b, b'\\' | b'\t' | b'\n' | b'\r'))
+    {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
     for byte in text.bytes() {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod connect;
+mod fresh;
 pub mod libpq;
 mod lock;
 mod meaning;

@@ -15,6 +15,12 @@ use crate::model::run::Batch;
 
 /// What goes into the upsert's statement.
 pub(super) struct Kept {
+    /// Schema and table under which they stand.
+    pub(super) name: (String, String),
+    /// SQL that gives the key of a row `oa_row`.
+    pub(super) key: String,
+    /// Many rows may have one revision, see `oa.may_insert_together`.
+    pub(super) together: bool,
     /// After the row's state in `RETURNING`: its key, and the row that it replaces.
     pub(super) returning: String,
     /// The same when the rows are locked.
@@ -42,13 +48,13 @@ impl Kept {
             quote_ident(&batch.schema),
             quote_ident(&batch.table)
         );
-        let index = arbiter(tx, batch, &table)?;
+        let index = arbiter(tx, batch)?;
         let audited = tx.query_one("SELECT oa.is_audited($1::text::regclass)", &[&table])?;
         if audited.get(0) {
             return Ok(None);
         }
         let known = tx.query_one(
-            "SELECT t.schema_name, t.table_name, t.key_value, ARRAY(SELECT expression FROM oa.key_parts(key))
+            "SELECT t.schema_name, t.table_name, t.key_value, ARRAY(SELECT expression FROM oa.key_parts(key)), oa.may_insert_together()
              FROM to_regclass(format('%I.%I', $2::text, $3::text)) key, oa.begin_revisions($1::text::regclass, key) t",
             &[&table, &batch.schema, &index],
         )?;
@@ -71,6 +77,7 @@ impl Kept {
                    JOIN (SELECT oa_past, oa_past.xmax AS oa_xmax, {named} FROM {table} oa_past) oa_was ON {condition}) END AS oa_old",
             )
         };
+        let name: (String, String) = (known.get(0), known.get(1));
         Ok(Some(Self {
             returning: returning(&format!("{} AND oa_was.oa_xmax = oa_row.xmin", same("="))),
             returning_locked: returning(&same("IS NOT DISTINCT FROM")),
@@ -82,14 +89,17 @@ impl Kept {
                           (SELECT clock_timestamp() FROM (SELECT count(*) FROM done) oa_all), (SELECT oa.next_in_order() FROM (SELECT count(*) FROM done) oa_all)
                    FROM done WHERE inserted OR NOT oa_old IS NULL
                    RETURNING 1)",
-                quote_literal(&known.get::<_, String>(0)),
-                quote_literal(&known.get::<_, String>(1)),
+                quote_literal(&name.0),
+                quote_literal(&name.1),
             ),
+            together: known.get(4),
             lock: format!(
                 "SELECT FROM (SELECT {named} FROM {input}) oa_is
                  CROSS JOIN LATERAL (SELECT FROM (SELECT oa_past, {named} FROM {table} oa_past) oa_was WHERE {} FOR UPDATE) oa_locked",
                 same("=")
             ),
+            name,
+            key,
         }))
     }
 }
@@ -221,11 +231,13 @@ pub fn rows_with_key(
     Ok(numbers.filter_map(|n| usize::try_from(n).ok()).collect())
 }
 
-/// The unique index that decides what is the same row.
-fn arbiter(tx: &mut Tx<'_, '_>, batch: &Batch, table: &str) -> Result<String, postgres::Error> {
+/// The unique index that decides what is the same row. The error has the code 42P10 when there is none.
+pub(super) fn arbiter(tx: &mut Tx<'_, '_>, batch: &Batch) -> Result<String, postgres::Error> {
     let row = tx.query_one(
         &format!(
-            "EXPLAIN (FORMAT JSON, COSTS OFF) INSERT INTO {table} DEFAULT VALUES ON CONFLICT ({}) DO NOTHING",
+            "EXPLAIN (FORMAT JSON, COSTS OFF) INSERT INTO {}.{} DEFAULT VALUES ON CONFLICT ({}) DO NOTHING",
+            quote_ident(&batch.schema),
+            quote_ident(&batch.table),
             batch.key.join(", ")
         ),
         &[],

@@ -17,7 +17,8 @@ use postgres::types::ToSql;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::revisions::Kept;
+use super::fresh::{Fresh, Noted};
+use super::revisions::{Kept, arbiter};
 use super::{Meaning, Prepared, Tx, bulk, describe, quote_ident};
 use crate::base::exact;
 use crate::model::run::Batch;
@@ -306,6 +307,8 @@ impl Input {
 pub(super) struct Statement {
     sql: String,
     table: String,
+    /// What is tried before, where many rows have been copied.
+    pub(super) fresh: Option<Fresh>,
     /// Who changes the rows, and what is done where somebody else did meanwhile.
     kept: Option<(Uuid, Repeat)>,
 }
@@ -326,24 +329,45 @@ impl Statement {
     ) -> Result<Self, UpsertError> {
         let table = batch.table.clone();
         let from = input.item(&definitions(batch, &of.types));
-        let kept = match by {
-            Some(run) => match Kept::prepare(tx, batch, &from) {
-                Ok(kept) => kept.map(|kept| (run, kept)),
-                Err(e) if is_no_key(&e) => return Err(no_key(batch)),
-                Err(source) => return Err(UpsertError::Database { table, source }),
+        let refused = |source| match is_no_key(&source) {
+            true => no_key(batch),
+            false => UpsertError::Database {
+                table: batch.table.clone(),
+                source,
             },
+        };
+        let kept = match by {
+            Some(run) => {
+                let kept = Kept::prepare(tx, batch, &from).map_err(refused)?;
+                kept.map(|kept| (run, kept))
+            }
             None => None,
         };
+        // Rows that are inserted as they are would be stored twice without it.
+        if kept.is_none() && input == Input::Copied {
+            arbiter(tx, batch).map_err(refused)?;
+        }
+        let all = from;
         let from = match input {
-            Input::Json => from,
-            Input::Copied => but_unchanged(batch, &from),
+            Input::Json => all.clone(),
+            Input::Copied => but_unchanged(batch, &all),
         };
         let type_of = |column: &str| {
             let found = of.columns.iter().find(|(name, _)| name == column);
             found.map(|(_, of_type)| of_type.as_str())
         };
-        let sql = |kept: Option<(&str, &str)>| text(batch, &from, type_of, kept);
+        let columns = Columns::of(batch, type_of);
+        let noted = kept.as_ref().map(|(run, kept)| Noted {
+            schema: &kept.name.0,
+            table: &kept.name.1,
+            key: &kept.key,
+            run: *run,
+        });
+        let may_be_fresh = input == Input::Copied && kept.as_ref().is_none_or(|(_, k)| k.together);
+        let fresh = may_be_fresh.then(|| Fresh::new(batch, &all, &columns, noted.as_ref()));
+        let sql = |kept: Option<(&str, &str)>| text(batch, &from, &columns, kept);
         Ok(Self {
+            fresh,
             sql: sql(kept
                 .as_ref()
                 .map(|(_, k)| (k.returning.as_str(), k.written.as_str()))),
@@ -439,13 +463,21 @@ pub(super) fn definitions(batch: &Batch, types: &[String]) -> String {
     columns.collect::<Vec<_>>().join(", ")
 }
 
-/// Of many rows those that are there already just so are found by one join: `ON CONFLICT` would look up and lock each of them.
-fn but_unchanged(batch: &Batch, input: &str) -> String {
+/// The parts of the key as columns of their own.
+pub(super) fn key_names(batch: &Batch) -> String {
     let keys = batch.key.iter().enumerate();
     let keys: Vec<String> = keys.map(|(i, key)| format!("{key} AS oa_k{i}")).collect();
-    let same_key: Vec<String> = (0..keys.len())
-        .map(|i| format!("oa_there.oa_k{i} = input.oa_k{i}"))
-        .collect();
+    keys.join(", ")
+}
+
+/// Whether two rows with these columns have the same key: that of the table, `oa_there`, and that of `input`.
+pub(super) fn same_key(batch: &Batch) -> String {
+    let same = (0..batch.key.len()).map(|i| format!("oa_there.oa_k{i} = input.oa_k{i}"));
+    same.collect::<Vec<_>>().join(" AND ")
+}
+
+/// Of many rows those that are there already just so are found by one join: `ON CONFLICT` would look up and lock each of them.
+fn but_unchanged(batch: &Batch, input: &str) -> String {
     let columns = |of: &str| {
         let columns = batch
             .columns
@@ -453,7 +485,7 @@ fn but_unchanged(batch: &Batch, input: &str) -> String {
             .map(|c| format!("{of}.{}", quote_ident(c)));
         columns.collect::<Vec<_>>().join(", ")
     };
-    let keys = keys.join(", ");
+    let keys = key_names(batch);
     format!(
         "(SELECT input.*, {keys} FROM {input}) AS input
          WHERE NOT EXISTS (
@@ -462,7 +494,7 @@ fn but_unchanged(batch: &Batch, input: &str) -> String {
         columns("oa_row"),
         quote_ident(&batch.schema),
         quote_ident(&batch.table),
-        same_key.join(" AND "),
+        same_key(batch),
         columns("oa_there"),
         columns("input"),
     )
@@ -479,38 +511,54 @@ fn is_no_key(error: &postgres::Error) -> bool {
     error.code().is_some_and(|c| c.code() == "42P10")
 }
 
-/// The statement; `type_of` tells which columns the table has, and `kept` is what [`Kept`] returns and writes.
-fn text<'a>(
-    batch: &Batch,
-    input: &str,
-    type_of: impl Fn(&str) -> Option<&'a str>,
-    kept: Option<(&str, &str)>,
-) -> String {
+/// What is inserted.
+pub(super) struct Columns<'a> {
+    /// The batch's columns, and those for the time at which it was collected.
+    pub(super) names: Vec<String>,
+    pub(super) values: Vec<String>,
+    /// The time as a local one.
+    pub(super) stamp: &'a str,
+    is_updated: bool,
+}
+
+impl Columns<'_> {
+    /// `type_of` tells which columns the table has.
+    fn of<'t>(batch: &Batch, type_of: impl Fn(&str) -> Option<&'t str>) -> Self {
+        let stamp = "$2::timestamptz AT TIME ZONE $3::text";
+        let mut names: Vec<String> = batch.columns.iter().map(|c| quote_ident(c)).collect();
+        let mut values = names.clone();
+        let mut is_updated = false;
+        for column in ["created_at", "updated_at"] {
+            let Some(of_type) = type_of(column) else {
+                continue;
+            };
+            if batch.columns.iter().any(|c| c == column) {
+                continue;
+            }
+            is_updated |= column == "updated_at";
+            names.push(column.to_owned());
+            values.push(match holds_points_in_time(of_type) {
+                true => "$2::timestamptz".to_owned(),
+                false => stamp.to_owned(),
+            });
+        }
+        Self {
+            names,
+            values,
+            stamp,
+            is_updated,
+        }
+    }
+}
+
+/// The statement; `kept` is what [`Kept`] returns and writes.
+fn text(batch: &Batch, input: &str, columns: &Columns<'_>, kept: Option<(&str, &str)>) -> String {
     let given: Vec<String> = batch.columns.iter().map(|c| quote_ident(c)).collect();
-    let stamps: Vec<&str> = ["created_at", "updated_at"]
-        .into_iter()
-        .filter(|s| type_of(s).is_some() && !batch.columns.iter().any(|c| c == s))
-        .collect();
-    let stamp = "$2::timestamptz AT TIME ZONE $3::text";
-    let stamp_of = |column: &str| match type_of(column).is_some_and(holds_points_in_time) {
-        true => "$2::timestamptz",
-        false => stamp,
-    };
-    let insert_columns: Vec<&str> = given
-        .iter()
-        .map(String::as_str)
-        .chain(stamps.iter().copied())
-        .collect();
-    let insert_values: Vec<&str> = given
-        .iter()
-        .map(String::as_str)
-        .chain(stamps.iter().map(|s| stamp_of(s)))
-        .collect();
     let mut assignments: Vec<String> = given
         .iter()
         .map(|c| format!("{c} = EXCLUDED.{c}"))
         .collect();
-    if stamps.contains(&"updated_at") {
+    if columns.is_updated {
         assignments.push("updated_at = EXCLUDED.updated_at".to_owned());
     }
     let current: Vec<String> = given.iter().map(|c| format!("oa_row.{c}")).collect();
@@ -528,15 +576,16 @@ fn text<'a>(
            INSERT INTO {}.{} AS oa_row ({}) SELECT {} FROM {input}
            ON CONFLICT ({}) DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({}){newer}
            RETURNING oa_row.xmax = 0 AS inserted{returning}){written}
-         SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), {counted} FROM done, (SELECT {stamp}) AS used",
+         SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), {counted} FROM done, (SELECT {}) AS used",
         quote_ident(&batch.schema),
         quote_ident(&batch.table),
-        insert_columns.join(", "),
-        insert_values.join(", "),
+        columns.names.join(", "),
+        columns.values.join(", "),
         batch.key.join(", "),
         assignments.join(", "),
         current.join(", "),
         excluded.join(", "),
+        columns.stamp,
     )
 }
 

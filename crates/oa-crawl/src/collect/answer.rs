@@ -26,6 +26,7 @@ use crate::fetch::{FetchError, Request, Response, Validators, body, check_status
 use crate::program::PERMANENT;
 use crate::progress;
 use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill, query_secret};
+use crate::validate::CollectionTime;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Placeholders {
@@ -186,6 +187,7 @@ pub(super) fn run(
     }
     collected.pages += 1;
     collected.note(printed.finding.as_slice());
+    collected.validated = printed.validated;
     collected.records = printed.records.map_err(|what| {
         FetchError::new(
             ErrorKind::Shape,
@@ -193,6 +195,16 @@ pub(super) fn run(
         )
     })?;
     Ok(())
+}
+
+/// Whether the records that its program prints are those of which rows are made, whenever that is done.
+fn makes_rows_at_once(source: &Source) -> bool {
+    let mut fixed = source.fields.iter().filter_map(|f| f.value.as_deref());
+    source.each.is_none()
+        && source.keep.is_empty()
+        && source.exclude.is_empty()
+        && source.image.is_none()
+        && !fixed.any(|text| text.contains("{minute"))
 }
 
 fn printed_response(request_line: &str) -> Response {
@@ -366,7 +378,10 @@ fn print(context: &Context, placeholders: &Placeholders) -> Result<(String, Prin
         .get()
         .saturating_duration_since(Instant::now());
     context.programs.environment.give_to(&mut command);
-    let output = ProgramOutput::new(&source.name, context.max_body).map_err(|e| cannot_wait(&e))?;
+    let time = CollectionTime::now(context.date);
+    let rows = makes_rows_at_once(source).then(|| (source.clone(), time));
+    let output = ProgramOutput::new(&source.name, context.max_body, rows);
+    let output = output.map_err(|e| cannot_wait(&e))?;
     let output = Arc::new(Mutex::new(output));
     let launch = Launch {
         lines: Some(output.clone()),

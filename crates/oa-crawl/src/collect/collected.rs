@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::extract::{Extracted, field};
 use crate::source::{Exclude, Source};
+use crate::validate::Validated;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Collected {
@@ -28,6 +29,8 @@ pub(crate) struct Collected {
     pub(crate) incomplete: Option<String>,
     /// What is missing is not there yet, and may come.
     pub(crate) not_there: bool,
+    /// What was made of the records while they came, where that was possible.
+    pub(crate) validated: Option<Validated>,
 }
 
 impl Collected {

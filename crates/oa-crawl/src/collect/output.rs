@@ -1,7 +1,12 @@
 //! What the program of a source prints, as it comes: packed for the archive, and the lines that are records apart, so that a million of
 //! them need no more memory than a thousand.
+//!
+//! They are read, and made rows of, on a thread of their own while the program prints on: each is read once.
 
 use std::io::{self, Read, Seek, Write};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use oa_core::base::exact;
 use oa_core::base::pile::{Growing, Pile};
@@ -11,13 +16,15 @@ use serde_json::Value;
 use crate::archive::{Packed, Packer};
 use crate::extract::repeated;
 use crate::progress;
+use crate::source::Source;
+use crate::validate::{CollectionTime, Validated, Validator};
 
 /// After so many records the line on the terminal changes.
 const SAID: usize = 5000;
-/// So many records stay in memory.
-const IN_MEMORY: usize = 2000;
-/// So many bytes of lines are written at once.
+/// So many bytes of lines are written, and read, at once. Records of more are in a file.
 const BLOCK: usize = 256 << 10;
+/// So many blocks wait to be read before the program has to.
+const WAITING: usize = 4;
 
 /// What is made of a program's output.
 #[derive(Debug)]
@@ -31,16 +38,12 @@ pub(crate) struct ProgramOutput {
     begun: Vec<u8>,
     /// Lines that have ended.
     number: usize,
-    few: Vec<Value>,
-    /// All lines that are records, each with its line break; the first of them may be in the file already.
-    lines: Vec<u8>,
+    block: Block,
+    /// All lines that are records but those of the block, each with its line break; none while there are no others.
     file: Option<Growing>,
     file_bytes: u64,
     count: usize,
-    /// A finding about keys that stand more than once in a record.
-    repeated: Option<String>,
-    /// What is wrong with the first line that begins as a record and is none.
-    wrong: Option<String>,
+    reader: Option<Reader>,
     failed: Option<io::Error>,
 }
 
@@ -51,10 +54,24 @@ pub(crate) struct Printed {
     /// The records, or what is wrong with a line, as the end of "the output has …".
     pub(crate) records: Result<Pile<Value>, String>,
     pub(crate) finding: Option<String>,
+    /// What was made of the records, where that was wanted.
+    pub(crate) validated: Option<Validated>,
+}
+
+/// Lines that are records, and their numbers among all lines.
+#[derive(Debug, Default)]
+struct Block {
+    lines: Vec<u8>,
+    numbers: Vec<usize>,
 }
 
 impl ProgramOutput {
-    pub(crate) fn new(task: &str, limit: u64) -> io::Result<Self> {
+    /// `rows`: the records are records of this source as they are, and rows are made of them at once.
+    pub(crate) fn new(
+        task: &str,
+        limit: u64,
+        rows: Option<(Source, CollectionTime)>,
+    ) -> io::Result<Self> {
         Ok(Self {
             task: task.to_owned(),
             limit,
@@ -62,13 +79,11 @@ impl ProgramOutput {
             packer: Packer::new()?,
             begun: Vec::new(),
             number: 0,
-            few: Vec::new(),
-            lines: Vec::new(),
+            block: Block::default(),
             file: None,
             file_bytes: 0,
             count: 0,
-            repeated: None,
-            wrong: None,
+            reader: Some(Reader::start(rows)?),
             failed: None,
         })
     }
@@ -85,11 +100,17 @@ impl ProgramOutput {
         if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
-        let records = match (self.wrong.take(), self.file.take()) {
+        let mut file = self.file.take();
+        if let Some(file) = &mut file {
+            self.write_block(file)?;
+        }
+        self.read_block();
+        let reader = self.reader.take();
+        let read = reader.map_or_else(|| Ok(Records::default()), Reader::finish)?;
+        let records = match (read.wrong, file) {
             (Some(wrong), _) => Err(wrong),
-            (None, None) => Ok(std::mem::take(&mut self.few).into()),
-            (None, Some(mut file)) => {
-                self.write_lines(&mut file)?;
+            (None, None) => Ok(read.first.into()),
+            (None, Some(file)) => {
                 let file = file.into_file();
                 Ok(Pile::of_lines(file, self.file_bytes, self.count))
             }
@@ -97,7 +118,8 @@ impl ProgramOutput {
         Ok(Printed {
             packed: std::mem::replace(&mut self.packer, Packer::new()?).finish()?,
             records,
-            finding: self.repeated.take(),
+            finding: read.repeated,
+            validated: read.validated,
         })
     }
 
@@ -117,57 +139,133 @@ impl ProgramOutput {
         }
     }
 
-    /// One JSON object a line; other lines are ignored. One that begins as an object and is none is an error.
+    /// One JSON object a line; other lines are ignored.
     fn whole_line(&mut self, line: &[u8]) -> io::Result<()> {
         self.number += 1;
         let line = line.trim_ascii();
-        if !line.starts_with(b"{") || self.wrong.is_some() {
+        if !line.starts_with(b"{") {
             return Ok(());
         }
+        self.count += 1;
+        if self.count.is_multiple_of(SAID) {
+            progress::say(&self.task, format!("{} records", self.count));
+        }
+        self.block.lines.extend_from_slice(line);
+        self.block.lines.push(b'\n');
+        self.block.numbers.push(self.number);
+        if self.block.lines.len() >= BLOCK {
+            let mut file = match self.file.take() {
+                Some(file) => file,
+                None => Growing::new()?,
+            };
+            self.write_block(&mut file)?;
+            self.file = Some(file);
+            self.read_block();
+        }
+        Ok(())
+    }
+
+    fn write_block(&mut self, file: &mut Growing) -> io::Result<()> {
+        file.write_all(&self.block.lines)?;
+        self.file_bytes += self.block.lines.len() as u64;
+        Ok(())
+    }
+
+    fn read_block(&mut self) {
+        let block = std::mem::take(&mut self.block);
+        if let Some(reader) = &self.reader {
+            // Why it reads no more is what it gives at its end.
+            let _ = reader.blocks.send(block);
+        }
+    }
+}
+
+/// The thread that reads records.
+#[derive(Debug)]
+struct Reader {
+    blocks: SyncSender<Block>,
+    thread: JoinHandle<io::Result<Records>>,
+}
+
+/// What it has read.
+#[derive(Debug, Default)]
+struct Records {
+    /// The records of the first block.
+    first: Vec<Value>,
+    /// A finding about keys that stand more than once in a record.
+    repeated: Option<String>,
+    /// What is wrong with the first line that begins as a record and is none.
+    wrong: Option<String>,
+    validated: Option<Validated>,
+}
+
+impl Reader {
+    fn start(rows: Option<(Source, CollectionTime)>) -> io::Result<Self> {
+        let (blocks, receiver) = sync_channel(WAITING);
+        let read = move || {
+            let rows = rows.as_ref();
+            let mut validator = rows.map(|(source, time)| Validator::new(source, *time));
+            let mut read = Records::default();
+            read.all(&receiver, validator.as_mut())?;
+            read.validated = validator.map(Validator::finish).transpose()?;
+            Ok(read)
+        };
+        Ok(Self {
+            blocks,
+            thread: thread::Builder::new().spawn(read)?,
+        })
+    }
+
+    fn finish(self) -> io::Result<Records> {
+        drop(self.blocks);
+        // A bug there is one here.
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+impl Records {
+    fn all(
+        &mut self,
+        blocks: &Receiver<Block>,
+        mut validator: Option<&mut Validator<'_>>,
+    ) -> io::Result<()> {
+        for (i, block) in blocks.iter().enumerate() {
+            let lines = block.lines.split_inclusive(|b| *b == b'\n');
+            for (line, number) in lines.zip(&block.numbers) {
+                if self.wrong.is_some() {
+                    break;
+                }
+                let Some(record) = self.record(line.trim_ascii_end(), *number) else {
+                    break;
+                };
+                if let Some(validator) = &mut validator {
+                    validator.add(&record)?;
+                }
+                if i == 0 {
+                    self.first.push(record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One that begins as an object and is none is an error.
+    fn record(&mut self, line: &[u8], number: usize) -> Option<Value> {
         let exact = std::str::from_utf8(line).ok().and_then(exact::parse_noting);
         let (record, keys) = match exact {
             Some(read) => read,
             None => match serde_json::from_slice(line) {
                 Ok(record) => (record, Vec::new()),
                 Err(e) => {
-                    let wrong = format!("a line {} that is no JSON object ({e})", self.number);
-                    self.wrong = Some(wrong);
-                    return Ok(());
+                    self.wrong = Some(format!("a line {number} that is no JSON object ({e})"));
+                    return None;
                 }
             },
         };
         self.repeated = self.repeated.take().or_else(|| repeated(&keys));
-        self.count += 1;
-        if self.count.is_multiple_of(SAID) {
-            progress::say(&self.task, format!("{} records", self.count));
-        }
-        self.lines.extend_from_slice(line);
-        self.lines.push(b'\n');
-        if self.count <= IN_MEMORY {
-            self.few.push(record);
-            return Ok(());
-        }
-        if self.lines.len() >= BLOCK {
-            let mut file = match self.file.take() {
-                Some(file) => file,
-                None => Growing::new()?,
-            };
-            self.few.clear();
-            self.write_lines(&mut file)?;
-            self.file = Some(file);
-        } else if self.file.is_none() {
-            // Not so many bytes, but too many values.
-            self.file = Some(Growing::new()?);
-            self.few.clear();
-        }
-        Ok(())
-    }
-
-    fn write_lines(&mut self, file: &mut Growing) -> io::Result<()> {
-        file.write_all(&self.lines)?;
-        self.file_bytes += self.lines.len() as u64;
-        self.lines.clear();
-        Ok(())
+        Some(record)
     }
 }
 

@@ -84,6 +84,9 @@ pub(crate) fn convert(field: &Field, rules: &Compiled, raw: &Value) -> Result<Co
 
 /// What is absent is not a wrong value: that is what `required` is for.
 fn allowed(field: &Field, pattern: Option<&Regex>, value: &Value) -> Result<(), String> {
+    if field.one_of.is_empty() && pattern.is_none() {
+        return Ok(());
+    }
     let text = match value {
         Value::Null => return Ok(()),
         Value::String(text) => text.clone(),
@@ -130,12 +133,14 @@ fn text(field: &Field, raw: &Value) -> Result<Value, String> {
     if text.contains('\0') {
         return Err("contains the character U+0000, which PostgreSQL cannot store".to_owned());
     }
-    let mut text = if field.required || field.upper {
+    let mut text = if (field.required || field.upper) && text.trim().len() < text.len() {
         text.trim().to_owned()
     } else {
         text
     };
-    if field.upper {
+    if field.upper && text.is_ascii() {
+        text.make_ascii_uppercase();
+    } else if field.upper {
         text = text.to_uppercase();
     }
     if !field.map.is_empty() {
@@ -152,9 +157,11 @@ fn text(field: &Field, raw: &Value) -> Result<Value, String> {
     if field.required && text.is_empty() {
         return Err("is empty".to_owned());
     }
-    let length = text.chars().count();
-    if let Some(longest) = field.max_length.filter(|m| length > *m) {
-        return Err(format!("has {length} characters, {longest} are allowed"));
+    if let Some(longest) = field.max_length {
+        let length = text.chars().count();
+        if length > longest {
+            return Err(format!("has {length} characters, {longest} are allowed"));
+        }
     }
     Ok(Value::String(text))
 }
@@ -171,6 +178,10 @@ fn variety(field: &Field, raw: &Value) -> Result<Value, String> {
 }
 
 fn number(field: &Field, raw: &Value) -> Result<Converted, String> {
+    let is_within = |n: f64| field.min.is_none_or(|m| n >= m) && field.max.is_none_or(|m| n <= m);
+    if raw.as_i64().is_some_and(|n| is_within(n as f64)) {
+        return Ok(plain(raw.clone()));
+    }
     let (digits, from_text) = match (exact::number(raw), raw) {
         (Some(digits), _) => (digits.to_owned(), false),
         (None, Value::Number(number)) => (number.to_string(), false),
@@ -224,6 +235,12 @@ fn as_it_is(raw: &Value, digits: String, float: f64) -> Value {
 /// `1,234.5`, `１２３` (full width), `12.5%`, `(1,234)` for a negative number, `1.2万` and `3亿` are numbers as sites write them. Gives
 /// the digits.
 fn read_number(text: &str) -> Option<String> {
+    let plain = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = plain.split_once('.').unwrap_or((plain, "0"));
+    let are_digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    if are_digits(whole) && are_digits(fraction) {
+        return Some(text.to_owned());
+    }
     let ascii = half_width(text);
     let ascii = ascii.trim();
     let inner = ascii.strip_prefix('(').and_then(|t| t.strip_suffix(')'));

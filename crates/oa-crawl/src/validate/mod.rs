@@ -104,52 +104,93 @@ pub(crate) fn validate(
     time: CollectionTime,
     records: &Pile<Value>,
 ) -> io::Result<Validated> {
-    let mut done = Validated::default();
-    let patterns: Vec<Compiled> = source.fields.iter().map(Compiled::of).collect();
-    let all_is_text = source.answer.is_text();
-    let mut unique = Unique::new(source, Facts::new(source, time.date));
-    let mut converted: BTreeMap<&str, u64> = BTreeMap::new();
-    let fields = source.fields.iter().flat_map(Field::record_fields);
-    let mut missing: Vec<&str> = match records.is_empty() {
-        true => Vec::new(),
-        false => fields.collect(),
-    };
-    let day_field = source.answer.day_field();
+    let mut validator = Validator::new(source, time);
     for record in records.iter() {
-        let record = &*record?;
-        missing.retain(|from| value_of(record, from).is_none());
-        done.shape.add(record);
-        if let Some(field) = day_field
-            && let Some(said) = answer_day::other_in_record(record, field, time.date)
-        {
-            let reason = format!("is of another day ({said}) than {}", time.date);
-            done.rejects
-                .push(reject(source, record, Some(field.to_owned()), reason));
-            continue;
+        validator.add(&*record?)?;
+    }
+    validator.finish()
+}
+
+/// Makes rows of records, one after the other.
+pub(crate) struct Validator<'a> {
+    source: &'a Source,
+    time: CollectionTime,
+    patterns: Vec<Compiled>,
+    unique: Unique<'a>,
+    /// How often a number came as text, by field.
+    converted: BTreeMap<&'a str, u64>,
+    /// Fields that no record has had yet.
+    missing: Vec<&'a str>,
+    any: bool,
+    done: Validated,
+}
+
+impl<'a> Validator<'a> {
+    pub(crate) fn new(source: &'a Source, time: CollectionTime) -> Self {
+        let fields = source.fields.iter().flat_map(Field::record_fields);
+        Self {
+            source,
+            time,
+            patterns: source.fields.iter().map(Compiled::of).collect(),
+            unique: Unique::new(source, Facts::new(source, time.date)),
+            converted: BTreeMap::new(),
+            missing: fields.collect(),
+            any: false,
+            done: Validated::default(),
         }
-        let row = match row(source, &patterns, time, record, &mut converted) {
+    }
+
+    /// The error is that its row cannot be kept.
+    pub(crate) fn add(&mut self, record: &Value) -> io::Result<()> {
+        let source = self.source;
+        self.any = true;
+        self.missing.retain(|from| value_of(record, from).is_none());
+        self.done.shape.add(record);
+        if let Some(field) = source.answer.day_field()
+            && let Some(said) = answer_day::other_in_record(record, field, self.time.date)
+        {
+            let reason = format!("is of another day ({said}) than {}", self.time.date);
+            let reject = reject(source, record, Some(field.to_owned()), reason);
+            self.done.rejects.push(reject);
+            return Ok(());
+        }
+        let row = match row(
+            source,
+            &self.patterns,
+            self.time,
+            record,
+            &mut self.converted,
+        ) {
             Ok(row) => row,
             Err((field, on_bad, reason)) => {
-                done.reject_by_rule(on_bad, reject(source, record, Some(field), reason));
-                continue;
+                let reject = reject(source, record, Some(field), reason);
+                self.done.reject_by_rule(on_bad, reject);
+                return Ok(());
             }
         };
         if let Err((on_bad, reason)) = check_sums(source, &row) {
-            done.reject_by_rule(on_bad, reject(source, record, None, reason));
-            continue;
+            let reject = reject(source, record, None, reason);
+            self.done.reject_by_rule(on_bad, reject);
+            return Ok(());
         }
-        unique.add(record, row)?;
+        self.unique.add(record, row)
     }
-    unique.finish(&mut done)?;
-    missing.dedup();
-    done.missing_everywhere = missing.into_iter().map(str::to_owned).collect();
-    converted.retain(|_, _| !all_is_text);
-    done.findings.extend(converted.iter().map(|(field, n)| {
-        format!(
-            "field {field} came as text where a number was due, {n} time(s); converted without loss"
-        )
-    }));
-    Ok(done)
+
+    /// The error is that the rows cannot be read back.
+    pub(crate) fn finish(self) -> io::Result<Validated> {
+        let (mut done, mut missing, mut converted) = (self.done, self.missing, self.converted);
+        self.unique.finish(&mut done)?;
+        missing.retain(|_| self.any);
+        missing.dedup();
+        done.missing_everywhere = missing.into_iter().map(str::to_owned).collect();
+        converted.retain(|_, _| !self.source.answer.is_text());
+        done.findings.extend(converted.iter().map(|(field, n)| {
+            format!(
+                "field {field} came as text where a number was due, {n} time(s); converted without loss"
+            )
+        }));
+        Ok(done)
+    }
 }
 
 /// Whether a value can be of a type.

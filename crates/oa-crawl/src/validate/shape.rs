@@ -23,17 +23,16 @@ impl Shape {
     pub(super) fn add(&mut self, record: &Value) {
         let fields = record.as_object().into_iter().flatten();
         // One more than is compared says that these are too many.
-        for (field, value) in fields.filter(|(field, _)| is_name(field)) {
-            if !self.0.contains_key(field) {
-                if self.0.len() > MOST_FIELDS {
-                    continue;
-                }
-                self.0.insert(field.clone(), BTreeSet::new());
-            }
-            if let (Some(kinds), false) = (self.0.get_mut(field), value.is_null())
-                && !kinds.contains(name_of(value))
-            {
+        let note = |kinds: &mut BTreeSet<String>, value: &Value| {
+            if !value.is_null() && !kinds.contains(name_of(value)) {
                 kinds.insert(name_of(value).to_owned());
+            }
+        };
+        for (field, value) in fields {
+            if let Some(kinds) = self.0.get_mut(field) {
+                note(kinds, value);
+            } else if self.0.len() <= MOST_FIELDS && is_name(field) {
+                note(self.0.entry(field.clone()).or_default(), value);
             }
         }
     }

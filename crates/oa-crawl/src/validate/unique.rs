@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::io;
 
+use oa_core::base::exact;
 use oa_core::base::pile::Pile;
 use serde_json::Value;
 
@@ -63,8 +64,12 @@ impl<'a> Unique<'a> {
 
     /// In JSON no text has a line break.
     fn key(&self, row: &[Value]) -> String {
-        let values = self.key_columns.iter();
-        values.map(|i| format!("{}\n", row[*i])).collect()
+        let mut key = String::new();
+        for i in &self.key_columns {
+            exact::write(&row[*i], &mut key);
+            key.push('\n');
+        }
+        key
     }
 
     pub(super) fn add(&mut self, record: &Value, row: Vec<Value>) -> io::Result<()> {

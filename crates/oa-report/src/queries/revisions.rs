@@ -243,14 +243,20 @@ pub(crate) fn versions(
                     ARRAY(SELECT i.fingerprint FROM oa.incidents i WHERE i.task = runs.task AND i.opened_at <= r.at
                           AND (i.resolved_at IS NULL OR i.resolved_at >= runs.started_at) ORDER BY i.opened_at),
                     runs.details ->> 'source_sha256', r.role_name, r.key::text, runs.details ->> 'day', coalesce((runs.details ->> 'replayed_from')::uuid, r.run_id)
-             FROM oa.revised_table({of_table}::regclass) t JOIN oa.revisions r ON r.schema_name = t.schema_name AND r.table_name = t.table_name
+             FROM oa.revised_table({of_table}::regclass) t
              CROSS JOIN (SELECT coalesce({its_key}::jsonb, jsonb_build_object({})) AS key) k
+             CROSS JOIN LATERAL (
+                SELECT o.at, o.operation, o.run_id, o.old_row, o.role_name, o.seq, o.key FROM oa.revisions o
+                WHERE o.schema_name = t.schema_name AND o.table_name = t.table_name AND jsonb_hash(o.key) = jsonb_hash(k.key) AND o.key = k.key
+                UNION ALL
+                SELECT o.at, o.operation, o.run_id, o.old_row, o.role_name, o.seq, i.key FROM oa.revisions o CROSS JOIN LATERAL unnest(o.keys) i (key)
+                WHERE o.schema_name = t.schema_name AND o.table_name = t.table_name AND o.keys IS NOT NULL AND i.key = k.key) r
              -- Each was written in the zone of its writer.
              LEFT JOIN LATERAL (SELECT jsonb_object_agg(a.attname::text, (r.old_row ->> a.attname::text)::timestamptz) AS fields FROM pg_attribute a
                                 WHERE a.attrelid = {of_table}::regclass AND a.atttypid = 'timestamptz'::regtype AND NOT a.attisdropped
                                   AND r.old_row ->> a.attname::text IS NOT NULL) zoned ON true
              LEFT JOIN oa.runs ON runs.id = r.run_id
-             WHERE jsonb_hash(r.key) = jsonb_hash(k.key) AND r.key = k.key ORDER BY r.seq DESC",
+             ORDER BY r.seq DESC",
             pairs.join(", ")
         ),
         &parameters,

@@ -2,14 +2,15 @@
 
 use std::io::{self, Read};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::mark::Owner;
 use super::tree::{Tree, reap_orphans};
 use super::{StopSignal, tree};
-use crate::base::secrets::redact;
+use crate::base::secrets::{is_free_of_secrets, redact};
 use crate::base::terminal;
 
 /// How a child ended, and the end of what it printed, without known secrets.
@@ -64,6 +65,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const GRACE_BEHIND: Duration = Duration::from_secs(2);
 /// How long output is waited for after the end: something that could not be ended may still hold the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// And no longer than this, although some comes.
+const LAST_OUTPUT_ALL: Duration = Duration::from_secs(60);
 /// What is kept of the output for who follows it, between two looks at it.
 const FRESH: usize = 64 << 10;
 /// How often the ends of orphans are looked at, what the program consists of is noted, and its output is shown; sooner at first.
@@ -231,45 +234,73 @@ struct Output {
     line: Vec<u8>,
     in_pieces: bool,
     json_lines: u64,
+    /// Bytes that have come.
+    received: u64,
+    /// Nobody is shown what came.
+    is_unseen: bool,
 }
 
 impl Output {
     /// Takes what came, and gives back the lines that are complete now. A progress bar's lines end with a carriage return.
     fn add(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.received += bytes.len() as u64;
         let mut complete = Vec::new();
+        let is_clean = is_free_of_secrets(&String::from_utf8_lossy(bytes));
         for part in bytes.split_inclusive(|b| matches!(b, b'\n' | b'\r')) {
-            self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") || part.ends_with(b"\r") {
-                complete.extend(self.end_line());
+            let ends = part.ends_with(b"\n") || part.ends_with(b"\r");
+            if ends && is_clean && self.line.is_empty() {
+                self.count_json(part);
+                self.whole_line(part);
+                self.show(part, &mut complete);
                 self.in_pieces = false;
-            } else if self.line.len() > LONGEST_LINE {
-                self.in_pieces = true;
-                complete.extend(self.end_line());
+                continue;
+            }
+            self.line.extend_from_slice(part);
+            if ends || self.line.len() > LONGEST_LINE {
+                self.in_pieces |= !ends;
+                let line = self.end_line();
+                self.show(&line, &mut complete);
+                self.in_pieces &= !ends;
             }
         }
         complete
     }
 
+    fn show(&self, line: &[u8], complete: &mut Vec<u8>) {
+        if !self.is_unseen {
+            complete.extend_from_slice(line);
+        }
+    }
+
     /// Redacted as a whole line: a secret that is cut in two would not be found.
     fn end_line(&mut self) -> Vec<u8> {
         let line = std::mem::take(&mut self.line);
+        self.count_json(&line);
+        let line = without_secrets(line);
+        self.whole_line(&line);
+        line
+    }
+
+    fn count_json(&mut self, line: &[u8]) {
         if !self.in_pieces
             && self.lines.is_none()
             && line.starts_with(b"{")
-            && serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok()
+            && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
         {
             self.json_lines += 1;
         }
-        let line = without_secrets(line);
+    }
+
+    /// A line without secrets.
+    fn whole_line(&mut self, line: &[u8]) {
         if let Some(lines) = self.lines.as_ref().filter(|_| !line.is_empty()) {
             let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.line(&line);
+            lines.line(line);
         }
-        self.tail.extend_from_slice(&line);
+        self.tail.extend_from_slice(line);
         if self.tail.len() > 2 * self.keep {
             self.tail.drain(..self.tail.len() - self.keep);
         }
-        line
     }
 
     fn finish(mut self) -> Self {
@@ -343,7 +374,8 @@ impl<'a> Fresh<'a> {
 
 type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
 
-fn watch(mut stream: impl Read + Send + 'static, shown: Shown, output: Output) -> Watched {
+fn watch(mut stream: impl Read + Send + 'static, shown: Shown, mut output: Output) -> Watched {
+    output.is_unseen = !shown.echo && shown.fresh.is_none();
     let output = Arc::new(Mutex::new(output));
     let (done, receiver) = mpsc::channel();
     let shared = Arc::clone(&output);
@@ -372,7 +404,20 @@ fn collect(watched: Option<Watched>) -> Output {
     let Some((output, done)) = watched else {
         return Output::default();
     };
-    let _ = done.recv_timeout(LAST_OUTPUT);
+    let received = || {
+        let output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.received
+    };
+    // What has been printed already is read to its end, however slowly that goes.
+    let until = Instant::now() + LAST_OUTPUT_ALL;
+    let mut before = received();
+    while done.recv_timeout(LAST_OUTPUT) == Err(RecvTimeoutError::Timeout) && Instant::now() < until
+    {
+        let now = received();
+        if now == std::mem::replace(&mut before, now) {
+            break;
+        }
+    }
     std::mem::take(&mut *output.lock().unwrap_or_else(PoisonError::into_inner)).finish()
 }
 
