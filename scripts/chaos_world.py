@@ -179,7 +179,7 @@ class Node:
         with open(self.data / "postgresql.conf", "a", encoding="utf8") as conf:
             # Processes die here, and machines do not: what is written is there without fsync.
             conf.write(
-                "listen_addresses = '127.0.0.1'\nmax_connections = 90\nmax_wal_size = '64MB'\nmin_wal_size = '4MB'\nwal_keep_size = '32MB'\nfsync = off\n"
+                "log_line_prefix = '%m [%p] %e '\nlisten_addresses = '127.0.0.1'\nmax_connections = 90\nmax_wal_size = '64MB'\nmin_wal_size = '4MB'\nwal_keep_size = '32MB'\nfsync = off\n"
                 "max_slot_wal_keep_size = '100MB'\nwal_retrieve_retry_interval = '200ms'\nwal_sender_timeout = '5s'\nwal_receiver_timeout = '5s'\nshared_buffers = '32MB'\n"
             )
 
