@@ -241,8 +241,12 @@ pub fn record_attempt(
 ) -> Result<(), StoreError> {
     let (mut own, mut transaction) = (Prepared::default(), client.transaction()?);
     let mut tx = Tx::new(&mut transaction, &mut own);
-    insert_attempts(&mut tx, start.id, std::slice::from_ref(attempt))?;
     let lease = start.lease.as_secs_f64();
+    tx.execute(
+        "UPDATE oa.tasks SET last_status = 'retrying', lease_until = now() + make_interval(secs => $3) WHERE name = $1 AND lease_run_id = $2",
+        &[&start.task, &start.id, &lease],
+    )?;
+    insert_attempts(&mut tx, start.id, std::slice::from_ref(attempt))?;
     tx.execute(
         "UPDATE oa.runs SET status = 'retrying', attempts = $2, error_kind = $3, error_message = $4,
                 lease_until = now() + make_interval(secs => $5)
@@ -254,10 +258,6 @@ pub fn record_attempt(
             &attempt.error.as_ref().map(|e| e.message.as_str()),
             &lease,
         ],
-    )?;
-    tx.execute(
-        "UPDATE oa.tasks SET last_status = 'retrying', lease_until = now() + make_interval(secs => $3) WHERE name = $1 AND lease_run_id = $2",
-        &[&start.task, &start.id, &lease],
     )?;
     transaction.commit()?;
     Ok(())
