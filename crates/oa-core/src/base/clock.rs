@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn it_goes_with_the_machines_clock_as_long_as_nobody_sets_that() {
         let apart = now() - Utc::now();
-        assert!(apart.abs() < chrono::TimeDelta::seconds(1), "{apart}");
+        assert!(apart.abs() < chrono::TimeDelta::minutes(1), "{apart}");
         assert!(uptime() > Duration::ZERO);
     }
 }
