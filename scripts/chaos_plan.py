@@ -310,7 +310,7 @@ def picture(samples, minutes, starts):
         for colour, (of, values) in zip(colours, lines.items()):
             points = " ".join(f"{left + wide * hour / 24:.1f},{top + high - high * value / most:.1f}" for hour, value in values)
             out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        for i, (colour, of) in enumerate(zip(colours, lines)):
-            if len(lines) > 1:
-                out.append(f'<text x="{left + wide - 4}" y="{top + 12 + 14 * i}" text-anchor="end" fill="{colour}">{of}</text>')
+        if len(lines) > 1:
+            names = "  ".join(f'<tspan fill="{colour}">{of}</tspan>' for colour, of in zip(colours, lines))
+            out.append(f'<text x="{left + wide}" y="{top - 8}" text-anchor="end">{names}</text>')
     return "\n".join([*out, "</svg>", ""])

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fs;
+
 use chrono::TimeDelta;
 use common::{DINGTALK, FEISHU, Service, WECOM, new_alert};
 use oa_core::journal::incidents;
@@ -233,4 +235,35 @@ fn a_thousand_alerts_in_a_minute_are_one_message_that_names_the_worst_and_counts
     );
     assert_eq!(service.flush(), 0);
     assert_eq!(service.sim.messages().len(), 3);
+}
+
+#[test]
+fn a_repository_whose_path_contains_a_password_has_lost_no_backup() {
+    let service = Service::start("");
+    let folder = service.dir.path().join("vault-7f31");
+    let id = "a".repeat(64);
+    let snapshot = folder.join("snapshots").join(&id);
+    fs::create_dir_all(folder.join("snapshots")).unwrap();
+    fs::write(&snapshot, "").unwrap();
+    let repository = folder.display().to_string();
+    let backup =
+        format!("[backup]\nrepository = \"{repository}\"\npassword = \"env:OA_TEST_BACKUP\"\n");
+    service.configure("", &backup);
+    let host = oa_core::base::supervise::ProcessId::current().host;
+    let named = repository.replace("vault-7f31", "[redacted]");
+    service.sql(&format!(
+        "INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline,
+           restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, checked_at)
+         SELECT '{id}', gen_random_uuid(), '{named}', 'physical', 'full', '{host}', 'oa', 150000, 's', 1, now(), now(), now(), now(), 1, 1, 1, 'data', now()"
+    ));
+    let found = || {
+        let mut check = service.command(&["check", "--format", "json"]);
+        let done = check.env("OA_TEST_BACKUP", "vault-7f31").output().unwrap();
+        let said = String::from_utf8(done.stdout).unwrap();
+        assert!(!said.contains("vault-7f31"), "{said}");
+        said.contains("\"backup_missing\"")
+    };
+    assert!(!found());
+    fs::remove_file(snapshot).unwrap();
+    assert!(found());
 }

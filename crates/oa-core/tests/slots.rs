@@ -13,7 +13,7 @@ use oa_core::journal::history;
 use oa_core::journal::incidents;
 use oa_core::journal::slots::{self, Decision, Policy, Unmade};
 use oa_core::journal::store::{self, Lease};
-use oa_core::model::run::{Outcome, RunStart, Status, Trigger};
+use oa_core::model::run::{Attempt, Outcome, RunStart, Status, Trigger};
 use oa_core::pg::schema;
 use oa_core::schedule::{Calendar, CatchUp, Days};
 use oa_testkit::{Clock, Postgres};
@@ -513,4 +513,128 @@ fn what_a_clock_that_was_ahead_took_for_past_is_owed_when_it_comes() {
         .unwrap();
     let owed = client.query_one("SELECT owed FROM oa.slots", &[]).unwrap();
     assert!(owed.get::<_, bool>(0));
+}
+
+#[test]
+fn what_ran_while_the_servers_clock_was_wrong_has_run_and_was_not_reported_in_the_future() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    // Daily, an hour ago the last time. A server that was behind by an hour, one that was ahead by a month, and a machine that was by a day.
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, title) SELECT t, 'oa-test', t FROM unnest(ARRAY['never', 'behind', 'ahead', 'machine']) t;
+             INSERT INTO oa.slots (task, due_at, day, state, closed_at, run_id, reported_at)
+             SELECT name, now() - interval '25 hours', current_date - 1, 'done', now(), gen_random_uuid(), NULL FROM oa.tasks
+             UNION ALL SELECT name, now() - interval '1 hour', current_date, 'open', NULL, NULL, now() + interval '1 month' FROM oa.tasks
+             UNION ALL SELECT name, now() + interval '23 hours', current_date + 1, 'open', NULL, NULL, NULL FROM oa.tasks;
+             INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at, due_at)
+             SELECT gen_random_uuid(), 'oa-test', task, 'cron', 'h', '', '', 1, 1, '', 'success', due_at + after, due_at + after, due_at + names
+             FROM oa.slots JOIN (VALUES ('behind', interval '-1 hour', interval '0'), ('ahead', '5 minutes', '1 month'), ('machine', '-24 hours', '0'))
+               v (task, after, names) USING (task) WHERE day = current_date",
+        )
+        .unwrap();
+    slots::close_unmade(&mut client, TimeDelta::minutes(10)).unwrap();
+    let slots = |client: &mut Client, columns: &str| -> String {
+        let query = format!(
+            "SELECT string_agg(task || ' ' || {columns}, ', ' ORDER BY task, due_at) FROM oa.slots WHERE due_at > now() - interval '2 hours' AND day <= current_date + 1
+               AND (day = current_date OR task = 'never')"
+        );
+        client.query_one(&query, &[]).unwrap().get(0)
+    };
+    assert_eq!(
+        slots(&mut client, "state || ' ' || (run_id IS NOT NULL)"),
+        "ahead done true, behind done true, machine missed false, never missed false, never open false"
+    );
+    let (now, day) = (Utc::now(), TimeDelta::days(1));
+    slots::reported(&mut client, "never", (now - day, now + day)).unwrap();
+    client
+        .batch_execute("DELETE FROM oa.slots WHERE task <> 'never'")
+        .unwrap();
+    assert_eq!(
+        slots(&mut client, "coalesce(reported_at <= now(), false)"),
+        "never true, never false"
+    );
+}
+
+#[test]
+fn whoever_waits_for_a_task_has_nothing_that_its_run_waits_for() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    let lease = Duration::from_secs(60);
+    let run = RunStart::now("oa-test", "0", "t", "t", Trigger::Manual, lease);
+    store::begin(&mut client, &run).unwrap();
+    client
+        .batch_execute(
+            "UPDATE oa.runs SET pid_started = 1;
+             INSERT INTO oa.slots (task, due_at, day, state) VALUES ('t', now() - interval '2 hours', current_date, 'open'), ('t', now() + interval '1 hour', current_date, 'open');
+             INSERT INTO oa.days (task, day, expected, state) VALUES ('t', current_date, true, 'pending')",
+        )
+        .unwrap();
+    let at = client.query_one("SELECT min(due_at) FROM oa.slots", &[]);
+    let close = Decision {
+        close: vec![(at.unwrap().get(0), Unmade::Missed, "off".to_owned())],
+        ..Decision::default()
+    };
+    let calendar = Calendar::shipped();
+    let times = Times {
+        zone: Shanghai,
+        calendar: &calendar,
+    };
+    let attempt = Attempt {
+        number: 1,
+        started_at: Utc::now(),
+        finished_at: Utc::now(),
+        outcome: Status::Failed,
+        error: None,
+    };
+    let bare = |_: &RunStart| abandoned::LeftByRun::default();
+    let work: [(&str, Box<dyn Fn(&mut Client) + Sync>); 4] = [
+        (
+            "a try",
+            Box::new(|c| store::record_attempt(c, &run, &attempt).unwrap()),
+        ),
+        (
+            "the end of a slot",
+            Box::new(|c| slots::close(c, "t", &close).unwrap()),
+        ),
+        (
+            "another schedule",
+            Box::new(|c| {
+                let task = Scheduled::program("t", "t", "0 9 * * *");
+                due::register(c, "oa-test", &[task], times).unwrap();
+            }),
+        ),
+        (
+            "the end of a run that was killed",
+            Box::new(|c| {
+                let marked = abandoned::mark_abandoned(c, &HashSet::new(), bare, &outcomes());
+                assert_eq!(marked.unwrap(), [run.id]);
+            }),
+        ),
+    ];
+    let mut other = server.connect();
+    for (what, work) in &work {
+        // As whoever stores an outcome: the task, and then what belongs to it.
+        let mut held = other.transaction().unwrap();
+        held.execute("SELECT FROM oa.tasks FOR UPDATE", &[])
+            .unwrap();
+        std::thread::scope(|threads| {
+            let waiting = threads.spawn(|| work(&mut server.connect()));
+            oa_testkit::wait_until("it waits for the task", Duration::from_secs(20), || {
+                let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+                client.query_one(waits, &[]).unwrap().get(0)
+            });
+            // What nobody can store now, the check leaves to the next one.
+            slots::close_unmade(&mut client, TimeDelta::minutes(10)).unwrap();
+            for table in ["runs", "slots", "days", "incidents"] {
+                let lock = format!("SELECT FROM oa.{table} FOR UPDATE NOWAIT");
+                held.execute(&lock, &[])
+                    .unwrap_or_else(|e| panic!("{what} has {table}: {e}"));
+            }
+            drop(held);
+            waiting.join().unwrap();
+        });
+    }
 }

@@ -20,15 +20,13 @@ pub(super) fn find(
     state: &StateDir,
     config: &Config,
 ) -> Result<Vec<Finding>, postgres::Error> {
-    let (Some(repository), Some(limits)) = (
-        config.backup.as_ref().map(Backup::repository_name),
-        Limits::from_config(config),
-    ) else {
+    let (Some(backup), Some(limits)) = (config.backup.as_ref(), Limits::from_config(config)) else {
         return Ok(Vec::new());
     };
+    let repository = backup.repository_name();
     let since = note_configured(state, &repository);
     let mut facts = catalog::facts(client, &repository)?;
-    find_gone(client, &mut facts)?;
+    find_gone(client, &backup.repository, &mut facts)?;
     let mut found = facts.assess(&limits);
     // The first one is due as often as a full one: counted from when the repository was configured, by this machine's clock.
     let is_due =
@@ -89,14 +87,19 @@ fn path(state: &StateDir) -> PathBuf {
     state.path().join("backup-since.json")
 }
 
-/// Adds the backups of this machine whose snapshots are gone from a repository on its disks, before `oa-backup` has noticed it.
-fn find_gone(client: &mut Client, facts: &mut Facts) -> Result<(), postgres::Error> {
+/// Adds the backups of this machine whose snapshots are gone from a repository on its disks, before `oa-backup` has noticed it. `location` is
+/// where it is; its name in the records lacks what looks like a secret.
+fn find_gone(
+    client: &mut Client,
+    location: &str,
+    facts: &mut Facts,
+) -> Result<(), postgres::Error> {
     const STANDING: &str = "SELECT id, kind, level, restorable_to FROM oa.backups
         WHERE repository = $1 AND host = $2 AND removed_at IS NULL AND missing_since IS NULL ORDER BY finished_at DESC";
     let host = ProcessId::current().host;
     let ids = |rows: &[postgres::Row]| -> Vec<String> {
         let ids = rows.iter().map(|r| r.get::<_, String>(0));
-        ids.filter(|id| is_gone(&facts.repository, id)).collect()
+        ids.filter(|id| is_gone(location, id)).collect()
     };
     let before = ids(&client.query(STANDING, &[&facts.repository, &host])?);
     if before.is_empty() {

@@ -225,32 +225,46 @@ fn finding(of: Missing, now: DateTime<Utc>) -> Finding {
     }
 }
 
+/// Before incidents are locked, as tasks come first: waits for those whose slots [`note_reported`] marks.
+pub(super) fn lock_tasks(
+    tx: &mut Transaction<'_>,
+    found: &[Finding],
+) -> Result<(), postgres::Error> {
+    let names: Vec<&str> = reported(found).map(|(task, ..)| task).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    slots::lock_unreported(tx, &names)
+}
+
 /// Notes of which slots people are notified, for the end of the incident and the day's record.
 pub(super) fn note_reported(
     tx: &mut Transaction<'_>,
     found: &[Finding],
 ) -> Result<(), postgres::Error> {
-    let mut note = |task: &str, due_at, missed: &Missed| {
+    for (task, due_at, missed) in reported(found) {
         let last = missed.last_due_at.unwrap_or(due_at);
-        slots::reported(tx, task, (due_at, last))
-    };
-    for finding in found {
-        match finding {
-            Finding::RunMissed {
-                task,
-                due_at,
-                missed,
-                ..
-            } => note(task, *due_at, missed)?,
-            Finding::CronStopped { tasks, .. } => {
-                for of in tasks {
-                    note(&of.task, of.due_at, &of.missed)?;
-                }
-            }
-            _ => {}
-        }
+        slots::reported(tx, task, (due_at, last))?;
     }
     Ok(())
+}
+
+/// Of which tasks something is missing, from when on, and what.
+fn reported(found: &[Finding]) -> impl Iterator<Item = (&str, DateTime<Utc>, &Missed)> {
+    found.iter().flat_map(|finding| match finding {
+        Finding::RunMissed {
+            task,
+            due_at,
+            missed,
+            ..
+        } => vec![(task.as_str(), *due_at, missed)],
+        Finding::CronStopped { tasks, .. } => {
+            let of = tasks.iter();
+            of.map(|of| (of.task.as_str(), of.due_at, &of.missed))
+                .collect()
+        }
+        _ => Vec::new(),
+    })
 }
 
 /// What became of what an incident was about, when it is found no more.

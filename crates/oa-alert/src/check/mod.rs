@@ -218,6 +218,17 @@ fn raise_and_resolve(
     let mut tx = client.transaction()?;
     // One check at a time: what another one has just found is not resolved by what this one found before.
     pg::alone(&mut tx, "check")?;
+    let back: bool = tx
+        .query_one(
+            "SELECT now() < $1::timestamptz - interval '1 minute'",
+            &[&found.asked_at],
+        )?
+        .get(0);
+    if back {
+        tracing::warn!("the server's clock went back during the check: the next one looks again");
+        return Ok(());
+    }
+    missed::lock_tasks(&mut tx, &found.findings)?;
     // All of them, before any is raised, in the order in which whoever acknowledges takes them, or each would wait for the other.
     let rows = tx.query(
         "SELECT fingerprint, rule, task, opened_at, opened_at > $2 AND opened_at <= clock_timestamp() FROM oa.incidents

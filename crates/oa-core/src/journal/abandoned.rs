@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::incidents::{self, Policy};
 use super::store::{StoreError, Times, insert_raw, process_of, update_task};
+use super::tasks;
 use crate::base::text::printable_json;
 use crate::model::retry::ErrorKind;
 use crate::model::{Outcome, RawRecord, RunError, RunStart, Status};
@@ -94,6 +95,7 @@ fn abandon(
     policy: &Policy,
 ) -> Result<bool, StoreError> {
     let mut tx = client.transaction()?;
+    tasks::lock(&mut tx, &[&outcome.start.task])?;
     let changed = tx.execute(
         "UPDATE oa.runs SET status = 'abandoned', finished_at = now(), lease_until = NULL, error_kind = 'internal', error_message = $2,
                 details = details || $3

@@ -131,6 +131,9 @@ pub fn register(
         return Ok(());
     }
     let mut tx = client.transaction()?;
+    let all = news.iter().map(|(task, _)| task.name.as_str());
+    let all: Vec<&str> = all.chain(short.iter().map(|(name, ..)| *name)).collect();
+    super::tasks::lock(&mut tx, &all)?;
     let now: DateTime<Utc> = tx.query_one("SELECT now()", &[])?.get(0);
     if !news.is_empty() {
         put(&mut tx, tool, &news, now, times)?;

@@ -25,6 +25,7 @@ pub mod slots;
 pub mod spool;
 mod stopwatch;
 pub mod store;
+pub mod tasks;
 pub mod watch;
 
 pub use error::{DbUnavailable, JournalError};

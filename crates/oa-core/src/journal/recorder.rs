@@ -29,6 +29,7 @@ use super::kept::Kept;
 use super::store::{self, Lease, StoreError, TaskState, WriteCounts};
 use super::{Run, abandoned};
 use super::{live_output, raw_index};
+use crate::base::clock;
 use crate::base::failpoint;
 use crate::base::state_dir::StateDir;
 use crate::base::supervise::{self, Owner, ProcessId};
@@ -218,7 +219,7 @@ impl Recorder {
     /// The present moment (UTC) by the server's clock, as far as this program has seen it; else by this machine's.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
-        Utc::now() + self.clock_offset()
+        clock::now() + self.clock_offset()
     }
 
     fn clock_offset(&self) -> TimeDelta {
@@ -341,7 +342,7 @@ impl Recorder {
         match self.end_leftovers(&mut run, programs) {
             Ok(ended) => run.leftovers = ended,
             Err(e) => {
-                let mut outcome = Outcome::bare(run.start.clone(), Status::Failed, Utc::now());
+                let mut outcome = Outcome::bare(run.start.clone(), Status::Failed, clock::now());
                 outcome.error = Some(RunError::new(ErrorKind::Internal, e.to_string()));
                 self.finish(run, outcome)?;
                 return Err(JournalError::Leftover(e));
@@ -423,7 +424,7 @@ impl Recorder {
     /// # Errors
     /// When neither PostgreSQL nor the spool can take it.
     pub fn record_skipped(&self, start: RunStart, reason: &str) -> Result<(), JournalError> {
-        let mut outcome = Outcome::bare(start, Status::Skipped, Utc::now());
+        let mut outcome = Outcome::bare(start, Status::Skipped, clock::now());
         outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
         let kept = self.kept.take().map(Ok);
         let connected = kept.unwrap_or_else(|| self.session());
@@ -644,9 +645,9 @@ fn records(outcome: &Outcome, alerts: &[Alert]) -> Vec<Record> {
         .collect()
 }
 
-/// What the server's clock is ahead of this machine's. The server looks at its own on the way, see `oa.watch_clock`.
+/// What the server's clock is ahead of this process's. The server looks at its own on the way, see `oa.watch_clock`.
 fn watch_clocks(client: &mut Client) -> Result<TimeDelta, DbUnavailable> {
-    let (ours, asked) = (Utc::now(), Instant::now());
+    let (ours, asked) = (clock::now(), Instant::now());
     let row = client
         .query_one(
             // To read so long a function takes longer than all else, and within a minute of the last time it does nothing.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use postgres::{GenericClient, Transaction};
 
+use super::tasks;
 use crate::model::event::MissedEnd;
 use crate::model::run::Trigger;
 use crate::model::{RunStart, Status};
@@ -229,6 +230,7 @@ pub fn close(
         return Ok(());
     }
     let mut tx = client.transaction()?;
+    tasks::lock(&mut tx, &[task])?;
     let due: Vec<DateTime<Utc>> = decision.close.iter().map(|c| c.0).collect();
     let states: Vec<&str> = decision.close.iter().map(|c| c.1.as_str()).collect();
     let reasons: Vec<&str> = decision.close.iter().map(|c| c.2.as_str()).collect();
@@ -492,7 +494,26 @@ fn fill(
     Ok(())
 }
 
-/// Marks what is missing between these times as what people are notified of, and its days.
+/// Waits for those of these tasks of which [`reported`] has something to mark: so not for one that stores a long outcome while people know
+/// already what it misses.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn lock_unreported(
+    client: &mut impl GenericClient,
+    names: &[&str],
+) -> Result<(), postgres::Error> {
+    let rows = client.query(
+        "SELECT DISTINCT task FROM oa.slots
+         WHERE task = ANY($1) AND due_at <= now() AND state IN ('open', 'missed', 'unfetchable') AND filled_by IS NULL
+           AND (reported_at IS NULL OR reported_at > now())",
+        &[&names],
+    )?;
+    let found: Vec<&str> = rows.iter().map(|r| r.get(0)).collect();
+    tasks::lock(client, &found)
+}
+
+/// Marks what is missing between these times as what people are notified of, and its days. The task's row is locked by then.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -504,10 +525,12 @@ pub fn reported(
     client.execute(
         "WITH news AS (
            UPDATE oa.slots SET reported_at = now()
-           WHERE task = $1 AND due_at BETWEEN $2 AND $3 AND state IN ('open', 'missed', 'unfetchable') AND filled_by IS NULL AND reported_at IS NULL
+           WHERE task = $1 AND due_at BETWEEN $2 AND least($3, now()) AND state IN ('open', 'missed', 'unfetchable') AND filled_by IS NULL
+             -- Nobody was notified in the future: the clock was wrong.
+             AND (reported_at IS NULL OR reported_at > now())
            RETURNING day)
          UPDATE oa.days d SET reported_at = now() FROM (SELECT DISTINCT day FROM news) n
-         WHERE d.task = $1 AND d.day = n.day AND d.reported_at IS NULL AND d.state <> 'complete'",
+         WHERE d.task = $1 AND d.day = n.day AND (d.reported_at IS NULL OR d.reported_at > now()) AND d.state <> 'complete'",
         &[&task, &from, &to],
     )?;
     Ok(())
@@ -543,8 +566,8 @@ pub fn end_of_reported(
 }
 
 /// Closes what nobody makes up for: the slots of programs that `run --due` does not start, this long after they were due; and those of
-/// sources that have run since, where nobody starts that. A run that was killed for it was its run; one that goes on longer than its lease
-/// still is.
+/// sources that have run since, where nobody starts that. A run that was for it was its run, also one that was killed, or for which a clock
+/// that was wrong named another slot; one that goes on longer than its lease still is.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -559,8 +582,20 @@ pub fn close_unmade(
         return Ok(());
     }
     let mut tx = client.transaction()?;
+    // A task whose outcome is being stored is left to the next time.
+    let overdue = tx.query(
+        "SELECT t.name FROM oa.tasks t
+         WHERE EXISTS (SELECT FROM oa.slots s WHERE s.task = t.name AND s.state = 'open' AND s.due_at < now() - make_interval(secs => $1))
+         ORDER BY t.name FOR NO KEY UPDATE SKIP LOCKED",
+        &[&grace],
+    )?;
+    let overdue: Vec<&str> = overdue.iter().map(|r| r.get(0)).collect();
+    if overdue.is_empty() {
+        return Ok(());
+    }
     let rows = tx.query(
         // Once a task, not once a slot: after a month there are many.
+        &format!(
         "WITH idle AS MATERIALIZED (
            SELECT t.name, t.collects,
                   CASE WHEN t.collects AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
@@ -568,18 +603,25 @@ pub fn close_unmade(
                          AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'check' AND w.gap_to > now() - interval '2 days'
                                          AND w.gap_to - w.gap_from > interval '36 hours')
                        THEN (SELECT n.due_at FROM oa.slots n WHERE n.task = t.name AND n.state = 'done' ORDER BY n.due_at DESC LIMIT 1) END AS last_done
-           FROM oa.tasks t WHERE t.lease_until IS NULL OR t.lease_until < now())
+           FROM oa.tasks t WHERE t.name = ANY($2) AND (t.lease_until IS NULL OR t.lease_until < now()))
          UPDATE oa.slots s
          SET state = CASE WHEN c.run_id IS NOT NULL THEN 'done' WHEN c.again THEN 'skipped' ELSE 'missed' END, run_id = c.run_id, closed_at = now(),
              reason = CASE WHEN c.run_id IS NOT NULL THEN NULL WHEN c.again THEN 'run --due collects a day once more, and nothing starts that' ELSE 'nothing started it' END
          FROM (
-           SELECT o.task, o.due_at, o.again, coalesce(o.run_id, (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned'
-                                                        ORDER BY r.seq DESC LIMIT 1)) AS run_id
+           SELECT o.task, o.due_at, o.again, coalesce(o.run_id,
+             -- Named by a clock that was wrong, a run is that of the nearest slot.
+             (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.started_at BETWEEN o.due_at - e.early AND o.due_at + e.late
+                AND r.due_at > r.started_at + interval '{TOLERANCE}' AND r.finished_at IS NOT NULL AND r.status NOT IN ('skipped', 'abandoned')
+              ORDER BY r.started_at DESC, r.seq DESC LIMIT 1),
+             (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned' ORDER BY r.seq DESC LIMIT 1)) AS run_id
            FROM oa.slots o JOIN idle t ON t.name = o.task
+           CROSS JOIN LATERAL (SELECT least(interval '12 hours', (o.due_at - max(n.due_at) FILTER (WHERE n.due_at < o.due_at)) / 2) AS early,
+                                      least(interval '12 hours', (min(n.due_at) FILTER (WHERE n.due_at > o.due_at) - o.due_at) / 2) AS late
+                               FROM oa.slots n WHERE n.task = o.task AND n.due_at BETWEEN o.due_at - interval '1 day' AND o.due_at + interval '1 day') e
            WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (NOT t.collects OR o.due_at < t.last_done)
              AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.finished_at IS NULL)) c
-         WHERE s.task = c.task AND s.due_at = c.due_at AND s.state = 'open' RETURNING s.task, s.day",
-        &[&grace],
+         WHERE s.task = c.task AND s.due_at = c.due_at AND s.state = 'open' RETURNING s.task, s.day"),
+        &[&grace, &overdue],
     )?;
     let mut days: BTreeMap<&str, Vec<NaiveDate>> = BTreeMap::new();
     for row in &rows {

@@ -80,8 +80,9 @@ pub fn begin(client: &mut impl Connection, start: &RunStart) -> Result<Lease, St
     let (client, prepared) = client.parts(&mut own);
     let mut transaction = client.transaction()?;
     let mut tx = Tx::new(&mut transaction, prepared);
-    tx.execute("SELECT oa.ensure_partitions()", &[])?;
+    // The task first: a partition that is made locks all of oa.runs, for which whoever has all tasks may wait (oa.watch_clock).
     upsert_task(&mut tx, start)?;
+    tx.execute("SELECT oa.ensure_partitions()", &[])?;
     if let Some(host) = leased_by(&mut tx, start)? {
         insert_run(&mut tx, start, Status::Skipped, true)?;
         let why = format!("the task runs on {host}");
@@ -228,8 +229,8 @@ fn insert_run(
 pub fn apply_start(client: &mut Client, start: &RunStart) -> Result<(), StoreError> {
     let (mut own, mut transaction) = (Prepared::default(), client.transaction()?);
     let mut tx = Tx::new(&mut transaction, &mut own);
-    tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     upsert_task(&mut tx, start)?;
+    tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     insert_past_run(&mut tx, start)?;
     transaction.commit()?;
     Ok(())
@@ -255,8 +256,12 @@ pub fn record_attempt(
 ) -> Result<(), StoreError> {
     let (mut own, mut transaction) = (Prepared::default(), client.transaction()?);
     let mut tx = Tx::new(&mut transaction, &mut own);
-    insert_attempts(&mut tx, start.id, std::slice::from_ref(attempt))?;
     let lease = start.lease.as_secs_f64();
+    tx.execute(
+        "UPDATE oa.tasks SET last_status = 'retrying', lease_until = now() + make_interval(secs => $3) WHERE name = $1 AND lease_run_id = $2",
+        &[&start.task, &start.id, &lease],
+    )?;
+    insert_attempts(&mut tx, start.id, std::slice::from_ref(attempt))?;
     tx.execute(
         "UPDATE oa.runs SET status = 'retrying', attempts = $2, error_kind = $3, error_message = $4,
                 lease_until = now() + make_interval(secs => $5)
@@ -268,10 +273,6 @@ pub fn record_attempt(
             &attempt.error.as_ref().map(|e| e.message.as_str()),
             &lease,
         ],
-    )?;
-    tx.execute(
-        "UPDATE oa.tasks SET last_status = 'retrying', lease_until = now() + make_interval(secs => $3) WHERE name = $1 AND lease_run_id = $2",
-        &[&start.task, &start.id, &lease],
     )?;
     transaction.commit()?;
     Ok(())
@@ -303,8 +304,8 @@ fn apply_in(
     policy: &Policy,
 ) -> Result<WriteCounts, StoreError> {
     let start = &outcome.start;
-    tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     upsert_task(tx, start)?;
+    tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     match outcome.status {
         Status::Skipped => insert_run(tx, start, Status::Running, false)?,
         _ => insert_past_run(tx, start)?,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::base::clock;
 use crate::base::pile::Pile;
 use crate::base::supervise::ProcessId;
 use crate::base::text::error_text;
@@ -136,7 +137,7 @@ impl RunStart {
             title: title.to_owned(),
             schedule: None,
             trigger,
-            started_at: Utc::now(),
+            started_at: clock::now(),
             process: ProcessId::current(),
             version: version.to_owned(),
             lease,

@@ -9,7 +9,7 @@ use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::secrets::redact;
 use oa_core::journal::Recorder;
 use oa_core::journal::due::{Scheduled, Times, register};
-use oa_core::journal::incidents;
+use oa_core::journal::{incidents, tasks};
 use oa_core::model::event::{Alert, Event};
 use oa_core::model::retry::Policy;
 use oa_core::model::run::Trigger;
@@ -230,13 +230,14 @@ fn put(client: &mut Client, config: &Config, daily: &Daily, late: bool) -> Resul
                 .lacking
                 .iter()
                 .filter(|l| l.filled_at.is_none());
-            let (tasks, days): (Vec<&str>, Vec<NaiveDate>) = holes
+            let (names, days): (Vec<&str>, Vec<NaiveDate>) = holes
                 .filter_map(|l: &Lack| Some((l.task.as_str(), l.day?)))
                 .unzip();
+            tasks::lock(&mut tx, &names)?;
             tx.execute(
                 "UPDATE oa.days d SET reported_at = now() FROM unnest($1::text[], $2::date[]) l (task, day)
                  WHERE d.task = l.task AND d.day = l.day AND d.reported_at IS NULL AND d.state NOT IN ('pending', 'complete', 'skipped')",
-                &[&tasks, &days],
+                &[&names, &days],
             )?;
         }
         tx.commit()

@@ -1,8 +1,7 @@
 //! Runs that could not begin.
 
-use chrono::Utc;
-
 use super::watch_clocks;
+use crate::base::clock;
 use crate::journal::incidents::Policy;
 use crate::journal::store;
 use crate::model::retry::ErrorKind;
@@ -17,7 +16,7 @@ pub(crate) fn store_unstarted(
     start: RunStart,
     reason: &str,
 ) {
-    let mut outcome = Outcome::bare(start, Status::Failed, Utc::now());
+    let mut outcome = Outcome::bare(start, Status::Failed, clock::now());
     outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
     let connected = pg::connect(settings).map_err(|e| e.to_string());
     let recorded = connected.and_then(|mut client| {
