@@ -358,13 +358,12 @@ fn broken_schedules(here: &Installation) {
     here.restore();
     here.sql(FIRED);
     here.sql("UPDATE oa.starts SET first_at = now() - interval '1 hour', starts = 7 WHERE what = 'check'");
-    here.doctor(0)
-        .warned("timers", "started 7 times within 60 minutes", "systemctl");
-    here.sql(FIRED);
-    here.sql("INSERT INTO oa.starts (what, host, day, first_at, last_at) SELECT 'check', 'elsewhere', current_date, t, t FROM (SELECT now() - interval '3 hours') x (t)");
-    here.doctor(0)
-        .warned("timers", "3 hours ago on elsewhere", "systemctl");
+    here.sql("INSERT INTO oa.starts (what, host, day, first_at, last_at) SELECT 'due', 'elsewhere', current_date, t, t FROM (SELECT now() - interval '3 hours') x (t)");
+    let found = here.doctor(0);
+    found.warned("timers", "started 7 times within 60 minutes", "systemctl");
+    found.warned("timers", "3 hours ago on elsewhere", "systemctl");
     here.sql("DELETE FROM oa.starts WHERE host = 'elsewhere'");
+    here.sql(FIRED);
 }
 
 /// 27 to 32: lines that cron takes otherwise than their writer, and a shell that is not cron's.
