@@ -1,4 +1,4 @@
-//! `oa-report doctor` on an installation that is well, and on some thirty that are broken: each fault is found, and the command that it
+//! `oa-report doctor` on an installation that is well, and on some forty that are broken: each fault is found, and the command that it
 //! names is one that mends it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -131,9 +131,15 @@ impl Installation {
     }
 
     fn doctor(&self, code: i32) -> Found {
+        self.doctor_with(code, &[])
+    }
+
+    /// Started from a shell with these variables.
+    fn doctor_with(&self, code: i32, variables: &[(&str, &str)]) -> Found {
         let done = self
             .command("oa-report", &["doctor", "--format", "json", "--crontab"])
             .arg(self.at("crontab"))
+            .envs(variables.iter().copied())
             .output()
             .unwrap();
         assert_eq!(done.status.code(), Some(code), "{}", said(&done));
@@ -195,7 +201,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn thirty_broken_installations_are_each_given_the_command_that_mends_them() {
+fn forty_broken_installations_are_each_given_the_command_that_mends_them() {
     let here = Installation::well();
     let well = here.doctor(0);
     for line in &well.0 {
@@ -207,6 +213,7 @@ fn thirty_broken_installations_are_each_given_the_command_that_mends_them() {
     broken_files(&here);
     broken_settings(&here);
     broken_schedules(&here);
+    misread_schedules(&here);
     broken_database(&here);
     broken_schema(&here);
 }
@@ -351,12 +358,56 @@ fn broken_schedules(here: &Installation) {
     here.restore();
     here.sql(FIRED);
     here.sql("UPDATE oa.starts SET first_at = now() - interval '1 hour', starts = 7 WHERE what = 'check'");
-    here.doctor(0)
-        .warned("timers", "started 7 times within 60 minutes", "systemctl");
+    here.sql("INSERT INTO oa.starts (what, host, day, first_at, last_at) SELECT 'due', 'elsewhere', current_date, t, t FROM (SELECT now() - interval '3 hours') x (t)");
+    let found = here.doctor(0);
+    found.warned("timers", "started 7 times within 60 minutes", "systemctl");
+    found.warned("timers", "3 hours ago on elsewhere", "systemctl");
+    here.sql("DELETE FROM oa.starts WHERE host = 'elsewhere'");
     here.sql(FIRED);
 }
 
-/// 27 to 34: the server, its settings and its roles.
+/// 27 to 32: lines that cron takes otherwise than their writer, and a shell that is not cron's.
+fn misread_schedules(here: &Installation) {
+    here.plain();
+    let crontab = fs::read_to_string(here.at("crontab")).unwrap();
+    let me = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let me = me.trim();
+    let changed = crontab
+        .lines()
+        .map(|line| match line {
+            // As an editor of Windows leaves it.
+            l if l.contains("oa-report daily") => format!("{l}\r\n"),
+            l if l.contains("oa-crawl drain") => {
+                let account = l.replace("oa-crawl drain", &format!("{me} oa-crawl drain"));
+                format!("{l}\n{account}\n")
+            }
+            l if l.contains("oa-alert check >") => format!("{l}\n{l}\n"),
+            l if l.contains("oa-crawl run --due") => {
+                l.replace(
+                    "oa-crawl run --due",
+                    "oa-crawl --config \"$HOME/%\" run --due",
+                ) + "\n"
+            }
+            l => format!("{l}\n"),
+        })
+        .collect::<String>();
+    fs::write(here.at("crontab"), changed).unwrap();
+    let found = here.doctor_with(1, &[("ZHIHUI_AUTH_TOKEN", "of-this-shell")]);
+    found.broken("schedule", "line ends of Windows", "sed -i 's/\\r$//'");
+    found.broken("schedule", "ends a line at a %", "\\% for each %");
+    found.broken("schedule", "names an account before", "oa-crawl drain");
+    found.warned("schedule", "has oa-alert check twice", "crontab");
+    found.warned(
+        "configuration",
+        "another ZHIHUI_AUTH_TOKEN",
+        "unset ZHIHUI_AUTH_TOKEN",
+    );
+    let nothing = |l: &Value| l["detail"].as_str().unwrap().contains("nothing starts");
+    assert!(!found.0.iter().any(nothing), "options are not in the way");
+    here.plain();
+}
+
+/// 33 to 41: the server, its settings and its roles.
 fn broken_database(here: &Installation) {
     here.plain();
     here.env("@127.0.0.1:", "@127.0.0.1:1");
@@ -393,8 +444,14 @@ fn broken_database(here: &Installation) {
     found.warned("database", "synchronous_commit is off", "ALTER SYSTEM SET");
     found.warned("roles", "oa is a superuser", "oa-migrate init --roles");
     found.broken("reader", "page may not read", "GRANT SELECT");
-    here.superuser("GRANT SELECT ON ALL TABLES IN SCHEMA oa TO page");
+    here.superuser("GRANT SELECT ON ALL TABLES IN SCHEMA oa TO page; UPDATE pg_database SET datcollversion = 'of another system' WHERE datname = 'oa'");
     let found = here.doctor(1);
+    found.broken(
+        "database",
+        "sorts texts otherwise",
+        "REFRESH COLLATION VERSION",
+    );
+    here.superuser("UPDATE pg_database SET datcollversion = NULL WHERE datname = 'oa'");
     found.warned("reader", "oa-report as-of", "IN SCHEMA public TO page");
     here.superuser(
         "ALTER DATABASE oa RESET synchronous_commit; ALTER ROLE oa RESET default_transaction_read_only; ALTER ROLE oa NOSUPERUSER;
@@ -418,7 +475,7 @@ fn page_url(here: &Installation) -> String {
     format!("postgresql://page:page@127.0.0.1:{}/oa", here.server.port())
 }
 
-/// 35 to 37: the schema.
+/// 42 to 45: the schema.
 fn broken_schema(here: &Installation) {
     here.sql("INSERT INTO oa.schema_history SELECT 999, name, applied_on, checksum FROM oa.schema_history LIMIT 1");
     here.doctor(1)

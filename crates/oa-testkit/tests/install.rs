@@ -237,6 +237,121 @@ fn readme_and_crontab_followed_word_by_word_run_everything() {
     downgrade_and_uninstall(&machine);
 }
 
+/// What `oa-setup` meets on a machine of its own: the folders that it writes to are mounted over, so that it is the real one, for the real
+/// account.
+const MACHINE: &str = r#"
+base=$1 bin=$2
+mkdir "$base"/{etc,local,backups,srv}
+cp -a /etc/. "$base/etc"
+mount --make-rprivate /
+mount --bind "$base/etc" /etc
+mount --bind "$base/local" /usr/local
+mount --bind "$base/backups" /var/backups
+mount --bind "$base/srv" /srv
+mount -t tmpfs tmpfs /var/lib
+mount -t tmpfs tmpfs /var/log
+mount -t tmpfs tmpfs /run
+rm -rf /etc/oa /etc/cron.d/oa
+"$3/scripts/install" --bin "$bin" >/dev/null 2>&1
+setup() { /usr/local/sbin/oa-setup --yes --timers none --no-drill "$@"; }
+refused() { # refused CODE FLAGS…: nothing is changed
+    local wanted=$1 code=0 before
+    shift
+    before=$(cat /etc/oa/oa.toml /etc/oa/.env | sha256sum)
+    setup "$@" >/dev/null 2>/tmp/oa-setup.$$ || code=$?
+    [[ $code == "$wanted" && $before == $(cat /etc/oa/oa.toml /etc/oa/.env | sha256sum) ]] || { echo "$* ended with $code: $(cat /tmp/oa-setup.$$)"; exit 1; }
+    rm /tmp/oa-setup.$$
+}
+well() { # its last step is the doctor's, who finds that nothing starts the programs
+    local said
+    said=$(setup "$@" 2>&1 || true)
+    [[ $said == *"== oa-report doctor"* ]] || { echo "$*: $said"; exit 1; }
+}
+# What is backed up how is not asked here.
+sed -i -e '/^locale/d' -e 's/^kind = "auto"/verify_recovery = false\nkind = "logical"/' /etc/oa/oa.toml
+well --database "$DATABASE" --backups /srv/first --locale en
+grep -q '^locale = "en"' /etc/oa/oa.toml
+[[ -e /srv/first/config && ! -e /var/backups/oa/config ]]
+# The same again.
+well --database "$DATABASE" --backups /srv/first
+refused 78 --backups s3://bucket/oa
+refused 78 --backups /var/backups/oa
+refused 78 --database "$DATABASE-of-others"
+refused 78 --local
+refused 2 --local --database "$DATABASE"
+echo another >/tmp/oa-setup.$$
+refused 78 --backup-password "file:/tmp/oa-setup.$$"
+export OA_CHANNEL_URL=http://127.0.0.1:9/hook
+printf '
+[[alert.channels]]
+name = "log"
+kind = "command"
+command = ["true"]
+' >>/etc/oa/oa.toml
+refused 78 --channel webhook
+unset OA_CHANNEL_URL
+# As the message says: written into the configuration, it begins anew there, and the old one stays.
+sed -i 's|^repository = .*|repository = "/srv/second"|' /etc/oa/oa.toml
+well --backups /srv/second
+[[ -e /srv/first/config && -e /srv/second/config ]]
+
+# A file for cron that cron does not take: the doctor's command mends it, word by word. Server and repository have nothing to do with it.
+printf '[database]\nurl = "postgresql://oa@127.0.0.1:9/oa"\n' >/etc/oa/oa.toml
+sudo() { "$@"; }
+doctor() { (cd / && setpriv --reuid oa --regid oa --clear-groups env -i PATH=/usr/local/bin:/usr/bin:/bin oa-report doctor --format json || true); }
+mended() { # mended WORDS; of the line that is wrong
+    local line
+    line=$(doctor | grep "$1" | grep '"state":"error"') || { echo "the doctor does not see: $1: $(doctor)"; exit 1; }
+    eval "$(python3 -c 'import json, sys; print(json.loads(sys.argv[1].splitlines()[0])["command"])' "$line")" >/dev/null 2>&1 || true
+    ! doctor | grep "$1" || { echo "its command does not mend: $line"; exit 1; }
+}
+if doctor | grep '"check":"schedule"' | grep -v 'nothing starts'; then exit 1; fi
+cp /usr/local/share/oa/cron.d /etc/cron.d/oa
+doctor | grep -q 'everything has a line or a timer' || { echo "not everything has a line: $(doctor)"; exit 1; }
+chmod 666 /etc/cron.d/oa && mended 'it must belong to root'
+mv /etc/cron.d/oa /etc/cron.d/oa.cron && mended 'letters, digits'
+mv /etc/cron.d/oa-cron /etc/cron.d/oa
+printf '* * * * * oa oa-crawl drain' >>/etc/cron.d/oa && mended 'its last line does not end'
+sed -i 's/$/\r/' /etc/cron.d/oa && mended 'line ends of Windows'
+rm -r /var/log/oa && mended 'does not exist'
+chown root /var/log/oa && mended 'may not write to'
+mount -t tmpfs -o ro tmpfs /var/log/oa && mended 'mounted read-only'
+umount /var/log/oa
+mount -t tmpfs -o ro,mode=0700,uid="$(id -u oa)" tmpfs /var/lib/oa && mended 'Read-only file system'
+umount /var/lib/oa
+doctor | grep -q 'everything has a line or a timer' || { echo "not everything is mended: $(doctor)"; exit 1; }
+"#;
+
+#[test]
+fn setup_refuses_what_it_would_ignore_and_the_doctor_mends_what_cron_ignores() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can install and mount");
+        return;
+    }
+    let dir = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let server = Postgres::start();
+    let unshared = |script: &str| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "bash", "-euo", "pipefail", "-c", script, "_"])
+            .arg(dir.path())
+            .arg(program("oa-crawl").parent().unwrap())
+            .arg(workspace_root())
+            .env("DATABASE", format!("{}?connect_timeout=5", server.url()))
+            .env_remove("DATABASE_URL");
+        command.output().unwrap()
+    };
+    if !unshared("mount --make-rprivate /").status.success() {
+        println!("skipped: this machine lets nobody mount");
+        return;
+    }
+    let done = unshared(MACHINE);
+    assert!(done.status.success(), "{}", said(&done));
+}
+
 /// A newer version is not replaced, and what was collected outlives the programs.
 fn downgrade_and_uninstall(machine: &Machine) {
     for place in [

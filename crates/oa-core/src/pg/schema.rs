@@ -2,11 +2,18 @@
 
 use postgres::Client;
 use postgres::error::SqlState;
+use refinery_core::{Migration, Runner, Target};
 
 use super::describe;
 
-mod embedded {
-    refinery::embed_migrations!("src/pg/migrations");
+/// Names and texts of the files, which build.rs lists.
+const MIGRATIONS: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+
+fn migrations() -> Vec<Migration> {
+    let all = MIGRATIONS.iter();
+    // A name is one, or a test fails.
+    all.filter_map(|(name, sql)| Migration::unapplied(name, sql).ok())
+        .collect()
 }
 
 /// Any number; every program takes the same one, so that two that start at once upgrade one after the other.
@@ -58,10 +65,9 @@ impl SchemaError {
 /// The version that this program needs.
 #[must_use]
 pub fn needed() -> i32 {
-    embedded::migrations::runner()
-        .get_migrations()
+    migrations()
         .iter()
-        .map(refinery::Migration::version)
+        .map(Migration::version)
         .max()
         .unwrap_or(0)
 }
@@ -119,8 +125,8 @@ pub fn create_at(client: &mut Client, version: i32) -> Result<(), SchemaError> {
     client
         .batch_execute("CREATE SCHEMA oa")
         .map_err(SchemaError::Query)?;
-    embedded::migrations::runner()
-        .set_target(refinery::Target::Version(version))
+    Runner::new(&migrations())
+        .set_target(Target::Version(version))
         .set_migration_table_name(HISTORY)
         .run(client)
         .map(|_| ())
@@ -136,7 +142,7 @@ fn upgrade_locked(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     client
         .batch_execute("CREATE SCHEMA IF NOT EXISTS oa")
         .map_err(|e| SchemaError::Upgrade(describe(&e)))?;
-    let report = embedded::migrations::runner()
+    let report = Runner::new(&migrations())
         .set_migration_table_name(HISTORY)
         .run(client)
         .map_err(|e| {
@@ -156,4 +162,17 @@ fn upgrade_locked(client: &mut Client) -> Result<Vec<String>, SchemaError> {
         .iter()
         .map(ToString::to_string)
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_a_migration_with_a_version_of_its_own() {
+        let versions: std::collections::BTreeSet<i32> =
+            migrations().iter().map(Migration::version).collect();
+        assert_eq!(versions.len(), MIGRATIONS.len());
+        assert!(MIGRATIONS.len() > 25 && versions.last() == Some(&needed()));
+    }
 }

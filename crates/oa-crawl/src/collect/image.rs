@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use image::{ImageFormat, ImageReader, Limits};
 use oa_core::base::secrets::redact;
 use oa_core::base::state_dir::{make_folder, write_durably};
 use oa_core::base::supervise::Launch;
@@ -15,6 +14,9 @@ use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::RawRecord;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::answer::archive;
 use super::cannot_wait;
@@ -26,6 +28,8 @@ use crate::source::Image;
 
 /// Wider or higher than this many pixels is an attack on the decoder.
 const LARGEST_SIDE: u32 = 20_000;
+/// What a decoded one may take in memory.
+const LARGEST_BYTES: usize = 512 << 20;
 
 /// What the archive's index says an image, or the page that shows it, is.
 const PART: &str = "[image]";
@@ -156,9 +160,8 @@ fn download(
             ),
         ));
     }
-    let format =
+    let extension =
         decode(&bytes).map_err(|e| wrong(format!("{size} bytes that are no whole image ({e})")))?;
-    let extension = format.extensions_str().first().copied().unwrap_or("img");
     let hash: String = Sha256::digest(&bytes)
         .iter()
         .map(|b| format!("{b:02x}"))
@@ -166,16 +169,66 @@ fn download(
     Ok((format!("{hash}.{extension}"), bytes))
 }
 
-/// Decodes all of it: the beginning of an image says nothing about its end.
-fn decode(bytes: &[u8]) -> image::ImageResult<ImageFormat> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(LARGEST_SIDE);
-    limits.max_image_height = Some(LARGEST_SIDE);
-    reader.limits(limits);
-    let format = reader.format();
-    reader.decode()?;
-    format.ok_or_else(|| image::ImageError::IoError(std::io::Error::other("of no known type")))
+/// Decodes all of it: the beginning of an image says nothing about its end. Gives the extension of its file.
+fn decode(bytes: &[u8]) -> Result<&'static str, String> {
+    let small = |width: u32, height: u32, size: Option<usize>| match size {
+        Some(size) if width.max(height) <= LARGEST_SIDE && size <= LARGEST_BYTES => {
+            Ok(vec![0; size])
+        }
+        _ => Err(format!("{width} by {height} pixels are too many")),
+    };
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => {
+            let limits = png::Limits {
+                bytes: LARGEST_BYTES,
+            };
+            let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+            decoder.set_transformations(png::Transformations::EXPAND);
+            let mut reader = decoder.read_info().map_err(|e| e.to_string())?;
+            let (width, height) = reader.info().size();
+            let mut pixels = small(width, height, reader.output_buffer_size())?;
+            reader.next_frame(&mut pixels).map_err(|e| e.to_string())?;
+            Ok("png")
+        }
+        [0xff, 0xd8, 0xff, ..] => {
+            // What phones and scanners write is not always by the book.
+            let options = DecoderOptions::default()
+                .set_strict_mode(false)
+                .set_max_width(LARGEST_SIDE as usize)
+                .set_max_height(LARGEST_SIDE as usize);
+            let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+            decoder.decode_headers().map_err(|e| e.to_string())?;
+            let mut pixels = small(0, 0, decoder.output_buffer_size())?;
+            decoder
+                .decode_into(&mut pixels)
+                .map_err(|e| e.to_string())?;
+            Ok("jpg")
+        }
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => {
+            let decoder = image_webp::WebPDecoder::new(Cursor::new(bytes));
+            let mut decoder = decoder.map_err(|e| e.to_string())?;
+            decoder.set_memory_limit(LARGEST_BYTES);
+            let (width, height) = decoder.dimensions();
+            let mut pixels = small(width, height, decoder.output_buffer_size())?;
+            decoder.read_image(&mut pixels).map_err(|e| e.to_string())?;
+            Ok("webp")
+        }
+        _ => Err("of no known type: png, jpeg and webp are".to_owned()),
+    }
 }
 
 fn store(folder: &Path, file: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {

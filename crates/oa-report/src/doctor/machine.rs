@@ -32,6 +32,7 @@ pub(super) fn state_dir(config: &Config, findings: &mut Findings) {
             let (owner, mode) = found.map_or((0, 0), |found| (found.uid(), found.mode()));
             let command = match owner == geteuid().as_raw() {
                 true if mode & 0o022 != 0 => format!("chmod 700 {}", quoted(path)),
+                true if is_read_only(path) => remount(path),
                 true => format!("df -h {0}; ls -ld {0}", quoted(path)),
                 // Root has made it by mistake; any other account is the one that this is for.
                 false if owner == 0 => format!("sudo chown -R {me} {}", quoted(path)),
@@ -71,6 +72,19 @@ pub(super) fn state_dir(config: &Config, findings: &mut Findings) {
             format!("ls -l {}", quoted(&path.join("spool.db"))),
         ),
     }
+}
+
+/// Whether its disk takes nothing.
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS)
+}
+
+/// Makes the disk below a path writable again. The kernel takes that away when the disk fails, and says so in its own log.
+pub(super) fn remount(path: &Path) -> String {
+    format!(
+        "sudo dmesg | tail; sudo mount -o remount,rw \"$(findmnt -no TARGET -T {})\"",
+        quoted(path)
+    )
 }
 
 /// The first file or folder below that belongs to another account.

@@ -4,6 +4,7 @@
 //! `machine` needs nothing but this machine, `server` asks PostgreSQL, `programs` asks the other programs what they know of their own
 //! settings. A check that cannot be made because of an earlier one is left out: what is in its way is reported already.
 
+mod crontab;
 mod machine;
 mod programs;
 mod schedule;
@@ -112,6 +113,13 @@ pub(crate) fn examine(config: &Config, crontab: Option<&Path>) -> Findings {
     findings.ok("configuration", config.path.display().to_string());
     for warning in config.warnings() {
         findings.warn("configuration", warning, edit(&config.path));
+    }
+    for name in config.overridden() {
+        findings.warn(
+            "configuration",
+            format!("this shell has another {name} than the .env beside {}, which cron's and systemd's programs take", config.path.display()),
+            format!("unset {name}"),
+        );
     }
     machine::state_dir(config, &mut findings);
     machine::disks(config, &mut findings);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Findings, State, edit};
 
-const PROGRAMS: [&str; 6] = [
+pub(super) const PROGRAMS: [&str; 6] = [
     "oa-migrate",
     "oa-crawl",
     "oa-alert",

@@ -1,132 +1,143 @@
 //! Who starts the programs: the lines of a crontab, or systemd's timers. Whether they really fire is in the database (`server`).
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use oa_core::app::config::Config;
 use oa_core::base::trust::{self, account, quoted};
 use rustix::fs::Access;
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::crontab::{Crontab, Place};
 use super::{Findings, State};
 
+const CHECK: &str = "schedule";
 const PACKAGED: &str = "/etc/cron.d/oa";
 
 /// What has to be started by somebody: the command, its timer, and whether anything else can stand in.
-const NEEDED: [(&str, &str, State); 7] = [
-    ("oa-alert check", "oa-check.timer", State::Error),
-    ("oa-crawl run", "oa-crawl.timer", State::Error),
-    ("oa-report daily", "oa-daily.timer", State::Warning),
-    ("oa-backup full", "oa-backup-full.timer", State::Error),
-    ("oa-backup prune", "oa-backup-prune.timer", State::Warning),
-    ("oa-backup verify", "oa-backup-verify.timer", State::Warning),
-    ("oa-restore drill", "oa-restore-drill.timer", State::Warning),
+const NEEDED: [(&str, &str, &str, State); 7] = [
+    ("oa-alert", "check", "oa-check.timer", State::Error),
+    ("oa-crawl", "run", "oa-crawl.timer", State::Error),
+    ("oa-report", "daily", "oa-daily.timer", State::Warning),
+    ("oa-backup", "full", "oa-backup-full.timer", State::Error),
+    (
+        "oa-backup",
+        "prune",
+        "oa-backup-prune.timer",
+        State::Warning,
+    ),
+    (
+        "oa-backup",
+        "verify",
+        "oa-backup-verify.timer",
+        State::Warning,
+    ),
+    (
+        "oa-restore",
+        "drill",
+        "oa-restore-drill.timer",
+        State::Warning,
+    ),
 ];
 
-/// Lines of a crontab, and the variables that stand before them.
-#[derive(Debug, Default)]
-struct Crontab {
-    variables: HashMap<String, String>,
-    commands: Vec<String>,
-}
-
-impl Crontab {
-    fn parse(text: &str) -> Self {
-        let mut found = Self::default();
-        for line in text.lines().map(str::trim) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            match line.split_once('=') {
-                Some((key, value)) if key.trim().chars().all(name) => {
-                    let value = value.trim().trim_matches(['"', '\'']);
-                    found
-                        .variables
-                        .insert(key.trim().to_owned(), value.to_owned());
-                }
-                _ => found.commands.push(line.to_owned()),
-            }
-        }
-        found
-    }
-
-    fn starts(&self, command: &str) -> bool {
-        self.commands.iter().any(|line| line.contains(command))
-    }
-
-    /// The files to which lines that start our programs append.
-    fn logs(&self) -> Vec<PathBuf> {
-        let ours = self.commands.iter().filter(|line| line.contains("oa-"));
-        let mut logs: Vec<PathBuf> = ours
-            .filter_map(|line| {
-                line.split('>')
-                    .skip(1)
-                    .find(|part| part.trim().starts_with('/'))
-            })
-            .filter_map(|part| part.split_whitespace().next())
-            .map(PathBuf::from)
-            .collect();
-        logs.sort();
-        logs.dedup();
-        logs
-    }
-}
-
 pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Findings) {
-    let check = "schedule";
-    let texts = match named {
+    let crontabs = match named {
         Some(path) => match trust::read_named_text(path, trust::LARGEST) {
-            Ok(text) => vec![text],
+            Ok(text) => vec![Crontab::parse(Place::Named(path.to_owned()), &text)],
             Err(e) => {
                 let detail = format!("could not read {}: {e}", path.display());
-                return findings.error(check, detail, format!("ls -l {}", quoted(path)));
+                return findings.error(CHECK, detail, format!("ls -l {}", quoted(path)));
             }
         },
-        None => [own_crontab(), std::fs::read_to_string(PACKAGED).ok()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        None => Crontab::installed(),
     };
-    let crontabs: Vec<Crontab> = texts.iter().map(|text| Crontab::parse(text)).collect();
     let timers = match named {
         Some(_) => Vec::new(),
-        None => enabled_timers(),
+        None => timers(),
     };
-    let install = install();
-    for (command, timer, state) in NEEDED {
-        let of_backups = command.starts_with("oa-backup") || command.starts_with("oa-restore");
-        if of_backups && config.backup.is_none() {
+    for crontab in &crontabs {
+        for (detail, command) in crontab.faults() {
+            findings.error(CHECK, detail, command);
+        }
+        for words in crontab.repeated() {
+            findings.warn(
+                CHECK,
+                format!(
+                    "{} has {words} twice, at the same times",
+                    crontab.place.shown()
+                ),
+                crontab.place.edit("remove one of the two"),
+            );
+        }
+    }
+    for (program, subcommand, timer, state) in NEEDED {
+        if matches!(program, "oa-backup" | "oa-restore") && config.backup.is_none() {
             continue;
         }
-        let by_cron = crontabs.iter().filter(|c| c.starts(command)).count();
-        let by_timer = usize::from(timers.iter().any(|t| t == timer));
-        match by_cron + by_timer {
-            0 => findings.push(
-                check,
-                state,
-                &format!("nothing starts {command}: no line of a crontab, no timer"),
-                Some(&install),
-            ),
-            1 => {}
-            n => findings.warn(
-                check,
-                format!(
-                    "{command} is started by {n} schedules at once: crontab, {PACKAGED}, systemd"
-                ),
-                match by_timer {
-                    0 => "sudo rm /etc/cron.d/oa".to_owned(),
-                    _ => format!("sudo systemctl disable --now {timer}"),
-                },
-            ),
-        }
+        let command = format!("{program} {subcommand}");
+        let starts = |c: &&Crontab| c.starts(program, subcommand);
+        let by_cron: Vec<&Place> = crontabs.iter().filter(starts).map(|c| &c.place).collect();
+        let by_timer = timers.iter().find(|t| t.name == timer);
+        needed(&command, state, &by_cron, (timer, by_timer), findings);
     }
-    for crontab in &crontabs {
+    for crontab in crontabs.iter().filter(|crontab| crontab.is_ours()) {
         lines(config, crontab, findings);
     }
-    if !findings.lines.iter().any(|line| line.check == check) {
-        findings.ok(check, "everything has a line or a timer");
+    if timers.iter().any(|timer| timer.enabled) {
+        environment(config, findings);
+    }
+    if !findings.lines.iter().any(|line| line.check == CHECK) {
+        findings.ok(CHECK, "everything has a line or a timer");
+    }
+}
+
+/// That one schedule starts a command, and not several.
+fn needed(
+    command: &str,
+    state: State,
+    by_cron: &[&Place],
+    (name, timer): (&str, Option<&Timer>),
+    findings: &mut Findings,
+) {
+    let by_timer = timer.is_some_and(|timer| timer.enabled);
+    match by_cron.len() + usize::from(by_timer) {
+        0 if timer.is_some_and(|timer| timer.masked) => findings.push(
+            CHECK,
+            state,
+            &format!("nothing starts {command}: {name} is masked"),
+            Some(&format!("sudo systemctl unmask {name} && sudo systemctl enable --now {name}")),
+        ),
+        0 => findings.push(
+            CHECK,
+            state,
+            &format!(
+                "nothing starts {command}: no line of this account's crontab, of /etc/crontab or /etc/cron.d, no timer"
+            ),
+            Some(&install()),
+        ),
+        1 if by_timer && timer.is_some_and(|timer| !timer.active) => findings.push(
+            CHECK,
+            state,
+            &format!("{name} starts with the machine, and is stopped now: nothing starts {command}"),
+            Some(&format!("sudo systemctl start {name}")),
+        ),
+        1 => {}
+        n => {
+            let mut places: Vec<String> = by_cron.iter().map(|place| place.shown()).collect();
+            places.extend(by_timer.then(|| name.to_owned()));
+            let packaged = by_cron.iter().any(|p| **p == Place::System(PACKAGED.into()));
+            findings.warn(
+                CHECK,
+                format!("{command} is started by {n} schedules at once: {}", places.join(", ")),
+                match (by_timer, packaged) {
+                    (true, _) => format!("sudo systemctl disable --now {name}"),
+                    (false, true) => format!("sudo rm {PACKAGED}"),
+                    (false, false) => by_cron[0].edit(&format!("without {command}")),
+                },
+            );
+        }
     }
 }
 
@@ -164,14 +175,21 @@ fn lines(config: &Config, crontab: &Crontab, findings: &mut Findings) {
             return;
         }
         let place = if log.exists() { log.as_path() } else { folder };
-        if rustix::fs::access(place, Access::WRITE_OK).is_err() {
+        if let Err(e) = rustix::fs::access(place, Access::WRITE_OK) {
+            let why = match e {
+                Errno::ROFS => {
+                    format!("{} is on a disk that is mounted read-only", place.display())
+                }
+                _ => format!("{me} may not write to {}", place.display()),
+            };
+            let command = match e {
+                Errno::ROFS => super::machine::remount(place),
+                _ => format!("sudo chown {me} {}", quoted(place)),
+            };
             findings.error(
                 "log folder",
-                format!(
-                    "{me} may not write to {}: cron's shell starts no program",
-                    place.display()
-                ),
-                format!("sudo chown {me} {}", quoted(place)),
+                format!("{why}: cron's shell starts no program"),
+                command,
             );
             return;
         }
@@ -187,28 +205,65 @@ fn lines(config: &Config, crontab: &Crontab, findings: &mut Findings) {
     let found = path
         .split(':')
         .any(|p| Path::new(p).join("oa-crawl").is_file());
-    if crontab.starts(" oa-crawl") && !found {
+    if crontab.needs_path() && !found {
         findings.error(
-            "schedule",
+            CHECK,
             format!("cron finds no oa-crawl in its PATH, {path}"),
-            format!("crontab -e   # PATH={}:/usr/bin:/bin", own_folder()),
+            crontab
+                .place
+                .edit(&format!("PATH={}:/usr/bin:/bin", own_folder())),
         );
     }
-    if let Some(named) = crontab.variables.get("OA_CONFIG") {
-        let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
-            (Ok(a), Ok(b)) => a == b,
-            _ => a == b,
-        };
-        if !same(Path::new(named), &config.path) {
-            findings.warn(
-                "schedule",
-                format!(
-                    "cron's programs read {named}, this one {}",
-                    config.path.display()
-                ),
-                format!("crontab -e   # OA_CONFIG={}", config.path.display()),
-            );
-        }
+    let named = crontab.variables.get("OA_CONFIG").map(String::as_str);
+    // Where the crontab names none, the programs take this one.
+    other_configuration(
+        config,
+        named.unwrap_or(DEFAULT),
+        "cron's programs read",
+        findings,
+        |own| crontab.place.edit(&format!("OA_CONFIG={own}")),
+    );
+}
+
+const DEFAULT: &str = "/etc/oa/oa.toml";
+
+/// The timers' programs have a configuration of their own choice, too.
+fn environment(config: &Config, findings: &mut Findings) {
+    let Some(set) = systemctl(&[
+        "show",
+        "--property=Environment",
+        "--value",
+        "oa-crawl.service",
+    ]) else {
+        return;
+    };
+    let named = set
+        .split_whitespace()
+        .find_map(|v| v.strip_prefix("OA_CONFIG="));
+    other_configuration(
+        config,
+        named.unwrap_or(DEFAULT),
+        "systemd's programs read",
+        findings,
+        |_| "systemctl cat oa-crawl.service   # then this one's with the same --config".to_owned(),
+    );
+}
+
+fn other_configuration(
+    config: &Config,
+    named: &str,
+    who: &str,
+    findings: &mut Findings,
+    mend: impl Fn(&str) -> String,
+) {
+    let same = match (Path::new(named).canonicalize(), config.path.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => Path::new(named) == config.path,
+    };
+    if !same {
+        let own = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
+        let own = own.display().to_string();
+        findings.warn(CHECK, format!("{who} {named}, this one {own}"), mend(&own));
     }
 }
 
@@ -220,46 +275,83 @@ fn own_folder() -> String {
         .to_string()
 }
 
-/// The crontab of the account that this runs as.
-fn own_crontab() -> Option<String> {
-    let done = Command::new("crontab").arg("-l").output().ok()?;
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    done.status.success().then_some(text)
+/// A timer that is installed.
+struct Timer {
+    name: String,
+    /// Starts with the machine.
+    enabled: bool,
+    /// Cannot be started at all.
+    masked: bool,
+    /// Runs now.
+    active: bool,
 }
 
-/// Timers that start with the machine, where systemd runs it.
-fn enabled_timers() -> Vec<String> {
+fn timers() -> Vec<Timer> {
+    let installed = systemctl(&["list-unit-files", "oa-*.timer", "--plain", "--no-legend"]);
+    let active = systemctl(&[
+        "list-units",
+        "oa-*.timer",
+        "--state=active",
+        "--plain",
+        "--no-legend",
+    ]);
+    let active = active.unwrap_or_default();
+    let first = |line: &str| {
+        line.split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let active: Vec<String> = active.lines().map(first).collect();
+    let installed = installed.unwrap_or_default();
+    let of = |line: &str| {
+        let name = first(line);
+        let state = line
+            .split_whitespace()
+            .nth(1)
+            .unwrap_or_default()
+            .to_owned();
+        Timer {
+            enabled: state.starts_with("enabled"),
+            masked: state.starts_with("masked"),
+            active: active.contains(&name),
+            name,
+        }
+    };
+    installed.lines().map(of).collect()
+}
+
+/// What systemctl prints, where systemd runs the machine.
+fn systemctl(arguments: &[&str]) -> Option<String> {
     if !Path::new("/run/systemd/system").exists() {
-        return Vec::new();
+        return None;
     }
-    let done = Command::new("systemctl")
-        .args([
-            "list-unit-files",
-            "oa-*.timer",
-            "--state=enabled",
-            "--plain",
-            "--no-legend",
-        ])
-        .output();
-    let text = done.map_or_else(|_| Vec::new(), |done| done.stdout);
-    String::from_utf8_lossy(&text)
-        .lines()
-        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
-        .collect()
+    let done = Command::new("systemctl").args(arguments).output().ok()?;
+    Some(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_logs_and_variables_of_a_crontab_are_read() {
-        let text = "# note\nPATH=/opt/oa/bin:/bin\n* * * * * oa-crawl run --due >>/var/log/oa/crawl.log 2>&1\n\
-                    @reboot oa-report serve -q >> /var/log/oa/report.log 2>&1\n0 1 * * * backup >>/tmp/other.log\n";
-        let crontab = Crontab::parse(text);
-        assert_eq!(crontab.variables["PATH"], "/opt/oa/bin:/bin");
-        assert!(crontab.starts("oa-crawl run") && !crontab.starts("oa-alert check"));
-        let logs = ["/var/log/oa/crawl.log", "/var/log/oa/report.log"];
-        assert_eq!(crontab.logs(), logs.map(PathBuf::from));
+/// The command that brings back what starts the programs each minute, where it can be seen what is down.
+pub(super) fn revive() -> String {
+    let look = "systemctl status cron; systemctl list-timers 'oa-*'; sudo crontab -u oa -l";
+    let crontabs = Crontab::installed();
+    let by_cron = crontabs
+        .iter()
+        .any(|c| c.starts("oa-alert", "check") || c.starts("oa-crawl", "run"));
+    match by_cron && cron_runs() == Some(false) {
+        true if Path::new("/run/systemd/system").exists() => {
+            "sudo systemctl enable --now cron".to_owned()
+        }
+        true => "sudo service cron start".to_owned(),
+        false => look.to_owned(),
     }
+}
+
+/// Whether there is a cron on this machine; none where it cannot be seen.
+fn cron_runs() -> Option<bool> {
+    const NAMES: [&str; 4] = ["cron", "crond", "fcron", "supercronic"];
+    // Where other accounts' processes are hidden, so is the first one.
+    fs::read_to_string("/proc/1/comm").ok()?;
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut names = processes.filter_map(|p| fs::read_to_string(p.path().join("comm")).ok());
+    Some(names.any(|name| NAMES.contains(&name.trim())))
 }

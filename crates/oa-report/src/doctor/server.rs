@@ -10,7 +10,7 @@ use oa_core::pg::{self, ConnectError, Settings, describe, schema};
 use oa_core::service::NATURAL_KEYS;
 use postgres::{Client, Error};
 
-use super::{Findings, State, edit};
+use super::{Findings, State, edit, schedule};
 use crate::PROGRAM;
 use crate::pool;
 use crate::queries::watch::{self, Fault};
@@ -62,7 +62,15 @@ fn edit_secrets(config: &Config) -> String {
 
 fn connect_by(config: &Config, error: &ConnectError) -> String {
     match error {
-        ConnectError::Unreachable { .. } => "sudo systemctl start postgresql".to_owned(),
+        ConnectError::Unreachable { hosts, .. } => {
+            let here = |host: &str| {
+                host.starts_with('/') || host.starts_with("127.") || host.starts_with("localhost")
+            };
+            match hosts.split(", ").any(here) {
+                true => "pg_lsclusters; sudo systemctl start postgresql".to_owned(),
+                false => "sudo systemctl start postgresql   # on that machine".to_owned(),
+            }
+        }
         ConnectError::Database { .. } => {
             "sudo -u postgres createdb --owner=ROLE DATABASE".to_owned()
         }
@@ -84,7 +92,9 @@ fn settled(client: &mut Client, config: &Config, findings: &mut Findings) -> Res
     let (version, shown, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
     let (role, database): (String, String) = (row.get(10), row.get(11));
     let before = findings.lines.len();
-    if version < OLDEST {
+    if version >= OLDEST {
+        collation(client, findings)?;
+    } else {
         let detail = format!("PostgreSQL {shown} is too old; the programs need 15 or newer");
         findings.error("database", detail, "sudo pg_upgradecluster VERSION main");
     }
@@ -153,6 +163,25 @@ fn settled(client: &mut Client, config: &Config, findings: &mut Findings) -> Res
     Ok(())
 }
 
+/// A system's upgrade that sorts texts otherwise than the indexes were built: they no longer find what is there, and unique ones let in what is.
+fn collation(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
+    let row = client.query_opt(
+        "SELECT quote_ident(datname) FROM pg_database
+         WHERE datname = current_database() AND datcollversion IS NOT NULL
+           AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid)",
+        &[],
+    )?;
+    if let Some(row) = row {
+        let database: String = row.get(0);
+        findings.error(
+            "database",
+            format!("the system sorts texts otherwise than when {database} was made: its indexes may miss rows, and unique ones may take duplicates"),
+            format!("sudo -u postgres psql -d {database} -c 'REINDEX DATABASE {database}' -c 'ALTER DATABASE {database} REFRESH COLLATION VERSION'"),
+        );
+    }
+    Ok(())
+}
+
 fn clock(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<(), Error> {
     let (before, asked) = (Utc::now(), Instant::now());
     let theirs: DateTime<Utc> = client.query_one("SELECT clock_timestamp()", &[])?.get(0);
@@ -209,13 +238,9 @@ fn firing(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
          GROUP BY w.what ORDER BY w.what",
         &[],
     )?;
-    let look = "systemctl status cron; systemctl list-timers 'oa-*'; sudo crontab -u oa -l";
+    let look = schedule::revive();
     for row in &rows {
-        let what: String = row.get(0);
-        let name = match what.as_str() {
-            "check" => "oa-alert check",
-            _ => "oa-crawl run --due",
-        };
+        let name = started(row.get(0));
         let (ever, age, host): (bool, Option<f64>, Option<String>) =
             (row.get(1), row.get(2), row.get(3));
         let host = host.unwrap_or_default();
@@ -230,10 +255,32 @@ fn firing(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
                     "{name} was last started {} ago on {host}; it should be each minute",
                     ago(age)
                 ),
-                look,
+                look.as_str(),
             ),
-            _ => findings.error(check, format!("{name} was never started by anything"), look),
+            _ => findings.error(
+                check,
+                format!("{name} was never started by anything"),
+                look.as_str(),
+            ),
         }
+    }
+    // One machine of several that has stopped is covered up by the others.
+    let quiet = client.query(
+        "SELECT what, host, age FROM (
+            SELECT what, host, extract(epoch FROM now() - max(last_at))::float8 AS age,
+                   min(extract(epoch FROM now() - max(last_at))) OVER (PARTITION BY what)::float8 AS newest
+            FROM oa.starts GROUP BY what, host) s
+         WHERE newest <= $1 AND age > $1 AND age < 2 * 86400 ORDER BY what, host",
+        &[&SILENT],
+    )?;
+    for row in &quiet {
+        let (name, host): (&str, String) = (started(row.get(0)), row.get(1));
+        let age = ago(row.get(2));
+        findings.warn(
+            check,
+            format!("{name} was last started {age} ago on {host}, while another machine goes on; remove the schedule there, or mend it"),
+            look.as_str(),
+        );
     }
     // Most minutes of the day must have one: a cron that fires now and then is one that fails.
     let gaps = client.query(
@@ -243,12 +290,12 @@ fn firing(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
         &[],
     )?;
     for row in &gaps {
-        let (what, host): (String, String) = (row.get(0), row.get(1));
+        let (name, host): (&str, String) = (started(row.get(0)), row.get(1));
         let (starts, minutes): (i64, i64) = (row.get(2), row.get(3));
         findings.warn(
             check,
-            format!("{what} was started {starts} times within {minutes} minutes on {host}; it should be each minute"),
-            look,
+            format!("{name} was started {starts} times within {minutes} minutes on {host}; it should be each minute"),
+            look.as_str(),
         );
     }
     for fault in watch::faults(&watch::all(client)?, false) {
@@ -258,6 +305,14 @@ fn firing(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The command behind a name in `oa.starts`.
+fn started(what: &str) -> &'static str {
+    match what {
+        "check" => "oa-alert check",
+        _ => "oa-crawl run --due",
+    }
 }
 
 /// What should have run and did not.

@@ -71,3 +71,18 @@ fn holds_a_variable(line: &str) -> bool {
             .step_by(2)
             .any(|part| part.replace("\\$", "").contains('$'))
 }
+
+impl super::Config {
+    /// Variables of `.env` of which this process has another value. Programs that cron or systemd starts take those of `.env`.
+    #[must_use]
+    pub fn overridden(&self) -> Vec<&str> {
+        let other = |value: &str, name: &str| {
+            std::env::var(name).is_ok_and(|own| !own.is_empty() && own != value)
+        };
+        let names = self.env.iter().filter(|(name, value)| other(value, name));
+        let mut names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+

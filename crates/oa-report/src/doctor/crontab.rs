@@ -1,0 +1,412 @@
+//! What stands in a crontab, read as cron reads it: its variables, what it starts for whom, and what keeps it from starting anything.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use oa_core::base::trust::{account, quoted};
+
+use super::programs::PROGRAMS;
+
+/// Whose crontab it is: a system's lines name an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// `crontab -e`.
+    Account,
+    /// A file that was named on the command line, in the form of an account's.
+    Named(PathBuf),
+    /// `/etc/crontab` and what is in `/etc/cron.d`.
+    System(PathBuf),
+}
+
+impl Place {
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Account => "the crontab".to_owned(),
+            Self::Named(path) | Self::System(path) => path.display().to_string(),
+        }
+    }
+
+    /// Opens it in an editor; behind the # stands what to write.
+    pub(super) fn edit(&self, what: &str) -> String {
+        let edit = match self {
+            Self::Account => "crontab -e".to_owned(),
+            Self::Named(path) => super::edit(path),
+            Self::System(path) => format!("sudoedit {}", quoted(path)),
+        };
+        format!("{edit}   # {what}")
+    }
+}
+
+/// A line that starts one of the programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// The five fields, or `@reboot`.
+    pub(super) when: String,
+    /// In a system's crontab the word that cron takes for the account.
+    pub(super) account: Option<String>,
+    pub(super) command: String,
+}
+
+impl Line {
+    /// The program and its arguments, wherever it stands among the commands of a line.
+    fn words(&self) -> Option<Vec<&str>> {
+        let mut commands = self.command.split(['>', '<', '|', ';', '&', '(', ')']);
+        commands.find_map(|command| {
+            let words: Vec<&str> = command
+                .split_whitespace()
+                .map(|word| word.trim_matches(['"', '\'']))
+                .skip_while(|word| !PROGRAMS.contains(&base(word)))
+                .collect();
+            (!words.is_empty()).then_some(words)
+        })
+    }
+
+    fn starts(&self, program: &str, subcommand: &str) -> bool {
+        self.words()
+            .is_some_and(|words| base(words[0]) == program && words[1..].contains(&subcommand))
+    }
+
+    /// cron takes a bare % for the end of the line, and gives the rest to the program's input.
+    fn has_bare_percent(&self) -> bool {
+        let mut before = ' ';
+        self.command.chars().any(|c| {
+            let bare = c == '%' && before != '\\';
+            before = c;
+            bare
+        })
+    }
+}
+
+fn base(word: &str) -> &str {
+    word.rsplit('/').next().unwrap_or(word)
+}
+
+#[derive(Debug)]
+pub(super) struct Crontab {
+    pub(super) place: Place,
+    pub(super) variables: HashMap<String, String>,
+    /// Those that start one of the programs.
+    pub(super) lines: Vec<Line>,
+    text: String,
+}
+
+impl Crontab {
+    pub(super) fn parse(place: Place, text: &str) -> Self {
+        let mut variables = HashMap::new();
+        let mut lines = Vec::new();
+        let fields_of = |line: &str| if line.starts_with('@') { 1 } else { 5 };
+        for line in text.lines().map(str::trim) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if let Some((key, value)) = line.split_once('=')
+                && key.trim().chars().all(name)
+            {
+                let value = value.trim().trim_matches(['"', '\'']);
+                variables.insert(key.trim().to_owned(), value.to_owned());
+                continue;
+            }
+            let mut rest = line;
+            let mut take = |count: usize| {
+                let mut taken = Vec::new();
+                for _ in 0..count {
+                    let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                    taken.push(word);
+                    rest = after.trim_start();
+                }
+                taken.join(" ")
+            };
+            let when = take(fields_of(line));
+            let account = matches!(place, Place::System(_)).then(|| take(1));
+            let found = Line {
+                when,
+                account,
+                command: rest.to_owned(),
+            };
+            let misplaced = found
+                .account
+                .as_deref()
+                .is_some_and(|a| PROGRAMS.contains(&base(a)));
+            if misplaced || found.words().is_some() {
+                lines.push(found);
+            }
+        }
+        Self {
+            place,
+            variables,
+            lines,
+            text: text.to_owned(),
+        }
+    }
+
+    /// The account's own, and those of the system that start one of the programs.
+    pub(super) fn installed() -> Vec<Self> {
+        let mut found = Vec::new();
+        if let Ok(done) = Command::new("crontab").arg("-l").output()
+            && done.status.success()
+        {
+            found.push(Self::parse(
+                Place::Account,
+                &String::from_utf8_lossy(&done.stdout),
+            ));
+        }
+        let folder = fs::read_dir("/etc/cron.d").into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = folder.map(|entry| entry.path()).collect();
+        files.sort();
+        files.insert(0, PathBuf::from("/etc/crontab"));
+        for path in files {
+            let Ok(text) = fs::read_to_string(&path) else {
+                continue;
+            };
+            let crontab = Self::parse(Place::System(path), &text);
+            if !crontab.lines.is_empty() {
+                found.push(crontab);
+            }
+        }
+        found
+    }
+
+    /// Whether a line runs as this account: of the others nothing can be said by what this one may do.
+    pub(super) fn is_ours(&self) -> bool {
+        let ours = |line: &Line| line.account.as_deref().is_none_or(|name| name == me());
+        self.lines.iter().any(ours)
+    }
+
+    pub(super) fn starts(&self, program: &str, subcommand: &str) -> bool {
+        self.lines
+            .iter()
+            .any(|line| line.starts(program, subcommand))
+    }
+
+    /// Whether a line relies on `PATH` to find its program.
+    pub(super) fn needs_path(&self) -> bool {
+        let bare = |line: &Line| line.words().is_some_and(|words| !words[0].contains('/'));
+        self.lines.iter().any(bare)
+    }
+
+    /// The files to which the lines append.
+    pub(super) fn logs(&self) -> Vec<PathBuf> {
+        let mut logs: Vec<PathBuf> = self
+            .lines
+            .iter()
+            .filter_map(|line| {
+                let mut parts = line.command.split('>').skip(1);
+                parts.find(|part| part.trim().starts_with('/'))
+            })
+            .filter_map(|part| part.split_whitespace().next())
+            .map(PathBuf::from)
+            .collect();
+        logs.sort();
+        logs.dedup();
+        logs
+    }
+
+    /// Lines that stand there twice, at the same times.
+    pub(super) fn repeated(&self) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for (n, line) in self.lines.iter().enumerate() {
+            let words = line.words();
+            let same = |other: &Line| other.when == line.when && other.words() == words;
+            let shown = words.clone().unwrap_or_default().join(" ");
+            if words.is_some() && self.lines[..n].iter().any(same) && !found.contains(&shown) {
+                found.push(shown);
+            }
+        }
+        found
+    }
+
+    /// What keeps cron from starting these lines, and the command that mends it. cron itself says so in its own log at most.
+    pub(super) fn faults(&self) -> Vec<(String, String)> {
+        let shown = self.place.shown();
+        let mut found = Vec::new();
+        if self.text.contains("\r\n") {
+            let mend = match &self.place {
+                Place::Account => "crontab -l | tr -d '\\r' | crontab -".to_owned(),
+                Place::Named(path) => format!("sed -i 's/\\r$//' {}", quoted(path)),
+                Place::System(path) => format!("sudo sed -i 's/\\r$//' {}", quoted(path)),
+            };
+            let detail = format!(
+                "{shown} has the line ends of Windows: the shell takes them for a part of each command, and starts none"
+            );
+            found.push((detail, mend));
+        }
+        for line in &self.lines {
+            if line.has_bare_percent() {
+                let detail = format!(
+                    "{shown}: cron ends a line at a %, and this one starts something else: {}",
+                    line.command
+                );
+                found.push((detail, self.place.edit("\\% for each %")));
+            }
+        }
+        if let Place::System(path) = &self.place {
+            found.extend(ignored(path, &self.text));
+            for line in &self.lines {
+                let named = line.account.as_deref().unwrap_or_default();
+                if PROGRAMS.contains(&base(named)) {
+                    let detail = format!(
+                        "{shown} names no account before {named}: cron takes that for the account, and starts nothing of the file"
+                    );
+                    found.push((detail, self.place.edit(&format!("{} {named} …", me()))));
+                    break;
+                }
+                let first = line.command.split_whitespace().next().unwrap_or_default();
+                if named == "root" && me() != "root" && PROGRAMS.contains(&base(first)) {
+                    let detail = format!(
+                        "{shown} starts {first} as root, which it refuses: these are the files of {}",
+                        me()
+                    );
+                    found.push((
+                        detail,
+                        self.place.edit(&format!("{} instead of root", me())),
+                    ));
+                    break;
+                }
+            }
+        } else if let Some(line) = self.lines.iter().find(|line| {
+            let first = line.command.split_whitespace().next();
+            first.is_some_and(|first| first == me())
+        }) {
+            let detail = format!(
+                "{shown} names an account before its commands, as only files of /etc/cron.d do: the shell finds no program {}",
+                me()
+            );
+            let without = line.command.split_once(' ').map_or("", |(_, rest)| rest);
+            found.push((detail, self.place.edit(&format!("{} {without}", line.when))));
+        }
+        found
+    }
+}
+
+fn me() -> String {
+    account(rustix::process::geteuid().as_raw())
+}
+
+/// Why cron does not look at a file of the system.
+fn ignored(path: &Path, text: &str) -> Option<(String, String)> {
+    let (shown, quoted) = (path.display(), quoted(path));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // Debian's cron is the strict one.
+    let strict = Path::new("/etc/debian_version").exists();
+    if strict
+        && !name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    {
+        let plain: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        return Some((
+            format!(
+                "cron ignores {shown}: the names of such files have letters, digits, - and _ only"
+            ),
+            format!("sudo mv {quoted} /etc/cron.d/{plain}"),
+        ));
+    }
+    let found = fs::metadata(path).ok()?;
+    if found.uid() != 0 || found.mode() & 0o022 != 0 {
+        return Some((
+            format!("cron ignores {shown}: it must belong to root, and nobody else may change it"),
+            format!("sudo chown root:root {quoted} && sudo chmod 644 {quoted}"),
+        ));
+    }
+    (strict && !text.ends_with('\n')).then(|| {
+        (
+            format!("cron ignores {shown}: its last line does not end"),
+            format!("echo | sudo tee -a {quoted}"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(text: &str) -> Crontab {
+        Crontab::parse(Place::Account, text)
+    }
+
+    fn system(text: &str) -> Crontab {
+        Crontab::parse(Place::System(PathBuf::from("/etc/crontab")), text)
+    }
+
+    #[test]
+    fn commands_logs_and_variables_of_a_crontab_are_read() {
+        let crontab = own(
+            "# note\nPATH=/opt/oa/bin:/bin\n* * * * * oa-crawl run --due >>/var/log/oa/crawl.log 2>&1\n\
+             @reboot oa-report serve -q >> /var/log/oa/report.log 2>&1\n0 1 * * * backup >>/tmp/other.log\n",
+        );
+        assert_eq!(crontab.variables["PATH"], "/opt/oa/bin:/bin");
+        assert!(crontab.starts("oa-crawl", "run") && !crontab.starts("oa-alert", "check"));
+        let logs = ["/var/log/oa/crawl.log", "/var/log/oa/report.log"];
+        assert_eq!(crontab.logs(), logs.map(PathBuf::from));
+        assert!(crontab.needs_path() && crontab.faults().is_empty());
+    }
+
+    #[test]
+    fn a_program_is_found_by_its_path_behind_options_and_other_commands() {
+        for line in [
+            "* * * * * /opt/oa/bin/oa-alert --config /etc/other.toml check",
+            "* * * * * cd / && OA_CONFIG=/x oa-alert -q check >>/dev/null",
+            "* * * * * flock -n /tmp/l sh -c 'oa-alert check'",
+        ] {
+            assert!(own(line).starts("oa-alert", "check"), "{line}");
+        }
+        for line in [
+            "* * * * * oa-alert send; echo check",
+            "* * * * * my-oa-alert check",
+        ] {
+            assert!(!own(line).starts("oa-alert", "check"), "{line}");
+        }
+        assert!(!own("* * * * * /usr/bin/oa-alert check").needs_path());
+        let crontab = system("*/5 * * * * oa oa-alert check\n");
+        assert!(crontab.starts("oa-alert", "check"));
+        assert_eq!(crontab.lines[0].account.as_deref(), Some("oa"));
+    }
+
+    #[test]
+    fn the_same_line_twice_is_found_and_other_times_or_arguments_are_other_lines() {
+        let twice = "0 2 * * * oa-backup full --cron >>/a\n0 14 * * * oa-backup full --cron >>/a\n\
+                     1 * * * * oa-backup verify\n1 * * * * oa-backup verify --copy\n* * * * * oa-alert check >>/a\n* * * * *  oa-alert  check >>/b\n";
+        assert_eq!(own(twice).repeated(), ["oa-alert check"]);
+    }
+
+    #[test]
+    fn what_keeps_cron_from_starting_a_line_is_found() {
+        let faults = |crontab: Crontab| {
+            let all = crontab.faults().into_iter();
+            all.map(|(_, command)| command).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            faults(own("* * * * * oa-alert check\r\n")),
+            ["crontab -l | tr -d '\\r' | crontab -"]
+        );
+        assert_eq!(
+            faults(own("* * * * * oa-report logs --since $(date +%F)\n")),
+            ["crontab -e   # \\% for each %"]
+        );
+        assert!(faults(own("* * * * * oa-report logs --since $(date +\\%F)\n")).is_empty());
+        let me = me();
+        assert_eq!(
+            faults(own(&format!("* * * * * {me} oa-alert check\n"))),
+            ["crontab -e   # * * * * * oa-alert check"]
+        );
+        assert_eq!(
+            faults(system("* * * * * oa-alert check\n")).last().unwrap(),
+            &format!("sudoedit /etc/crontab   # {me} oa-alert …")
+        );
+        let dotted = Crontab::parse(
+            Place::System(PathBuf::from("/etc/cron.d/oa.cron")),
+            "* * * * * oa oa-alert check\n",
+        );
+        assert_eq!(
+            faults(dotted),
+            ["sudo mv /etc/cron.d/oa.cron /etc/cron.d/oa-cron"]
+        );
+    }
+}
