@@ -35,7 +35,7 @@ impl Line {
                     continue;
                 };
                 let counter = Arc::clone(&counter);
-                thread::spawn(move || serve(client, server, &counter));
+                thread::spawn(move || serve(&client, &server, &counter));
             }
         });
         let url = server.url();
@@ -63,7 +63,7 @@ impl Line {
     }
 }
 
-fn serve(client: TcpStream, server: TcpStream, left: &AtomicI64) {
+fn serve(client: &TcpStream, server: &TcpStream, left: &AtomicI64) {
     let asked = client
         .try_clone()
         .and_then(|c| Ok((c, server.try_clone()?)));
@@ -74,7 +74,7 @@ fn serve(client: TcpStream, server: TcpStream, left: &AtomicI64) {
         let _ = io::copy(&mut from_client, &mut to_server);
         let _ = to_server.shutdown(Shutdown::Both);
     });
-    let (mut from, mut to) = (&server, &client);
+    let (mut from, mut to) = (server, client);
     let mut buffer = [0; 16384];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         let confirmed = buffer[..read]

@@ -41,7 +41,7 @@ pub(crate) struct Answer {
     /// The body as it is sent to whoever takes gzip.
     packed: Option<Box<Bytes>>,
     /// A large body instead, and whether it is packed.
-    pieces: Option<(Vec<Bytes>, bool)>,
+    pieces: Option<Box<(Vec<Bytes>, bool)>>,
 }
 
 /// `application/problem+json` (RFC 9457).
@@ -101,7 +101,7 @@ impl Answer {
         let (pieces, tag, is_packed) = pieces.end();
         Self {
             tag: Some(tag),
-            pieces: Some((pieces, is_packed)),
+            pieces: Some(Box::new((pieces, is_packed))),
             ..Self::new("application/json", Bytes::new())
         }
     }
@@ -246,7 +246,7 @@ impl Answer {
         headers
             .entry("cross-origin-resource-policy")
             .or_insert(put("same-origin"));
-        if let Some((pieces, is_packed)) = self.pieces.take() {
+        if let Some((pieces, is_packed)) = self.pieces.take().map(|both| *both) {
             headers.insert(header::CONTENT_TYPE, put(self.content_type));
             if is_packed {
                 headers.insert(header::CONTENT_ENCODING, put("gzip"));
