@@ -279,3 +279,38 @@ fn on_a_terminal_enable_asks_for_what_is_missing_and_shows_none_of_it() {
     assert_eq!(mode, 0o600);
     assert_eq!(service.crawl(&["run", "zhihui-full-view"]).code, 0);
 }
+
+#[test]
+fn a_question_that_is_broken_off_leaves_the_terminal_as_it_was() {
+    let service = Service::start();
+    service.configure("enable = []\n");
+    let dir = service.dir.path();
+    fs::remove_file(dir.join(".env")).unwrap();
+    let inner = service.command(&["enable", "zhihui-full-view"]);
+    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
+    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
+    let line = format!("trap : INT; {}; stty -a > modes", words.join(" "));
+    let envs = inner
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let mut terminal = std::process::Command::new("script")
+        .args(["-qfec", &line, "screen"])
+        .envs(envs)
+        .env_remove("ZHIHUI_AUTH_TOKEN")
+        .current_dir(dir)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let screen = || fs::read_to_string(dir.join("screen")).unwrap_or_default();
+    oa_testkit::wait_until("the question", std::time::Duration::from_secs(60), || {
+        screen().contains("ZHIHUI_AUTH_TOKEN, for zhihui-full-view (empty: later): ")
+    });
+    let mut keys = terminal.stdin.take().unwrap();
+    std::io::Write::write_all(&mut keys, b"\x03").unwrap();
+    assert!(terminal.wait().unwrap().success(), "{}", screen());
+    drop(keys);
+    assert!(screen().contains("stopped by a signal"), "{}", screen());
+    let modes = fs::read_to_string(dir.join("modes")).unwrap();
+    assert!(modes.split_whitespace().any(|m| m == "echo"), "{modes}");
+}

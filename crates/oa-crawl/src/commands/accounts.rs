@@ -4,15 +4,22 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Config, SecretRef};
 use oa_core::app::exit;
+use oa_core::base::supervise::install_stop_signal;
 use rustix::fs::{FlockOperation, flock};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::enable::replace;
 use crate::source::Source;
+
+/// How often it is looked whether a signal has come.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Asks for the variables that are not set, each once. Gives the configuration with what was answered; nothing is a later answer.
 ///
@@ -84,7 +91,9 @@ fn append(path: &Path, like: &Path, lines: &str) -> io::Result<()> {
     replace(path, owner, Some(0o600), text.as_bytes())
 }
 
+/// A signal ends the question, and not the process at once, which would leave the terminal as it is.
 fn without_echo(question: &str) -> io::Result<String> {
+    let stop = install_stop_signal()?;
     let stdin = io::stdin();
     let before = tcgetattr(&stdin)?;
     let mut hidden = before.clone();
@@ -92,14 +101,23 @@ fn without_echo(question: &str) -> io::Result<String> {
     // Before it asks: what is typed at once is not shown either.
     tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
     let restored = Restored(before);
-    let mut stderr = io::stderr().lock();
-    stderr.write_all(question.as_bytes())?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    let read = stdin.read_line(&mut answer);
+    io::stderr().write_all(question.as_bytes())?;
+    let (said, heard) = sync_channel(1);
+    thread::Builder::new().spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().read_line(&mut line).map(|_| line);
+        let _ = said.send(read);
+    })?;
+    let answer = loop {
+        match heard.recv_timeout(LOOK) {
+            Ok(answer) => break answer,
+            Err(RecvTimeoutError::Timeout) if !stop.requested() => {}
+            Err(_) => break Err(io::Error::other("stopped by a signal")),
+        }
+    };
     drop(restored);
-    stderr.write_all(b"\n")?;
-    read.map(|_| answer)
+    io::stderr().write_all(b"\n")?;
+    answer
 }
 
 /// The terminal shows again what is typed.
