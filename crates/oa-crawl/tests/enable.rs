@@ -247,6 +247,8 @@ fn on_a_terminal_enable_asks_for_what_is_missing_and_shows_none_of_it() {
         .find_map(|l| l.strip_prefix("ZHIHUI_AUTH_TOKEN="));
     let token = token.unwrap().trim_matches('\'').to_owned();
     oa_testkit::write_private(&variables, "OTHER=1");
+    // As it is installed: the service reads it by its group.
+    fs::set_permissions(&variables, fs::Permissions::from_mode(0o640)).unwrap();
     let inner = service.command(&["enable", "zhihui-full-view"]);
     let words = std::iter::once(inner.get_program()).chain(inner.get_args());
     let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
@@ -276,7 +278,7 @@ fn on_a_terminal_enable_asks_for_what_is_missing_and_shows_none_of_it() {
         format!("OTHER=1\nZHIHUI_AUTH_TOKEN='{token}'\n")
     );
     let mode = fs::metadata(&variables).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o600);
+    assert_eq!(mode, 0o640);
     assert_eq!(service.crawl(&["run", "zhihui-full-view"]).code, 0);
 }
 

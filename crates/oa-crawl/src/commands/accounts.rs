@@ -1,8 +1,9 @@
 //! What enabled sources need of an account: asked for on a terminal, without showing it, and kept in the `.env` beside the configuration.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
@@ -73,22 +74,33 @@ fn quoted(name: &str, value: &str) -> Result<String, Failure> {
     }
 }
 
-/// There is either the old file or the whole new one. A new one belongs to whom the configuration belongs.
+/// There is either the old file, or the whole new one with its mode and owner: the service reads it by its group. A new one belongs to whom
+/// the configuration belongs.
 fn append(path: &Path, like: &Path, lines: &str) -> io::Result<()> {
+    // A link stays one.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("/"));
     // Two at the same time would each write what they have read.
     let lock = File::open(folder)?;
     flock(&lock, FlockOperation::LockExclusive)?;
-    let (owner, mut text) = match fs::read_to_string(path) {
-        Ok(text) => (path, text),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => (like, String::new()),
+    let (owner, mode, mut text) = match fs::read_to_string(&path) {
+        Ok(text) => (path.as_path(), None, text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            (like, Some(mode_beside(&fs::metadata(like)?)), String::new())
+        }
         Err(e) => return Err(e),
     };
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     text.push_str(lines);
-    replace(path, owner, Some(0o600), text.as_bytes())
+    replace(&path, owner, mode, text.as_bytes())
+}
+
+/// The service's group needs root's file.
+fn mode_beside(like: &Metadata) -> u32 {
+    let by_group = like.uid() == 0 && like.gid() != 0 && like.mode() & 0o040 != 0;
+    if by_group { 0o640 } else { 0o600 }
 }
 
 /// A signal ends the question, and not the process at once, which would leave the terminal as it is.
