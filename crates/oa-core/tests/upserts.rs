@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use oa_core::model::run::Batch;
-use oa_core::pg::upsert::{UpsertError, upsert};
+use oa_core::pg::upsert::{UpsertError, check, upsert};
 use oa_core::service;
 use oa_testkit::Postgres;
 use postgres::Client;
@@ -82,6 +82,32 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
             upsert(&mut tx, &batch(many(rows, 1)), by),
             Err(UpsertError::NoKey { .. })
         ));
+    }
+}
+
+#[test]
+fn a_table_whose_rows_could_not_be_stored_again_takes_none_the_first_time() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    client
+        .batch_execute(
+            "CREATE TABLE d (k int UNIQUE DEFERRABLE, v int);
+             CREATE TABLE p (k int PRIMARY KEY, v int) PARTITION BY LIST (k); CREATE TABLE p_all PARTITION OF p DEFAULT",
+        )
+        .unwrap();
+    let rows: Vec<Vec<Value>> = (0..2500).map(|k| vec![json!(k), json!(1)]).collect();
+    for table in ["d", "p"] {
+        let many = Batch {
+            table: table.into(),
+            columns: vec!["k".into(), "v".into()],
+            key: vec!["k".into()],
+            ..batch(rows.clone())
+        };
+        let mut tx = client.transaction().unwrap();
+        let checked = check(&mut tx, &many);
+        assert!(matches!(checked, Err(UpsertError::Unfit { .. })), "{table}");
+        let stored = upsert(&mut tx, &many, None);
+        assert!(matches!(stored, Err(UpsertError::Unfit { .. })), "{table}");
     }
 }
 

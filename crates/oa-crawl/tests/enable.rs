@@ -247,6 +247,8 @@ fn on_a_terminal_enable_asks_for_what_is_missing_and_shows_none_of_it() {
         .find_map(|l| l.strip_prefix("ZHIHUI_AUTH_TOKEN="));
     let token = token.unwrap().trim_matches('\'').to_owned();
     oa_testkit::write_private(&variables, "OTHER=1");
+    // As it is installed: the service reads it by its group.
+    fs::set_permissions(&variables, fs::Permissions::from_mode(0o640)).unwrap();
     let inner = service.command(&["enable", "zhihui-full-view"]);
     let words = std::iter::once(inner.get_program()).chain(inner.get_args());
     let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
@@ -276,6 +278,41 @@ fn on_a_terminal_enable_asks_for_what_is_missing_and_shows_none_of_it() {
         format!("OTHER=1\nZHIHUI_AUTH_TOKEN='{token}'\n")
     );
     let mode = fs::metadata(&variables).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o600);
+    assert_eq!(mode, 0o640);
     assert_eq!(service.crawl(&["run", "zhihui-full-view"]).code, 0);
+}
+
+#[test]
+fn a_question_that_is_broken_off_leaves_the_terminal_as_it_was() {
+    let service = Service::start();
+    service.configure("enable = []\n");
+    let dir = service.dir.path();
+    fs::remove_file(dir.join(".env")).unwrap();
+    let inner = service.command(&["enable", "zhihui-full-view"]);
+    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
+    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
+    let line = format!("trap : INT; {}; stty -a > modes", words.join(" "));
+    let envs = inner
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let mut terminal = std::process::Command::new("script")
+        .args(["-qfec", &line, "screen"])
+        .envs(envs)
+        .env_remove("ZHIHUI_AUTH_TOKEN")
+        .current_dir(dir)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let screen = || fs::read_to_string(dir.join("screen")).unwrap_or_default();
+    oa_testkit::wait_until("the question", std::time::Duration::from_secs(60), || {
+        screen().contains("ZHIHUI_AUTH_TOKEN, for zhihui-full-view (empty: later): ")
+    });
+    let mut keys = terminal.stdin.take().unwrap();
+    std::io::Write::write_all(&mut keys, b"\x03").unwrap();
+    assert!(terminal.wait().unwrap().success(), "{}", screen());
+    drop(keys);
+    assert!(screen().contains("stopped by a signal"), "{}", screen());
+    let modes = fs::read_to_string(dir.join("modes")).unwrap();
+    assert!(modes.split_whitespace().any(|m| m == "echo"), "{modes}");
 }

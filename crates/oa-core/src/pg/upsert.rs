@@ -89,6 +89,14 @@ pub enum UpsertError {
         /// The columns by which records are told apart.
         key: String,
     },
+    /// Its rows cannot be told apart in the way that an upsert needs.
+    #[error("rows cannot be stored in table {table}: {why}")]
+    Unfit {
+        /// The table.
+        table: String,
+        /// What about it, and what to do.
+        why: &'static str,
+    },
     /// Others change the same rows all the time, so that what was replaced is not known.
     #[error("rows of table {0} were changed by somebody else each time they were to be stored")]
     Contended(String),
@@ -118,7 +126,8 @@ impl UpsertError {
             Self::NoTable(_)
             | Self::Elsewhere { .. }
             | Self::NoColumn { .. }
-            | Self::NoKey { .. } => Meaning::Misconfigured,
+            | Self::NoKey { .. }
+            | Self::Unfit { .. } => Meaning::Misconfigured,
             Self::Contended(_) => Meaning::Passing,
             Self::Unreadable { .. } => Meaning::Refused,
             Self::Database { source, .. } => Meaning::of(source),
@@ -154,6 +163,7 @@ pub fn check(tx: &mut Transaction<'_>, batch: &Batch) -> Result<(), UpsertError>
     let tx = &mut Tx::new(tx, &mut prepared);
     let table = Table::look_up(tx, batch)?;
     let statement = Statement::prepare(tx, batch, &table, None, Input::Json)?;
+    Statement::check_index(tx, batch)?;
     let stored = statement.store(tx, batch, "[]");
     stored.map_err(|e| statement.failed(batch, e))?;
     Ok(())
@@ -240,16 +250,21 @@ impl Table {
             table: batch.table.clone(),
             source,
         };
-        let columns: Vec<(String, String)> = tx
+        let rows = tx
             .query(
-                "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+                "SELECT attname::text, format_type(atttypid, atttypmod), (SELECT relkind = 'p' FROM pg_class c WHERE c.oid = attrelid) FROM pg_attribute
                  WHERE attrelid = to_regclass(format('%I.%I', $1::text, $2::text)) AND attnum > 0 AND NOT attisdropped",
                 &[&batch.schema, &batch.table],
             )
-            .map_err(fail)?
-            .iter()
-            .map(|row| (row.get(0), row.get(1)))
-            .collect();
+            .map_err(fail)?;
+        if rows.iter().any(|row| row.get(2)) {
+            return Err(UpsertError::Unfit {
+                table: batch.table.clone(),
+                why: "it is partitioned, and there PostgreSQL does not tell which rows are new; name a table without partitions",
+            });
+        }
+        let columns = rows.iter().map(|row| (row.get(0), row.get(1)));
+        let columns: Vec<(String, String)> = columns.collect();
         if columns.is_empty() {
             let found = tx.query_opt(
                 "SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -344,8 +359,8 @@ impl Statement {
             None => None,
         };
         // Rows that are inserted as they are would be stored twice without it.
-        if kept.is_none() && input == Input::Copied {
-            arbiter(tx, batch).map_err(refused)?;
+        if input == Input::Copied {
+            Self::check_index(tx, batch)?;
         }
         let all = from;
         let from = match input {
@@ -380,6 +395,30 @@ impl Statement {
             }),
             table,
         })
+    }
+
+    /// Whether `ON CONFLICT` can go by the unique index. PostgreSQL itself says of a deferred one only when a row comes that it cannot.
+    fn check_index(tx: &mut Tx<'_, '_>, batch: &Batch) -> Result<(), UpsertError> {
+        let fail = |source| match is_no_key(&source) {
+            true => no_key(batch),
+            false => UpsertError::Database {
+                table: batch.table.clone(),
+                source,
+            },
+        };
+        let index = arbiter(tx, batch).map_err(fail)?;
+        let deferred = tx.query_opt(
+            "SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+             WHERE i.indrelid = to_regclass(format('%I.%I', $1::text, $2::text)) AND c.relname = $3 AND NOT i.indimmediate",
+            &[&batch.schema, &batch.table, &index],
+        );
+        match deferred.map_err(fail)? {
+            None => Ok(()),
+            Some(_) => Err(UpsertError::Unfit {
+                table: batch.table.clone(),
+                why: "its unique constraint is DEFERRABLE, by which ON CONFLICT cannot go; make it anew without",
+            }),
+        }
     }
 
     fn run(

@@ -14,7 +14,7 @@ use oa_core::base::supervise::Lines;
 use serde_json::Value;
 
 use crate::archive::{Packed, Packer};
-use crate::extract::repeated;
+use crate::extract::{json, repeated};
 use crate::progress;
 use crate::source::Source;
 use crate::validate::{CollectionTime, Validated, Validator};
@@ -142,10 +142,9 @@ impl ProgramOutput {
     /// One JSON object a line; other lines are ignored.
     fn whole_line(&mut self, line: &[u8]) -> io::Result<()> {
         self.number += 1;
-        let line = line.trim_ascii();
-        if !line.starts_with(b"{") {
+        let Some(line) = json::record_in(line) else {
             return Ok(());
-        }
+        };
         self.count += 1;
         if self.count.is_multiple_of(SAID) {
             progress::say(&self.task, format!("{} records", self.count));

@@ -1,18 +1,26 @@
 //! What enabled sources need of an account: asked for on a terminal, without showing it, and kept in the `.env` beside the configuration.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Config, SecretRef};
 use oa_core::app::exit;
+use oa_core::base::supervise::install_stop_signal;
 use rustix::fs::{FlockOperation, flock};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::enable::replace;
 use crate::source::Source;
+
+/// How often it is looked whether a signal has come.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Asks for the variables that are not set, each once. Gives the configuration with what was answered; nothing is a later answer.
 ///
@@ -66,25 +74,38 @@ fn quoted(name: &str, value: &str) -> Result<String, Failure> {
     }
 }
 
-/// There is either the old file or the whole new one. A new one belongs to whom the configuration belongs.
+/// There is either the old file, or the whole new one with its mode and owner: the service reads it by its group. A new one belongs to whom
+/// the configuration belongs.
 fn append(path: &Path, like: &Path, lines: &str) -> io::Result<()> {
+    // A link stays one.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("/"));
     // Two at the same time would each write what they have read.
     let lock = File::open(folder)?;
     flock(&lock, FlockOperation::LockExclusive)?;
-    let (owner, mut text) = match fs::read_to_string(path) {
-        Ok(text) => (path, text),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => (like, String::new()),
+    let (owner, mode, mut text) = match fs::read_to_string(&path) {
+        Ok(text) => (path.as_path(), None, text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            (like, Some(mode_beside(&fs::metadata(like)?)), String::new())
+        }
         Err(e) => return Err(e),
     };
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     text.push_str(lines);
-    replace(path, owner, Some(0o600), text.as_bytes())
+    replace(&path, owner, mode, text.as_bytes())
 }
 
+/// The service's group needs root's file.
+fn mode_beside(like: &Metadata) -> u32 {
+    let by_group = like.uid() == 0 && like.gid() != 0 && like.mode() & 0o040 != 0;
+    if by_group { 0o640 } else { 0o600 }
+}
+
+/// A signal ends the question, and not the process at once, which would leave the terminal as it is.
 fn without_echo(question: &str) -> io::Result<String> {
+    let stop = install_stop_signal()?;
     let stdin = io::stdin();
     let before = tcgetattr(&stdin)?;
     let mut hidden = before.clone();
@@ -92,14 +113,23 @@ fn without_echo(question: &str) -> io::Result<String> {
     // Before it asks: what is typed at once is not shown either.
     tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
     let restored = Restored(before);
-    let mut stderr = io::stderr().lock();
-    stderr.write_all(question.as_bytes())?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    let read = stdin.read_line(&mut answer);
+    io::stderr().write_all(question.as_bytes())?;
+    let (said, heard) = sync_channel(1);
+    thread::Builder::new().spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().read_line(&mut line).map(|_| line);
+        let _ = said.send(read);
+    })?;
+    let answer = loop {
+        match heard.recv_timeout(LOOK) {
+            Ok(answer) => break answer,
+            Err(RecvTimeoutError::Timeout) if !stop.requested() => {}
+            Err(_) => break Err(io::Error::other("stopped by a signal")),
+        }
+    };
     drop(restored);
-    stderr.write_all(b"\n")?;
-    read.map(|_| answer)
+    io::stderr().write_all(b"\n")?;
+    answer
 }
 
 /// The terminal shows again what is typed.

@@ -116,13 +116,19 @@ fn by_key(answer: &mut Value, path: &str, name: &str) -> Result<Vec<Value>, Stri
     records.into_iter().map(with_key).collect()
 }
 
-/// Records of a program's output: one JSON object a line; other lines are ignored.
+/// The record that a line of a program's output is; other lines are ignored. Some programs begin with a byte order mark.
+pub(crate) fn record_in(line: &[u8]) -> Option<&[u8]> {
+    let line = line.trim_ascii();
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    line.starts_with(b"{").then_some(line)
+}
+
+/// Records of a program's output, each in a line of its own: see [`record_in`].
 /// A line that begins as an object and is none is an error.
 pub(crate) fn lines(output: &[u8]) -> Result<Extracted, String> {
     let mut extracted = Extracted::default();
     for (number, line) in output.split(|b| *b == b'\n').enumerate() {
-        let line = line.trim_ascii();
-        if line.starts_with(b"{") {
+        if let Some(line) = record_in(line) {
             let exact = std::str::from_utf8(line).ok().and_then(exact::parse_noting);
             let (exact, keys) = exact.map_or((None, Vec::new()), |(v, keys)| (Some(v), keys));
             if extracted.findings.is_empty() {
@@ -211,6 +217,12 @@ mod tests {
 
     fn rules(text: &str) -> Answer {
         toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_record() {
+        let read = lines(b"\xef\xbb\xbf{\"a\":1}\r\nx\n {\"a\":2}").unwrap();
+        assert_eq!(read.records, [json!({"a": 1}), json!({"a": 2})]);
     }
 
     #[test]

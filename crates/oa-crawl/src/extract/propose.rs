@@ -32,6 +32,12 @@ pub(crate) fn answer(body: &[u8], text: Option<&str>) -> Result<String, String> 
             if trimmed.starts_with(['{', '['])
                 && trimmed[1..].trim_start().starts_with(['"', '{', '[']) =>
         {
+            if at >= trimmed.len() {
+                return Err(format!(
+                    "the answer is JSON that is cut short after {} bytes; ask once more, or look whether the site limits its answers",
+                    body.len()
+                ));
+            }
             let there: String = trimmed
                 .get(at..)
                 .unwrap_or_default()

@@ -361,9 +361,11 @@ fn next_of(header: &str) -> Option<String> {
 
 /// What the separator stands between, where it is in no quotation marks and in no address.
 fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut within) = (false, false);
+    let (mut quoted, mut within, mut escaped) = (false, false, false);
     text.split(move |c| {
         match c {
+            _ if std::mem::take(&mut escaped) => {}
+            '\\' if quoted => escaped = true,
             '"' if !within => quoted = !quoted,
             '<' if !quoted => within = true,
             '>' if !quoted => within = false,
@@ -450,6 +452,7 @@ mod tests {
             ("<a>; rel=prev,\t<b>;  rel = next", Some("b")),
             ("<a,1>; rel=next; rel=prev", Some("a,1")),
             ("<a>; title=\"x; rel=next, <z>\"; rel=prev", None),
+            ("<a>; title=\"5\\\" pipe\"; rel=next", Some("a")),
             ("<http://x/1>; rel=\"prev\"", None),
             ("<http://x/1", None),
             ("", None),

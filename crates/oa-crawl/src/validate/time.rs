@@ -50,7 +50,9 @@ pub(super) fn of_epoch(epoch: Epoch, text: &str) -> Result<NaiveDateTime, String
     };
     let part = format!("0.{part}0").parse::<f64>().unwrap_or_default();
     let time = exact::whole(whole).and_then(|n| {
-        let nanos = n.rem_euclid(per_second) * unit + (part * unit as f64).round() as i64;
+        // Many nines would be rounded to a whole unit, which is none of this second.
+        let part = ((part * unit as f64).round() as i64).min(unit - 1);
+        let nanos = n.rem_euclid(per_second) * unit + part;
         DateTime::from_timestamp(n.div_euclid(per_second), u32::try_from(nanos).ok()?)
     });
     let time = time.map(|t| t.with_timezone(&service::TIMEZONE).naive_local());
@@ -145,6 +147,8 @@ mod tests {
                 "2025-12-01 08:50:00.250"
             );
         }
+        let nines = of_epoch(Epoch::Seconds, "1764550200.9999999999").unwrap();
+        assert_eq!(written(nines), "2025-12-01 08:50:00.999999999");
         for (epoch, text) in [
             (Epoch::Seconds, "1764550200250"),
             (Epoch::Milliseconds, "1764550200"),

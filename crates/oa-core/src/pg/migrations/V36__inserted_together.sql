@@ -19,17 +19,17 @@ $$
 $$;
 COMMENT ON FUNCTION oa.revisions_since IS 'The revisions of a table (its names are those of oa.revised_tables) after a time, one for each row and change.';
 
--- Views that an older version made of oa.as_of_query read the table itself, and would not see such a revision: while there is one, each row has
--- its own as before.
+-- Views that an older version made of oa.as_of_query read the table itself, and would not see such a revision: while there is one, or a function
+-- that is one (BEGIN ATOMIC), each row has its own as before.
 CREATE FUNCTION oa.may_insert_together() RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS
 $$
 BEGIN
-    RETURN NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_rewrite'::regclass
+    RETURN NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass)
                        AND d.refobjid IN (SELECT 'oa.revisions'::regclass UNION ALL SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = 'oa.revisions'::regclass));
 END
 $$;
-COMMENT ON FUNCTION oa.may_insert_together IS 'Whether rows that are inserted together may have one revision: no view reads oa.revisions itself.';
+COMMENT ON FUNCTION oa.may_insert_together IS 'Whether rows that are inserted together may have one revision: no view, and no function with BEGIN ATOMIC, reads oa.revisions itself.';
 
 -- As before, by that function.
 DO $$
