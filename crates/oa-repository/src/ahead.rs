@@ -81,7 +81,8 @@ pub struct StoredAhead<'a> {
 pub(crate) struct Followed {
     /// What it was stored with.
     metadata: repofile::Metadata,
-    /// When it was changed last. Where a copy is made once more, another file may have its name, size and number.
+    /// When it was changed last, as it was when all of it had been read: where a copy is made once more meanwhile, another file may have its
+    /// name, size and number.
     changed: Option<SystemTime>,
 }
 
@@ -89,6 +90,7 @@ impl Followed {
     fn is(&self, metadata: &repofile::Metadata) -> bool {
         let stored = &self.metadata;
         (stored.size, stored.inode) == (metadata.size, metadata.inode)
+            && self.changed.is_some()
             && self.changed == metadata.mtime.map(SystemTime::from)
     }
 }
@@ -191,9 +193,7 @@ impl Repository {
                 engine.archive(&options, &source, snapshot, &[PathBuf::from("/")])
             })?;
             ahead.snapshots.push(stored.id);
-            for (path, metadata) in following.stored() {
-                let now = copy.folder.join(path.strip_prefix("/").unwrap_or(&path));
-                let changed = now.metadata().and_then(|now| now.modified()).ok();
+            for (path, (metadata, changed)) in following.stored() {
                 ahead.followed.insert(path, Followed { metadata, changed });
             }
             let summary = stored.summary.as_ref();
@@ -435,6 +435,9 @@ impl Read for Summing {
                 .as_ref()
                 .is_none_or(|f| f.is_complete(self.read))
         {
+            if let Some(follow) = &self.follow {
+                follow.completed(&self.file);
+            }
             self.checksums.all().insert(self.path.clone(), self.sum);
         }
         Ok(read)
@@ -507,11 +510,12 @@ mod tests {
         let ended = Arc::new(AtomicBool::new(false));
         let sizes = HashMap::from([(name.clone(), expected as u64)]);
         let checksums = Checksums::default();
+        let following = Following::new(sizes, &ended);
         let mut reader = Summing {
             file: File::open(file.path()).unwrap(),
             path: name.clone(),
             checksums: checksums.clone(),
-            follow: Following::new(sizes, &ended).begin(&name, &mut repofile::Metadata::default()),
+            follow: following.begin(&name, &mut repofile::Metadata::default()),
             read: 0,
             sum: 0,
         };
@@ -524,6 +528,8 @@ mod tests {
         });
         let noted = checksums.of(&name);
         assert!(noted.is_none_or(|sum| sum == crc32c::crc32c(&content)));
+        let known = following.stored();
+        assert_eq!(known[&name].1.is_some(), noted.is_some());
         (content.len(), noted.is_some())
     }
 

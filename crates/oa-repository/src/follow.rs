@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use oa_core::base::supervise::StopSignal;
 use rustic_core::repofile::Metadata;
@@ -23,8 +23,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct Following {
     sizes: HashMap<PathBuf, u64>,
     ended: Arc<AtomicBool>,
-    stored: Arc<Mutex<HashMap<PathBuf, Metadata>>>,
+    stored: Arc<Mutex<HashMap<PathBuf, Stored>>>,
 }
+
+/// What a file was stored with, and, once all of it was read, when it was changed last.
+pub(crate) type Stored = (Metadata, Option<SystemTime>);
 
 impl Following {
     pub(crate) fn new(sizes: HashMap<PathBuf, u64>, ended: &Arc<AtomicBool>) -> Self {
@@ -40,15 +43,17 @@ impl Following {
         let size = *self.sizes.get(path)?;
         metadata.size = size;
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        stored.insert(path.to_owned(), metadata.clone());
+        stored.insert(path.to_owned(), (metadata.clone(), None));
         Some(Follow {
+            path: path.to_owned(),
             size,
             ended: Arc::clone(&self.ended),
+            stored: Arc::clone(&self.stored),
         })
     }
 
-    /// What they were stored with.
-    pub(crate) fn stored(&self) -> HashMap<PathBuf, Metadata> {
+    /// What is known of them.
+    pub(crate) fn stored(&self) -> HashMap<PathBuf, Stored> {
         let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         stored.clone()
     }
@@ -57,8 +62,10 @@ impl Following {
 /// How a file that grows is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Follow {
+    path: PathBuf,
     size: u64,
     ended: Arc<AtomicBool>,
+    stored: Arc<Mutex<HashMap<PathBuf, Stored>>>,
 }
 
 impl Follow {
@@ -83,6 +90,15 @@ impl Follow {
                 return Ok(read);
             }
             thread::sleep(PAUSE);
+        }
+    }
+
+    /// Notes of a file that is complete when it was changed last. One that has its name, and even its number, later is another one.
+    pub(crate) fn completed(&self, file: &File) {
+        let changed = file.metadata().and_then(|now| now.modified()).ok();
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = stored.get_mut(&self.path) {
+            *known = changed;
         }
     }
 
