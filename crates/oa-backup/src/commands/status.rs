@@ -61,6 +61,10 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                 .format("%Y-%m-%d %H:%M:%S")
         };
         let mut text = match last {
+            None if state.has_only_others() => format!(
+                "None of the backups in {} is of this server: everything on it would be lost. Make one with: oa-backup full\n",
+                location.shown()
+            ),
             None => format!(
                 "There is no backup in {}: everything would be lost. Make one with: oa-backup full\n",
                 location.shown()
@@ -124,6 +128,13 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     } else {
         exit::FAILED
     })
+}
+
+/// In place of "it is empty".
+pub(super) fn only_others(repository: &str) -> String {
+    format!(
+        "there is no backup of this server: what is in {repository} is of other services, or of a server before it"
+    )
 }
 
 /// One of the future has no age yet.
@@ -232,6 +243,11 @@ impl RepositoryState {
             .iter()
             .filter(|b| b.meta.kind != Kind::Files && !self.stranded.contains_key(&b.id))
             .filter(|b| !self.others.contains(&b.id))
+    }
+
+    /// Whether there are backups, and none that restores this server.
+    pub(super) fn has_only_others(&self) -> bool {
+        !self.others.is_empty() && self.good().next().is_none()
     }
 
     fn last(&self, now: DateTime<Utc>) -> Option<&Backup> {
@@ -347,7 +363,7 @@ impl RepositoryState {
             stranded: self
                 .backups
                 .iter()
-                .filter(|b| self.stranded.contains_key(&b.id))
+                .filter(|b| self.stranded.contains_key(&b.id) && !self.others.contains(&b.id))
                 .map(named)
                 .collect(),
             ..recorded.unwrap_or_else(|| Facts::unrecorded(repository, now))
@@ -370,6 +386,10 @@ impl RepositoryState {
         for finding in limits.map_or_else(Vec::new, |limits| facts.assess(&limits)) {
             match finding {
                 Finding::BackupAbsent { .. } if !found.is_empty() => {}
+                Finding::BackupAbsent { .. } if self.has_only_others() => found.push(format!(
+                    "{} (run oa-backup full)",
+                    only_others(repository)
+                )),
                 Finding::BackupMissing { .. } => found.extend(self.missing_ones(config)),
                 Finding::BackupDamaged { .. } => {
                     found.extend(facts.damaged.iter().map(|(id, error)| {
@@ -394,6 +414,7 @@ impl RepositoryState {
             format!("backup {} is missing: {what}", short(&missing.id))
         });
         let stranded = self.stranded.iter();
+        let stranded = stranded.filter(|(id, _)| !self.others.contains(*id));
         let stranded = stranded.map(|(id, why)| format!("backup {}: {why}", short(id)));
         missing.chain(stranded).collect::<Vec<_>>().into_iter()
     }
