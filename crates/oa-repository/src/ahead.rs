@@ -8,7 +8,7 @@
 //! The file that is being copied now is read while it grows, if it is known how large it will be: most of a cluster may be one table. What
 //! was read of it counts only if it came out as large, and the server's checksum of it decides as it does of every file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -194,6 +194,10 @@ impl Repository {
             })?;
             ahead.snapshots.push(stored.id);
             for (path, (metadata, changed)) in following.stored() {
+                if changed.is_none() {
+                    let within = path.strip_prefix("/").unwrap_or(&path);
+                    copied.given_up.insert(within.to_owned());
+                }
                 ahead.followed.insert(path, Followed { metadata, changed });
             }
             let summary = stored.summary.as_ref();
@@ -222,6 +226,8 @@ fn seen(meta: &Metadata) -> Seen {
 struct Copied {
     stored: BTreeMap<PathBuf, Seen>,
     stored_bytes: u64,
+    /// Files that did not become what they were expected to be: they are stored when they are complete.
+    given_up: BTreeSet<PathBuf>,
 }
 
 /// What of a copy is to be stored next, by paths within its folder.
@@ -258,7 +264,8 @@ impl Copied {
         }
         let mut growing = BTreeMap::new();
         complete.retain(|path, (size, changed)| {
-            let expected = copy.sizes.get(path).filter(|expected| **expected >= *size);
+            let known = copy.sizes.get(path).filter(|known| **known >= *size);
+            let expected = known.filter(|_| !self.given_up.contains(path));
             match expected {
                 _ if *changed < newest => return true,
                 Some(expected) => growing.insert(path.clone(), *expected),
@@ -490,6 +497,9 @@ mod tests {
         copied.take(batch, folder.path());
         let batch = copied.next(&copy);
         assert!(batch.growing.contains_key(&growing), "it is not complete");
+        copied.given_up.insert(growing.clone());
+        assert!(copied.next(&copy).growing.is_empty(), "nor will it be");
+        copied.given_up.clear();
         write("base/3", 5 * LARGE);
         copied.take(batch, folder.path());
         assert_eq!(copied.next(&copy).bytes, 0);

@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use oa_core::base::supervise::StopSignal;
 use rustic_core::repofile::Metadata;
 
 /// How long whoever reads waits for more.
 const PAUSE: Duration = Duration::from_millis(5);
+/// And how long at most: a table may have become smaller, and then nothing comes any more while the rest of the cluster is copied.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The files that are read while they grow, by their paths in the backup.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +72,7 @@ pub(crate) struct Follow {
 
 impl Follow {
     /// Reads on at `at`; waits where there is nothing yet. Nothing comes any more when all of it was read, when whoever writes has ended,
-    /// and when the file was removed.
+    /// when the file was removed, and when nothing has come for long.
     pub(crate) fn read(
         &self,
         file: &mut File,
@@ -82,11 +84,13 @@ impl Follow {
         let Some(buffer) = buffer.get_mut(..room).filter(|room| !room.is_empty()) else {
             return Ok(0);
         };
+        let began = Instant::now();
         loop {
             // Asked first: what was written before the end is still read.
             let ended = self.ended.load(Ordering::Acquire) || StopSignal.requested();
             let read = file.read(buffer)?;
-            if read > 0 || ended || file.metadata()?.nlink() == 0 {
+            let gone = || file.metadata().map(|meta| meta.nlink() == 0);
+            if read > 0 || ended || began.elapsed() > PATIENCE || gone()? {
                 return Ok(read);
             }
             thread::sleep(PAUSE);
