@@ -147,6 +147,7 @@ impl Repository {
         let mut indexed = None;
         let mut copied = Copied::default();
         let (start, mut stored_last) = (Instant::now(), Instant::now());
+        let mut indexed_at = start;
         while !copy.ended.load(Ordering::Relaxed) && !StopSignal.requested() {
             let began = Instant::now();
             let batch = copied.next(copy);
@@ -158,12 +159,16 @@ impl Repository {
                 thread::park_timeout(PAUSE.1.max(began.elapsed() * PAUSE.0));
                 continue;
             }
-            let engine = match indexed.take() {
+            // What a prune marks meanwhile is there for a day, and known as used again only if it was not counted on for longer.
+            let lately = indexed_at.elapsed() < RENEW;
+            let engine = match indexed.take().filter(|_| lately) {
                 Some(engine) => engine,
-                None => self
-                    .again_with(ProgressReporter::hidden())?
-                    .to_indexed_ids()
-                    .map_err(self.failed("read the index"))?,
+                None => {
+                    indexed_at = Instant::now();
+                    self.again_with(ProgressReporter::hidden())?
+                        .to_indexed_ids()
+                        .map_err(self.failed("read the index"))?
+                }
             };
             let mut options = BackupOptions::default().no_scan(true);
             options.parent_opts.force = true;
