@@ -76,6 +76,12 @@ pub(crate) fn run(
         .map(|i| backups[i].clone())
         .filter(|b| own.contains(&b.id) && !pinned.contains(&b.id))
         .collect();
+    let others = backups.iter().filter(|b| !own.contains(&b.id)).count();
+    if others > 0 && !args.cron {
+        tracing::warn!(
+            "{others} backups are of other services, or of a server before this one, and stay"
+        );
+    }
     Overview::of(&location, config)
         .listing(&going)
         .print(args.format)

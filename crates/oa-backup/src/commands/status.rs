@@ -386,10 +386,9 @@ impl RepositoryState {
         for finding in limits.map_or_else(Vec::new, |limits| facts.assess(&limits)) {
             match finding {
                 Finding::BackupAbsent { .. } if !found.is_empty() => {}
-                Finding::BackupAbsent { .. } if self.has_only_others() => found.push(format!(
-                    "{} (run oa-backup full)",
-                    only_others(repository)
-                )),
+                Finding::BackupAbsent { .. } if self.has_only_others() => {
+                    found.push(format!("{} (run oa-backup full)", only_others(repository)))
+                }
                 Finding::BackupMissing { .. } => found.extend(self.missing_ones(config)),
                 Finding::BackupDamaged { .. } => {
                     found.extend(facts.damaged.iter().map(|(id, error)| {
