@@ -81,8 +81,8 @@ pub struct StoredAhead<'a> {
 pub(crate) struct Followed {
     /// What it was stored with.
     metadata: repofile::Metadata,
-    /// When it was changed last, as it was when all of it had been read: where a copy is made once more meanwhile, another file may have its
-    /// name, size and number.
+    /// When it was changed last, as it was when all of it had been read: where a copy is made once more meanwhile, another file may have
+    /// its name, size and number.
     changed: Option<SystemTime>,
 }
 

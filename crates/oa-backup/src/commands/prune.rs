@@ -173,6 +173,13 @@ fn own(config: &Config, backups: &[Backup]) -> BTreeSet<String> {
         .ok()
         .and_then(|settings| pg::connect(&settings).ok());
     let own = client.and_then(|mut client| OwnClusters::ask(&mut client).ok());
+    let first = backups.first().map(|b| &b.meta.system_id);
+    let several = backups.iter().any(|b| Some(&b.meta.system_id) != first);
+    if own.is_none() && several {
+        tracing::warn!(
+            "without PostgreSQL nobody knows which backups are of other services; those would stay"
+        );
+    }
     let own = own.map_or_else(|| backups.iter().collect(), |own| own.among(backups));
     own.into_iter().map(|b| b.id.clone()).collect()
 }
