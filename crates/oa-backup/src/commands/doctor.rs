@@ -18,7 +18,7 @@ use oa_wording::Wording;
 use rustix::fs::{Access, access};
 use serde_json::json;
 
-use super::status::{self, RepositoryState};
+use super::status::RepositoryState;
 use super::{print, stream};
 use crate::capture::rights;
 use crate::capture::server::Connected;
@@ -100,7 +100,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         if !has_damaged_files {
             found.extend(of_damage(config, repository, &facts)?);
         }
-        found.extend(of_backups(config, &facts, &backups, &state));
+        found.extend(of_backups(config, &facts, &backups));
     }
     report(&found, args.format)?;
     Ok(if found.is_empty() {
@@ -334,12 +334,7 @@ fn followed(
 }
 
 /// The verdict that alerts and the page give too; damage is looked at above.
-fn of_backups(
-    config: &Config,
-    facts: &Facts,
-    backups: &[Backup],
-    state: &RepositoryState,
-) -> Vec<Ailment> {
+fn of_backups(config: &Config, facts: &Facts, backups: &[Backup]) -> Vec<Ailment> {
     let wording = Wording {
         locale: Locale::En,
         timezone: config.timezone,
@@ -351,9 +346,6 @@ fn of_backups(
         Some(match finding {
             Finding::BackupDamaged { .. } => return None,
             Finding::BackupMissing { .. } => of_missing(config, facts, backups, &what),
-            Finding::BackupAbsent { repository, .. } if state.has_only_others() => {
-                Ailment::new(status::only_others(repository), FULL)
-            }
             _ => Ailment {
                 what,
                 command: remedy(finding).map(str::to_owned),

@@ -130,13 +130,6 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     })
 }
 
-/// In place of "it is empty".
-pub(super) fn only_others(repository: &str) -> String {
-    format!(
-        "there is no backup of this server: what is in {repository} is of other services, or of a server before it"
-    )
-}
-
 /// One of the future has no age yet.
 fn age(backup: &Backup, now: DateTime<Utc>) -> Duration {
     (now - backup.meta.restorable_to)
@@ -246,7 +239,7 @@ impl RepositoryState {
     }
 
     /// Whether there are backups, and none that restores this server.
-    pub(super) fn has_only_others(&self) -> bool {
+    fn has_only_others(&self) -> bool {
         !self.others.is_empty() && self.good().next().is_none()
     }
 
@@ -386,9 +379,6 @@ impl RepositoryState {
         for finding in limits.map_or_else(Vec::new, |limits| facts.assess(&limits)) {
             match finding {
                 Finding::BackupAbsent { .. } if !found.is_empty() => {}
-                Finding::BackupAbsent { .. } if self.has_only_others() => {
-                    found.push(format!("{} (run oa-backup full)", only_others(repository)))
-                }
                 Finding::BackupMissing { .. } => found.extend(self.missing_ones(config)),
                 Finding::BackupDamaged { .. } => {
                     found.extend(facts.damaged.iter().map(|(id, error)| {
