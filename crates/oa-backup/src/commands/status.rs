@@ -238,9 +238,9 @@ impl RepositoryState {
             .filter(|b| !self.others.contains(&b.id))
     }
 
-    /// Whether there are backups, and none that restores this server.
+    /// Whether there are backups, and none is of this service.
     fn has_only_others(&self) -> bool {
-        !self.others.is_empty() && self.good().next().is_none()
+        !self.backups.is_empty() && self.backups.iter().all(|b| self.others.contains(&b.id))
     }
 
     fn last(&self, now: DateTime<Utc>) -> Option<&Backup> {
