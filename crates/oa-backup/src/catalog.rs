@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use oa_core::journal::catalog::own_clusters;
 use oa_core::model::run::Batch;
 use postgres::GenericClient;
 use serde_json::{Value, json};
@@ -35,21 +36,19 @@ pub(crate) struct OwnClusters(BTreeSet<String>);
 
 impl OwnClusters {
     pub(crate) fn ask(client: &mut impl GenericClient) -> Result<Self, postgres::Error> {
-        let rows = client.query(
-            "SELECT system_identifier::text FROM pg_control_system()
-             UNION SELECT b.system_id FROM oa.backups b WHERE EXISTS (SELECT FROM oa.runs r WHERE r.id = b.run_id)",
-            &[],
-        )?;
-        Ok(Self(rows.iter().map(|row| row.get(0)).collect()))
+        own_clusters(client).map(Self)
     }
 
-    /// Those of a repository; all of them where none is known to be.
+    /// And those of what was just made, which is on no record yet.
+    pub(crate) fn with(mut self, made: &[Backup]) -> Self {
+        self.0.extend(made.iter().map(|b| b.meta.system_id.clone()));
+        self
+    }
+
+    /// Those of a repository; none where all are of others.
     pub(crate) fn among<'b>(&self, backups: &'b [Backup]) -> Vec<&'b Backup> {
         let own = |b: &&Backup| self.0.contains(&b.meta.system_id);
-        match backups.iter().any(|b| own(&b)) {
-            true => backups.iter().filter(own).collect(),
-            false => backups.iter().collect(),
-        }
+        backups.iter().filter(own).collect()
     }
 
     fn ids(&self) -> Vec<&str> {

@@ -260,6 +260,15 @@ fn services_that_share_a_repository_neither_vouch_for_each_other_nor_prune_what_
     let config = config.replace("\"repo\"", &format!("{:?}", one.path("repo")));
     let config = format!("{config}keep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1\n");
     fs::write(other.path("oa.toml"), config).unwrap();
+    // Before the other one has any of its own, those of this one are not its.
+    one.take("full");
+    let none = other.backup(&["status"]).expect(1);
+    assert!(none.stdout.contains("is of this server"), "{none:?}");
+    other.backup(&["doctor"]).expect(1);
+    other.backup(&["verify"]).expect(0);
+    assert_eq!(other.number("SELECT count(*) FROM oa.backups"), 0);
+    other.backup(&["prune", "--yes"]).expect(0);
+    assert_eq!(one.list().len(), 2);
     for _ in 0..2 {
         one.take("full");
         other.take("full");
@@ -267,12 +276,12 @@ fn services_that_share_a_repository_neither_vouch_for_each_other_nor_prune_what_
     // Those of the other one are newer, and none of its backups is on record here.
     let newest = one.list().pop().unwrap();
     let json = status(&one, 0);
-    assert_eq!(json["backups"], 5);
+    assert_eq!(json["backups"], 6);
     assert_ne!(json["newest"], newest["id"]);
-    assert_eq!(one.number("SELECT count(*) FROM oa.backups"), 3);
+    assert_eq!(one.number("SELECT count(*) FROM oa.backups"), 4);
     other.backup(&["prune", "--yes"]).expect(0);
     let left = one.list();
-    assert_eq!(left.len(), 4, "{left:?}");
+    assert_eq!(left.len(), 5, "{left:?}");
     assert_eq!(left[0]["id"], first[0]["id"]);
     one.backup(&["verify"]).expect(0);
     other.backup(&["verify"]).expect(0);

@@ -8,7 +8,7 @@
 //! The file that is being copied now is read while it grows, if it is known how large it will be: most of a cluster may be one table. What
 //! was read of it counts only if it came out as large, and the server's checksum of it decides as it does of every file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,8 @@ pub struct StoredAhead<'a> {
 pub(crate) struct Followed {
     /// What it was stored with.
     metadata: repofile::Metadata,
-    /// When it was changed last. Where a copy is made once more, another file may have its name, size and number.
+    /// When it was changed last, as it was when all of it had been read: where a copy is made once more meanwhile, another file may have
+    /// its name, size and number.
     changed: Option<SystemTime>,
 }
 
@@ -89,6 +90,7 @@ impl Followed {
     fn is(&self, metadata: &repofile::Metadata) -> bool {
         let stored = &self.metadata;
         (stored.size, stored.inode) == (metadata.size, metadata.inode)
+            && self.changed.is_some()
             && self.changed == metadata.mtime.map(SystemTime::from)
     }
 }
@@ -145,6 +147,7 @@ impl Repository {
         let mut indexed = None;
         let mut copied = Copied::default();
         let (start, mut stored_last) = (Instant::now(), Instant::now());
+        let mut indexed_at = start;
         while !copy.ended.load(Ordering::Relaxed) && !StopSignal.requested() {
             let began = Instant::now();
             let batch = copied.next(copy);
@@ -156,12 +159,16 @@ impl Repository {
                 thread::park_timeout(PAUSE.1.max(began.elapsed() * PAUSE.0));
                 continue;
             }
-            let engine = match indexed.take() {
+            // What a prune marks meanwhile is there for a day, and known as used again only if it was not counted on for longer.
+            let lately = indexed_at.elapsed() < RENEW;
+            let engine = match indexed.take().filter(|_| lately) {
                 Some(engine) => engine,
-                None => self
-                    .again_with(ProgressReporter::hidden())?
-                    .to_indexed_ids()
-                    .map_err(self.failed("read the index"))?,
+                None => {
+                    indexed_at = Instant::now();
+                    self.again_with(ProgressReporter::hidden())?
+                        .to_indexed_ids()
+                        .map_err(self.failed("read the index"))?
+                }
             };
             let mut options = BackupOptions::default().no_scan(true);
             options.parent_opts.force = true;
@@ -191,9 +198,11 @@ impl Repository {
                 engine.archive(&options, &source, snapshot, &[PathBuf::from("/")])
             })?;
             ahead.snapshots.push(stored.id);
-            for (path, metadata) in following.stored() {
-                let now = copy.folder.join(path.strip_prefix("/").unwrap_or(&path));
-                let changed = now.metadata().and_then(|now| now.modified()).ok();
+            for (path, (metadata, changed)) in following.stored() {
+                if changed.is_none() {
+                    let within = path.strip_prefix("/").unwrap_or(&path);
+                    copied.given_up.insert(within.to_owned());
+                }
                 ahead.followed.insert(path, Followed { metadata, changed });
             }
             let summary = stored.summary.as_ref();
@@ -222,6 +231,8 @@ fn seen(meta: &Metadata) -> Seen {
 struct Copied {
     stored: BTreeMap<PathBuf, Seen>,
     stored_bytes: u64,
+    /// Files that did not become what they were expected to be: they are stored when they are complete.
+    given_up: BTreeSet<PathBuf>,
 }
 
 /// What of a copy is to be stored next, by paths within its folder.
@@ -258,7 +269,8 @@ impl Copied {
         }
         let mut growing = BTreeMap::new();
         complete.retain(|path, (size, changed)| {
-            let expected = copy.sizes.get(path).filter(|expected| **expected >= *size);
+            let known = copy.sizes.get(path).filter(|known| **known >= *size);
+            let expected = known.filter(|_| !self.given_up.contains(path));
             match expected {
                 _ if *changed < newest => return true,
                 Some(expected) => growing.insert(path.clone(), *expected),
@@ -435,6 +447,9 @@ impl Read for Summing {
                 .as_ref()
                 .is_none_or(|f| f.is_complete(self.read))
         {
+            if let Some(follow) = &self.follow {
+                follow.completed(&self.file);
+            }
             self.checksums.all().insert(self.path.clone(), self.sum);
         }
         Ok(read)
@@ -487,6 +502,9 @@ mod tests {
         copied.take(batch, folder.path());
         let batch = copied.next(&copy);
         assert!(batch.growing.contains_key(&growing), "it is not complete");
+        copied.given_up.insert(growing.clone());
+        assert!(copied.next(&copy).growing.is_empty(), "nor will it be");
+        copied.given_up.clear();
         write("base/3", 5 * LARGE);
         copied.take(batch, folder.path());
         assert_eq!(copied.next(&copy).bytes, 0);
@@ -507,11 +525,12 @@ mod tests {
         let ended = Arc::new(AtomicBool::new(false));
         let sizes = HashMap::from([(name.clone(), expected as u64)]);
         let checksums = Checksums::default();
+        let following = Following::new(sizes, &ended);
         let mut reader = Summing {
             file: File::open(file.path()).unwrap(),
             path: name.clone(),
             checksums: checksums.clone(),
-            follow: Following::new(sizes, &ended).begin(&name, &mut repofile::Metadata::default()),
+            follow: following.begin(&name, &mut repofile::Metadata::default()),
             read: 0,
             sum: 0,
         };
@@ -524,6 +543,8 @@ mod tests {
         });
         let noted = checksums.of(&name);
         assert!(noted.is_none_or(|sum| sum == crc32c::crc32c(&content)));
+        let known = following.stored();
+        assert_eq!(known[&name].1.is_some(), noted.is_some());
         (content.len(), noted.is_some())
     }
 

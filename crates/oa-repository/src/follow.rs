@@ -10,21 +10,26 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use oa_core::base::supervise::StopSignal;
 use rustic_core::repofile::Metadata;
 
 /// How long whoever reads waits for more.
 const PAUSE: Duration = Duration::from_millis(5);
+/// And how long at most: a table may have become smaller, and then nothing comes any more while the rest of the cluster is copied.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The files that are read while they grow, by their paths in the backup.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Following {
     sizes: HashMap<PathBuf, u64>,
     ended: Arc<AtomicBool>,
-    stored: Arc<Mutex<HashMap<PathBuf, Metadata>>>,
+    stored: Arc<Mutex<HashMap<PathBuf, Stored>>>,
 }
+
+/// What a file was stored with, and, once all of it was read, when it was changed last.
+pub(crate) type Stored = (Metadata, Option<SystemTime>);
 
 impl Following {
     pub(crate) fn new(sizes: HashMap<PathBuf, u64>, ended: &Arc<AtomicBool>) -> Self {
@@ -40,15 +45,17 @@ impl Following {
         let size = *self.sizes.get(path)?;
         metadata.size = size;
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        stored.insert(path.to_owned(), metadata.clone());
+        stored.insert(path.to_owned(), (metadata.clone(), None));
         Some(Follow {
+            path: path.to_owned(),
             size,
             ended: Arc::clone(&self.ended),
+            stored: Arc::clone(&self.stored),
         })
     }
 
-    /// What they were stored with.
-    pub(crate) fn stored(&self) -> HashMap<PathBuf, Metadata> {
+    /// What is known of them.
+    pub(crate) fn stored(&self) -> HashMap<PathBuf, Stored> {
         let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         stored.clone()
     }
@@ -57,13 +64,15 @@ impl Following {
 /// How a file that grows is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Follow {
+    path: PathBuf,
     size: u64,
     ended: Arc<AtomicBool>,
+    stored: Arc<Mutex<HashMap<PathBuf, Stored>>>,
 }
 
 impl Follow {
     /// Reads on at `at`; waits where there is nothing yet. Nothing comes any more when all of it was read, when whoever writes has ended,
-    /// and when the file was removed.
+    /// when the file was removed, and when nothing has come for long.
     pub(crate) fn read(
         &self,
         file: &mut File,
@@ -75,14 +84,25 @@ impl Follow {
         let Some(buffer) = buffer.get_mut(..room).filter(|room| !room.is_empty()) else {
             return Ok(0);
         };
+        let began = Instant::now();
         loop {
             // Asked first: what was written before the end is still read.
             let ended = self.ended.load(Ordering::Acquire) || StopSignal.requested();
             let read = file.read(buffer)?;
-            if read > 0 || ended || file.metadata()?.nlink() == 0 {
+            let gone = || file.metadata().map(|meta| meta.nlink() == 0);
+            if read > 0 || ended || began.elapsed() > PATIENCE || gone()? {
                 return Ok(read);
             }
             thread::sleep(PAUSE);
+        }
+    }
+
+    /// Notes of a file that is complete when it was changed last. One that has its name, and even its number, later is another one.
+    pub(crate) fn completed(&self, file: &File) {
+        let changed = file.metadata().and_then(|now| now.modified()).ok();
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = stored.get_mut(&self.path) {
+            *known = changed;
         }
     }
 

@@ -181,6 +181,11 @@ fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
     service
         .on(&there, "oa-backup", &["full", "--kind", "logical"])
         .ok();
+    // What is rehearsed is what this one would need.
+    service.restore(&["drill", "--yes"]).ok();
+    let rehearsed =
+        "SELECT count(*)::text FROM oa.drills d JOIN oa.backups b ON b.id = d.backup_id";
+    assert_eq!(service.text(rehearsed), "1");
     let text = std::fs::read_to_string(service.config()).unwrap() + "rpo = \"1ms\"\n";
     std::fs::write(service.config(), text).unwrap();
     let swap = [

@@ -267,7 +267,7 @@ pub(super) fn outcome_of(
         .ok()
         .and_then(|(mut client, _)| OwnClusters::ask(&mut client).ok());
     made.batches.push(match own {
-        Some(own) => catalog::rows(location, own.among(&made.all)),
+        Some(own) => catalog::rows(location, own.with(&made.backups).among(&made.all)),
         // The others are recorded by the next one.
         None => catalog::rows(location, &made.backups),
     });

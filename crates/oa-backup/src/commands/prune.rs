@@ -76,6 +76,12 @@ pub(crate) fn run(
         .map(|i| backups[i].clone())
         .filter(|b| own.contains(&b.id) && !pinned.contains(&b.id))
         .collect();
+    let others = backups.iter().filter(|b| !own.contains(&b.id)).count();
+    if others > 0 && !args.cron {
+        tracing::warn!(
+            "{others} backups are of other services, or of a server before this one, and stay"
+        );
+    }
     Overview::of(&location, config)
         .listing(&going)
         .print(args.format)
@@ -167,6 +173,13 @@ fn own(config: &Config, backups: &[Backup]) -> BTreeSet<String> {
         .ok()
         .and_then(|settings| pg::connect(&settings).ok());
     let own = client.and_then(|mut client| OwnClusters::ask(&mut client).ok());
+    let first = backups.first().map(|b| &b.meta.system_id);
+    let several = backups.iter().any(|b| Some(&b.meta.system_id) != first);
+    if own.is_none() && several {
+        tracing::warn!(
+            "without PostgreSQL nobody knows which backups are of other services; those would stay"
+        );
+    }
     let own = own.map_or_else(|| backups.iter().collect(), |own| own.among(backups));
     own.into_iter().map(|b| b.id.clone()).collect()
 }

@@ -61,6 +61,10 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                 .format("%Y-%m-%d %H:%M:%S")
         };
         let mut text = match last {
+            None if state.has_only_others() => format!(
+                "None of the backups in {} is of this server: everything on it would be lost. Make one with: oa-backup full\n",
+                location.shown()
+            ),
             None => format!(
                 "There is no backup in {}: everything would be lost. Make one with: oa-backup full\n",
                 location.shown()
@@ -234,6 +238,11 @@ impl RepositoryState {
             .filter(|b| !self.others.contains(&b.id))
     }
 
+    /// Whether there are backups, and none is of this service.
+    fn has_only_others(&self) -> bool {
+        !self.backups.is_empty() && self.backups.iter().all(|b| self.others.contains(&b.id))
+    }
+
     fn last(&self, now: DateTime<Utc>) -> Option<&Backup> {
         self.good()
             .max_by_key(|b| (!is_future(b, now), b.meta.restorable_to))
@@ -347,7 +356,7 @@ impl RepositoryState {
             stranded: self
                 .backups
                 .iter()
-                .filter(|b| self.stranded.contains_key(&b.id))
+                .filter(|b| self.stranded.contains_key(&b.id) && !self.others.contains(&b.id))
                 .map(named)
                 .collect(),
             ..recorded.unwrap_or_else(|| Facts::unrecorded(repository, now))
@@ -394,6 +403,7 @@ impl RepositoryState {
             format!("backup {} is missing: {what}", short(&missing.id))
         });
         let stranded = self.stranded.iter();
+        let stranded = stranded.filter(|(id, _)| !self.others.contains(*id));
         let stranded = stranded.map(|(id, why)| format!("backup {}: {why}", short(id)));
         missing.chain(stranded).collect::<Vec<_>>().into_iter()
     }

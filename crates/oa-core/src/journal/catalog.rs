@@ -2,6 +2,7 @@
 //! measured by the objectives of `[backup]` ([`Limits`]) in one function, [`Facts::assess`]: alerts, the page, the API, the daily report
 //! and `oa-backup status` all say what that finds.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -165,6 +166,20 @@ pub fn facts(client: &mut impl GenericClient, repository: &str) -> Result<Facts,
         }
     }
     Ok(facts)
+}
+
+/// The system ids of the clusters whose backups a run log is about: its own database's, and those of which its runs have made some. Other
+/// services may use the same repository.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn own_clusters(client: &mut impl GenericClient) -> Result<BTreeSet<String>, postgres::Error> {
+    let rows = client.query(
+        "SELECT system_identifier::text FROM pg_control_system()
+         UNION SELECT b.system_id FROM oa.backups b WHERE EXISTS (SELECT FROM oa.runs r WHERE r.id = b.run_id)",
+        &[],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A backup by the beginning of its id.

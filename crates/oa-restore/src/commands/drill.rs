@@ -79,7 +79,10 @@ struct Drill {
 }
 
 pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
-    let session = Session::open(config, args.from_copy, &args.run.bars(quiet))?;
+    let mut session = Session::open(config, args.from_copy, &args.run.bars(quiet))?;
+    if args.id.is_none() {
+        session.leave_out_others();
+    }
     if args.quick {
         return super::quick::run(&session, config, args.cron, &args.run);
     }

@@ -12,7 +12,7 @@ use oa_core::app::sibling;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::state_dir::StateDir;
 use oa_core::base::supervise::readable;
-use oa_core::journal::Recorder;
+use oa_core::journal::{Recorder, catalog};
 use oa_core::model::run::RunStart;
 use oa_core::pg::{self, schema};
 use oa_repository::staging;
@@ -82,6 +82,19 @@ impl<'a> Session<'a> {
             config,
             now: OnceCell::new(),
         })
+    }
+
+    /// Leaves out the backups of other services that use the same repository, where PostgreSQL answers, which knows whose they are, and
+    /// where some are of this one.
+    pub(crate) fn leave_out_others(&mut self) {
+        let own = pg::Settings::from_config(self.config, PROGRAM)
+            .ok()
+            .and_then(|settings| pg::connect(&settings).ok())
+            .and_then(|mut client| catalog::own_clusters(&mut client).ok())
+            .unwrap_or_default();
+        if self.backups.iter().any(|b| own.contains(&b.meta.system_id)) {
+            self.backups.retain(|b| own.contains(&b.meta.system_id));
+        }
     }
 
     pub(crate) fn users(&self) -> &[String] {

@@ -483,11 +483,11 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
             vec![
                 match configured_at {
                     Some(at) => format!(
-                        "The repository {repository} is configured since {} and holds no backup",
+                        "The repository {repository} is configured since {} and holds no backup of this service",
                         w.at(*at)
                     ),
                     None => {
-                        format!("the repository {repository} is empty")
+                        format!("the repository {repository} holds no backup of this service")
                     }
                 },
                 LATE_EFFECT.to_owned(),

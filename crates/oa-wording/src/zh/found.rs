@@ -460,10 +460,10 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
             vec![
                 match configured_at {
                     Some(at) => format!(
-                        "自 {} 起已配置仓库 {repository}，但其中没有任何备份",
+                        "自 {} 起已配置仓库 {repository}，但其中没有本服务的备份",
                         w.at(*at)
                     ),
-                    None => format!("仓库 {repository} 是空的"),
+                    None => format!("仓库 {repository} 中没有本服务的备份"),
                 },
                 LATE_EFFECT.to_owned(),
                 ABSENT_REMEDY.to_owned(),
