@@ -21,7 +21,18 @@ pub(super) enum Place {
     System(PathBuf),
 }
 
+const SYSTEM: &str = "/etc/crontab";
+const FOLDER: &str = "/etc/cron.d";
+
 impl Place {
+    /// That of a file which was named: its place says in which form it is.
+    pub(super) fn of(path: &Path) -> Self {
+        match path == Path::new(SYSTEM) || path.parent() == Some(Path::new(FOLDER)) {
+            true => Self::System(path.to_owned()),
+            false => Self::Named(path.to_owned()),
+        }
+    }
+
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Account => "the crontab".to_owned(),
@@ -51,10 +62,10 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The program and its arguments, wherever it stands among the commands of a line.
-    fn words(&self) -> Option<Vec<&str>> {
-        let mut commands = self.command.split(['>', '<', '|', ';', '&', '(', ')']);
-        commands.find_map(|command| {
+    /// The programs and their arguments, wherever they stand among the commands of a line.
+    fn programs(&self) -> impl Iterator<Item = Vec<&str>> {
+        let commands = self.command.split(['>', '<', '|', ';', '&', '(', ')']);
+        commands.filter_map(|command| {
             let words: Vec<&str> = command
                 .split_whitespace()
                 .map(|word| word.trim_matches(['"', '\'']))
@@ -65,8 +76,32 @@ impl Line {
     }
 
     fn starts(&self, program: &str, subcommand: &str) -> bool {
-        self.words()
-            .is_some_and(|words| base(words[0]) == program && words[1..].contains(&subcommand))
+        self.programs()
+            .any(|words| base(words[0]) == program && words[1..].contains(&subcommand))
+    }
+
+    /// Whether it runs as this account.
+    fn is_ours(&self) -> bool {
+        self.account.as_deref().is_none_or(|name| name == me())
+    }
+
+    /// The first file to which it writes, where its name is all there.
+    fn log(&self) -> Option<PathBuf> {
+        let mut parts = self.command.split('>').skip(1).map(str::trim_start);
+        let ends = |c: char| c.is_whitespace() || matches!(c, ';' | '&' | '|' | ')' | '<');
+        let name = parts
+            .find(|part| part.starts_with('/'))?
+            .split(ends)
+            .next()?;
+        // What the shell makes of the rest is not known; of the folder before it, it is.
+        let known = name.split(['$', '`']).next()?;
+        match known.len() == name.len() {
+            true => Some(PathBuf::from(name)),
+            false => (!name[known.len()..].contains('/'))
+                .then(|| known.rsplit_once('/'))
+                .flatten()
+                .map(|(folder, _)| Path::new(folder).join("log")),
+        }
     }
 
     /// cron takes a bare % for the end of the line, and gives the rest to the program's input.
@@ -131,7 +166,7 @@ impl Crontab {
                 .account
                 .as_deref()
                 .is_some_and(|a| PROGRAMS.contains(&base(a)));
-            if misplaced || found.words().is_some() {
+            if misplaced || found.programs().next().is_some() {
                 lines.push(found);
             }
         }
@@ -154,10 +189,11 @@ impl Crontab {
                 &String::from_utf8_lossy(&done.stdout),
             ));
         }
-        let folder = fs::read_dir("/etc/cron.d").into_iter().flatten().flatten();
+        let folder = fs::read_dir(FOLDER).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> = folder.map(|entry| entry.path()).collect();
+        files.retain(|path| !is_left_over(path));
         files.sort();
-        files.insert(0, PathBuf::from("/etc/crontab"));
+        files.insert(0, PathBuf::from(SYSTEM));
         for path in files {
             let Ok(text) = fs::read_to_string(&path) else {
                 continue;
@@ -172,8 +208,7 @@ impl Crontab {
 
     /// Whether a line runs as this account: of the others nothing can be said by what this one may do.
     pub(super) fn is_ours(&self) -> bool {
-        let ours = |line: &Line| line.account.as_deref().is_none_or(|name| name == me());
-        self.lines.iter().any(ours)
+        self.lines.iter().any(Line::is_ours)
     }
 
     pub(super) fn starts(&self, program: &str, subcommand: &str) -> bool {
@@ -182,24 +217,30 @@ impl Crontab {
             .any(|line| line.starts(program, subcommand))
     }
 
-    /// Whether a line relies on `PATH` to find its program.
-    pub(super) fn needs_path(&self) -> bool {
-        let bare = |line: &Line| line.words().is_some_and(|words| !words[0].contains('/'));
-        self.lines.iter().any(bare)
+    /// The same, of lines that run as this account.
+    pub(super) fn starts_as_us(&self, program: &str, subcommand: &str) -> bool {
+        self.lines
+            .iter()
+            .any(|line| line.is_ours() && line.starts(program, subcommand))
     }
 
-    /// The files to which the lines append.
+    /// Whether each line of this account says itself which configuration its program reads.
+    pub(super) fn names_configurations(&self) -> bool {
+        let named =
+            |line: &Line| line.command.contains("--config") || line.command.contains("OA_CONFIG=");
+        self.lines.iter().filter(|line| line.is_ours()).all(named)
+    }
+
+    /// Whether a line relies on `PATH` to find its program.
+    pub(super) fn needs_path(&self) -> bool {
+        let bare = |line: &Line| line.programs().any(|words| !words[0].contains('/'));
+        self.lines.iter().any(|line| line.is_ours() && bare(line))
+    }
+
+    /// The files to which the lines of this account append.
     pub(super) fn logs(&self) -> Vec<PathBuf> {
-        let mut logs: Vec<PathBuf> = self
-            .lines
-            .iter()
-            .filter_map(|line| {
-                let mut parts = line.command.split('>').skip(1);
-                parts.find(|part| part.trim().starts_with('/'))
-            })
-            .filter_map(|part| part.split_whitespace().next())
-            .map(PathBuf::from)
-            .collect();
+        let ours = self.lines.iter().filter(|line| line.is_ours());
+        let mut logs: Vec<PathBuf> = ours.filter_map(Line::log).collect();
         logs.sort();
         logs.dedup();
         logs
@@ -209,11 +250,18 @@ impl Crontab {
     pub(super) fn repeated(&self) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
         for (n, line) in self.lines.iter().enumerate() {
-            let words = line.words();
-            let same = |other: &Line| other.when == line.when && other.words() == words;
-            let shown = words.clone().unwrap_or_default().join(" ");
-            if words.is_some() && self.lines[..n].iter().any(same) && !found.contains(&shown) {
-                found.push(shown);
+            // `[ -x /usr/bin/oa-alert ]` starts nothing.
+            let starts = |words: &Vec<&str>| words.get(1).is_some_and(|word| *word != "]");
+            for words in line.programs().filter(starts) {
+                let same = |other: &Line| {
+                    other.when == line.when
+                        && other.account == line.account
+                        && other.programs().any(|theirs| theirs == words)
+                };
+                let shown = words.join(" ");
+                if self.lines[..n].iter().any(same) && !found.contains(&shown) {
+                    found.push(shown);
+                }
             }
         }
         found
@@ -286,6 +334,20 @@ fn me() -> String {
     account(rustix::process::geteuid().as_raw())
 }
 
+/// What editors, package managers and people leave beside a file, so that cron does not look at it.
+fn is_left_over(path: &Path) -> bool {
+    const ENDS: [&str; 9] = [
+        "bak", "disabled", "off", "old", "orig", "rpmnew", "rpmsave", "save", "swp",
+    ];
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let end = name.rsplit_once('.').map_or("", |(_, end)| end);
+    name.starts_with('.')
+        || name.ends_with('~')
+        || ENDS.contains(&end)
+        || end.starts_with("dpkg-")
+        || end.starts_with("ucf-")
+}
+
 /// Why cron does not look at a file of the system.
 fn ignored(path: &Path, text: &str) -> Option<(String, String)> {
     let (shown, quoted) = (path.display(), quoted(path));
@@ -354,6 +416,9 @@ mod tests {
             "* * * * * /opt/oa/bin/oa-alert --config /etc/other.toml check",
             "* * * * * cd / && OA_CONFIG=/x oa-alert -q check >>/dev/null",
             "* * * * * flock -n /tmp/l sh -c 'oa-alert check'",
+            "* * * * * test -x /usr/bin/oa-alert && oa-alert check",
+            "* * * * * [ -x /usr/bin/oa-alert ] || exit 0; /usr/bin/oa-alert check",
+            "* * * * * oa-crawl run --due; oa-alert check",
         ] {
             assert!(own(line).starts("oa-alert", "check"), "{line}");
         }
@@ -367,6 +432,28 @@ mod tests {
         let crontab = system("*/5 * * * * oa oa-alert check\n");
         assert!(crontab.starts("oa-alert", "check"));
         assert_eq!(crontab.lines[0].account.as_deref(), Some("oa"));
+    }
+
+    #[test]
+    fn lines_of_other_accounts_and_files_that_were_put_aside_are_not_ours() {
+        let crontab = system(&format!(
+            "* * * * * somebody-else /usr/bin/oa-alert check >>/nowhere/a.log\n\
+             * * * * * {} /usr/bin/oa-crawl run >>/var/log/oa/c-$(date +\\%F).log\n",
+            me()
+        ));
+        assert_eq!(crontab.logs(), [PathBuf::from("/var/log/oa/log")]);
+        assert!(crontab.starts("oa-alert", "check") && crontab.is_ours());
+        assert!(crontab.starts_as_us("oa-crawl", "run"));
+        assert!(!crontab.starts_as_us("oa-alert", "check") && !crontab.names_configurations());
+        assert!(own("* * * * * oa-alert --config /x check").names_configurations());
+        for name in [".oa.new", "oa~", "oa.dpkg-dist", "oa.bak"] {
+            assert!(is_left_over(&Path::new(FOLDER).join(name)), "{name}");
+        }
+        assert!(!is_left_over(Path::new("/etc/cron.d/oa.cron")));
+        let packaged = PathBuf::from("/etc/cron.d/oa");
+        assert_eq!(Place::of(&packaged), Place::System(packaged));
+        let other = PathBuf::from("crontab.example");
+        assert_eq!(Place::of(&other), Place::Named(other));
     }
 
     #[test]

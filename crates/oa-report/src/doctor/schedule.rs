@@ -45,7 +45,7 @@ const NEEDED: [(&str, &str, &str, State); 7] = [
 pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Findings) {
     let crontabs = match named {
         Some(path) => match trust::read_named_text(path, trust::LARGEST) {
-            Ok(text) => vec![Crontab::parse(Place::Named(path.to_owned()), &text)],
+            Ok(text) => vec![Crontab::parse(Place::of(path), &text)],
             Err(e) => {
                 let detail = format!("could not read {}: {e}", path.display());
                 return findings.error(CHECK, detail, format!("ls -l {}", quoted(path)));
@@ -77,8 +77,16 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
             continue;
         }
         let command = format!("{program} {subcommand}");
-        let starts = |c: &&Crontab| c.starts(program, subcommand);
-        let by_cron: Vec<&Place> = crontabs.iter().filter(starts).map(|c| &c.place).collect();
+        // Another account's are another installation, unless there is nothing else.
+        let ours = crontabs.iter().any(|c| c.starts_as_us(program, subcommand));
+        let by_cron: Vec<&Place> = crontabs
+            .iter()
+            .filter(|c| match ours {
+                true => c.starts_as_us(program, subcommand),
+                false => c.starts(program, subcommand),
+            })
+            .map(|c| &c.place)
+            .collect();
         let by_timer = timers.iter().find(|t| t.name == timer);
         needed(&command, state, &by_cron, (timer, by_timer), findings);
     }
@@ -213,6 +221,9 @@ fn lines(config: &Config, crontab: &Crontab, findings: &mut Findings) {
                 .place
                 .edit(&format!("PATH={}:/usr/bin:/bin", own_folder())),
         );
+    }
+    if crontab.names_configurations() {
+        return;
     }
     let named = crontab.variables.get("OA_CONFIG").map(String::as_str);
     // Where the crontab names none, the programs take this one.
