@@ -638,3 +638,35 @@ fn whoever_waits_for_a_task_has_nothing_that_its_run_waits_for() {
         });
     }
 }
+
+#[test]
+fn a_clock_that_has_gone_back_locks_tasks_in_the_order_in_which_all_do() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, lease_until) SELECT t, 'oa-test', now() + interval '1 day' FROM unnest(ARRAY['b', 'a']) t;
+             UPDATE oa.clock SET latest = now() + interval '3 days'",
+        )
+        .unwrap();
+    let mut other = server.connect();
+    let mut held = other.transaction().unwrap();
+    let lock = "SELECT FROM oa.tasks WHERE name = $1 FOR UPDATE NOWAIT";
+    held.execute(lock, &[&"a"]).unwrap();
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| {
+            let mut client = server.connect();
+            client.batch_execute("SELECT oa.watch_clock()").unwrap();
+        });
+        oa_testkit::wait_until("it waits for the task", Duration::from_secs(20), || {
+            let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+            client.query_one(waits, &[]).unwrap().get(0)
+        });
+        held.execute(lock, &[&"b"]).unwrap();
+        drop(held);
+        waiting.join().unwrap();
+    });
+    let noted = client.query_one("SELECT count(*) FROM oa.clock_steps", &[]);
+    assert_eq!(noted.unwrap().get::<_, i64>(0), 1);
+}
