@@ -9,7 +9,12 @@ DECLARE
                     EXECUTE format(''LOCK TABLE ONLY oa.%I, ONLY oa.%I IN ACCESS EXCLUSIVE MODE NOWAIT'', parent, parent || ''_default'');
                 END IF;
                 IF parent = ''revisions'' THEN'),
-        'EXCEPTION WHEN check_violation OR', 'EXCEPTION WHEN lock_not_available OR check_violation OR');
+        'EXCEPTION WHEN check_violation OR',
+        'EXCEPTION WHEN lock_not_available THEN
+                IF month <= date_trunc(''month'', around AT TIME ZONE ''UTC'') THEN
+                    RAISE;
+                END IF;
+            WHEN check_violation OR');
 BEGIN
     IF strpos(is_now, 'NOWAIT') = 0 OR strpos(is_now, 'lock_not_available') = 0 THEN
         RAISE EXCEPTION 'oa.ensure_partitions is not as the version before made it';
