@@ -258,8 +258,8 @@ fn raise_and_resolve(
     tx.commit()
 }
 
-/// Waits for the tasks of which something is missing; not for long, as one that stores a long outcome must not keep people from hearing of all
-/// else: what they hear of it is noted by the next check then. Returns whether it has them.
+/// Waits for the tasks of which something is missing; not for long, as one that stores a long outcome must not keep people from hearing of
+/// all else: what they hear of it is noted by the next check then. Returns whether it has them.
 fn lock_tasks(tx: &mut Transaction<'_>, found: &[Finding]) -> Result<bool, postgres::Error> {
     let mut waiting = tx.transaction()?;
     let limit = waiting.query_one("SELECT current_setting('lock_timeout')", &[])?;

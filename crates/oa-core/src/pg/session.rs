@@ -1,8 +1,8 @@
 //! Statements that stay prepared on their connection: what is said for each of a thousand runs is parsed once, and planned a few times.
 //!
 //! A statement belongs to the connection on which it was prepared, and survives the transaction in which that was done, also when that is
-//! rolled back. Whatever changes in the database meanwhile, the server plans it anew; but what then gives columns of other types it refuses, and
-//! all statements of the connection are prepared anew the next time.
+//! rolled back. Whatever changes in the database meanwhile, the server plans it anew; but what then gives columns of other types it refuses,
+//! and all statements of the connection are prepared anew the next time.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};

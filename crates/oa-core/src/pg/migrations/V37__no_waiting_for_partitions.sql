@@ -1,5 +1,6 @@
--- The partitions of months to come were made by waiting for whoever reads the run log: behind a dump of hours nothing could start, and whoever read
--- its tables in another order waited for each other. Now that is left to the next start while somebody is there; a month that has come still waits.
+-- The partitions of months to come were made by waiting for whoever reads the run log: behind a dump of hours nothing could start, and a
+-- reader of its tables in another order and whoever made them waited for each other. Now that is left to the next start while somebody is
+-- there; for a month that has come it still waits.
 DO $$
 DECLARE
     was text := pg_get_functiondef('oa.ensure_partitions(timestamptz)'::regprocedure);
@@ -23,7 +24,8 @@ BEGIN
 END
 $$;
 
--- When the clock has gone back all tasks are changed, and others change some of them meanwhile: rows are locked in the order in which all do.
+-- When the clock has gone back all tasks are changed, and others change some of them meanwhile: rows are locked in the order in which all
+-- do.
 DO $$
 DECLARE
     was text := pg_get_functiondef('oa.watch_clock()'::regprocedure);
