@@ -565,6 +565,18 @@ fn runs_of_a_month_are_in_its_partition_and_unpartitioned_times_in_the_default()
     for program in programs {
         program.join().unwrap().unwrap();
     }
+    // Who reads for long, a dump for example, holds up nobody: what a month to come lacks is made later.
+    let ahead = "SELECT oa.ensure_partitions('2035-03-15')::text";
+    client
+        .batch_execute("SELECT oa.ensure_partitions('2035-02-15')")
+        .unwrap();
+    let mut dump = connect(&server.url()).unwrap();
+    let mut reading = dump.transaction().unwrap();
+    reading.query("SELECT FROM oa.raw", &[]).unwrap();
+    client.batch_execute("SET lock_timeout = '5s'").unwrap();
+    assert_eq!(one::<String>(&mut client, ahead), "4");
+    reading.commit().unwrap();
+    assert_eq!(one::<String>(&mut client, ahead), "1");
 }
 
 fn batch(rows: Vec<Vec<Value>>) -> Batch {

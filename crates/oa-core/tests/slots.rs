@@ -558,6 +558,31 @@ fn what_ran_while_the_servers_clock_was_wrong_has_run_and_was_not_reported_in_th
 }
 
 #[test]
+fn a_source_that_collected_another_day_while_the_clock_was_wrong_has_missed_its_own() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    // A server that was ahead by a month, and one that was behind by an hour, on the same day. Nothing collects it once more.
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, title, collects) SELECT t, 'oa-test', t, true FROM unnest(ARRAY['ahead', 'behind']) t;
+             INSERT INTO oa.slots (task, due_at, day, state, closed_at, run_id)
+             SELECT name, now() - interval '25 hours', current_date - 1, 'open', NULL, NULL::uuid FROM oa.tasks
+             UNION ALL SELECT name, now() - interval '1 hour', current_date, 'done', now(), gen_random_uuid() FROM oa.tasks;
+             INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at, due_at)
+             SELECT gen_random_uuid(), 'oa-test', task, 'cron', 'h', '', '', 1, 1, '', 'success', due_at + after, due_at + after, due_at + names
+             FROM oa.slots JOIN (VALUES ('ahead', interval '5 minutes', interval '1 month'), ('behind', '-1 hour', '0')) v (task, after, names) USING (task)
+             WHERE state = 'open';
+             INSERT INTO oa.days (task, day, expected, state) VALUES ('ahead', current_date - 1, true, 'pending'), ('behind', current_date - 1, true, 'complete')",
+        )
+        .unwrap();
+    slots::close_unmade(&mut client, TimeDelta::minutes(10)).unwrap();
+    let found = "SELECT string_agg(task || ' ' || s.state || ' ' || d.state, ', ' ORDER BY task) FROM oa.slots s JOIN oa.days d USING (task, day)";
+    let found: String = client.query_one(found, &[]).unwrap().get(0);
+    assert_eq!(found, "ahead missed missing, behind done complete");
+}
+
+#[test]
 fn whoever_waits_for_a_task_has_nothing_that_its_run_waits_for() {
     let server = Postgres::start();
     let mut client = server.connect();
@@ -637,4 +662,36 @@ fn whoever_waits_for_a_task_has_nothing_that_its_run_waits_for() {
             waiting.join().unwrap();
         });
     }
+}
+
+#[test]
+fn a_clock_that_has_gone_back_locks_tasks_in_the_order_in_which_all_do() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, lease_until) SELECT t, 'oa-test', now() + interval '1 day' FROM unnest(ARRAY['b', 'a']) t;
+             UPDATE oa.clock SET latest = now() + interval '3 days'",
+        )
+        .unwrap();
+    let mut other = server.connect();
+    let mut held = other.transaction().unwrap();
+    let lock = "SELECT FROM oa.tasks WHERE name = $1 FOR UPDATE NOWAIT";
+    held.execute(lock, &[&"a"]).unwrap();
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| {
+            let mut client = server.connect();
+            client.batch_execute("SELECT oa.watch_clock()").unwrap();
+        });
+        oa_testkit::wait_until("it waits for the task", Duration::from_secs(20), || {
+            let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+            client.query_one(waits, &[]).unwrap().get(0)
+        });
+        held.execute(lock, &[&"b"]).unwrap();
+        drop(held);
+        waiting.join().unwrap();
+    });
+    let noted = client.query_one("SELECT count(*) FROM oa.clock_steps", &[]);
+    assert_eq!(noted.unwrap().get::<_, i64>(0), 1);
 }

@@ -74,7 +74,12 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
         if let Some(Kept(mut client, mut prepared)) = kept {
-            match answer(&mut client, &mut prepared, &mut question) {
+            let mut answered = answer(&mut client, &mut prepared, &mut question);
+            if answered.as_ref().is_err_and(pg::is_outdated) {
+                // A table was changed meanwhile: what was prepared is forgotten by now.
+                answered = answer(&mut client, &mut prepared, &mut question);
+            }
+            match answered {
                 Err(e) if is_connection_error(&e) => {}
                 other => {
                     self.keep(client, prepared);

@@ -501,3 +501,27 @@ fn a_password_that_was_changed_is_used_without_a_restart() {
         "{log}"
     );
 }
+
+#[test]
+fn a_table_that_is_changed_meanwhile_is_asked_anew() {
+    let site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    let health = || serving.get("/admin/crawler/health").json();
+    let limit = Duration::from_secs(30);
+    wait_until("it has asked", limit, || health()["stale"] == json!(false));
+    let mut admin = Client::connect(&site.server.superuser_url(), NoTls).unwrap();
+    // As what a kept statement gives would have another type.
+    admin
+        .batch_execute(
+            "ALTER TABLE oa.incidents ALTER COLUMN rule TYPE varchar; ALTER TABLE oa.watches ALTER COLUMN host TYPE varchar",
+        )
+        .unwrap();
+    let before = health()["timestamp"].clone();
+    wait_until("it asks again", limit, || {
+        serving.get("/admin/");
+        health()["timestamp"] != before
+    });
+    assert_eq!(health()["stale"], json!(false), "{}", health());
+    let log = fs::read_to_string(site.log()).unwrap();
+    assert!(!log.contains("cached plan"), "{log}");
+}

@@ -27,7 +27,8 @@ use oa_core::journal::spool::Drained;
 use oa_core::model::event::{Alert, Event, Finding};
 use oa_core::pg;
 use oa_core::schedule::Calendar;
-use postgres::Client;
+use postgres::error::SqlState;
+use postgres::{Client, Transaction};
 
 /// The rules of the programs themselves, under the names by which their alerts are stored and silenced.
 const OTHER_RULES: [&str; 12] = [
@@ -228,7 +229,7 @@ fn raise_and_resolve(
         tracing::warn!("the server's clock went back during the check: the next one looks again");
         return Ok(());
     }
-    missed::lock_tasks(&mut tx, &found.findings)?;
+    let are_locked = lock_tasks(&mut tx, &found.findings)?;
     // All of them, before any is raised, in the order in which whoever acknowledges takes them, or each would wait for the other.
     let rows = tx.query(
         "SELECT fingerprint, rule, task, opened_at, opened_at > $2 AND opened_at <= clock_timestamp() FROM oa.incidents
@@ -241,7 +242,9 @@ fn raise_and_resolve(
         open.extend(event.fingerprint());
         incidents::raise(&mut tx, event, policy)?;
     }
-    missed::note_reported(&mut tx, &found.findings)?;
+    if are_locked {
+        missed::note_reported(&mut tx, &found.findings)?;
+    }
     for row in rows {
         let (fingerprint, rule): (String, &str) = (row.get(0), row.get(1));
         let subject = fingerprint.split_once(':').map_or("", |(_, s)| s);
@@ -253,6 +256,27 @@ fn raise_and_resolve(
         }
     }
     tx.commit()
+}
+
+/// Waits for the tasks of which something is missing; not for long, as one that stores a long outcome must not keep people from hearing of
+/// all else: what they hear of it is noted by the next check then. Returns whether it has them.
+fn lock_tasks(tx: &mut Transaction<'_>, found: &[Finding]) -> Result<bool, postgres::Error> {
+    let mut waiting = tx.transaction()?;
+    let limit = waiting.query_one("SELECT current_setting('lock_timeout')", &[])?;
+    waiting.batch_execute("SET LOCAL lock_timeout = '5s'")?;
+    match missed::lock_tasks(&mut waiting, found) {
+        Ok(()) => {
+            let limit: &str = limit.get(0);
+            waiting.execute("SELECT set_config('lock_timeout', $1, true)", &[&limit])?;
+            waiting.commit()?;
+            Ok(true)
+        }
+        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            waiting.rollback()?;
+            Ok(false)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// What ends within `expiry_notice`: how long that is, in seconds; the inner `None` when it has ended. `None`: there is time.

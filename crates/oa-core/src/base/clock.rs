@@ -13,7 +13,8 @@ const SLEPT: Duration = Duration::from_secs(1);
 struct Began {
     wall: DateTime<Utc>,
     at: Instant,
-    up: Duration,
+    /// `None`: nobody can say.
+    up: Option<Duration>,
 }
 
 /// The present moment (UTC) on the clock of this process: what the machine's showed when it was first asked, and what has passed since, by a
@@ -27,16 +28,18 @@ pub fn now() -> DateTime<Utc> {
         up: uptime(),
     });
     let awake = began.at.elapsed();
-    let slept = uptime().saturating_sub(began.up).saturating_sub(awake);
+    let up = uptime().zip(began.up);
+    let slept = up.map_or(Duration::ZERO, |(up, then)| {
+        up.saturating_sub(then).saturating_sub(awake)
+    });
     began.wall + awake + if slept < SLEPT { Duration::ZERO } else { slept }
 }
 
 /// Since the machine was started, sleep included.
-fn uptime() -> Duration {
-    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds = text.split(' ').next().and_then(|s| s.parse().ok());
-    let uptime = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
-    uptime.unwrap_or_default()
+fn uptime() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/uptime").ok()?;
+    let seconds = text.split(' ').next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]
@@ -47,6 +50,6 @@ mod tests {
     fn it_goes_with_the_machines_clock_as_long_as_nobody_sets_that() {
         let apart = now() - Utc::now();
         assert!(apart.abs() < chrono::TimeDelta::minutes(1), "{apart}");
-        assert!(uptime() > Duration::ZERO);
+        assert!(uptime() > Some(Duration::ZERO));
     }
 }

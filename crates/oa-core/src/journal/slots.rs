@@ -612,6 +612,8 @@ pub fn close_unmade(
              -- Named by a clock that was wrong, a run is that of the nearest slot.
              (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.started_at BETWEEN o.due_at - e.early AND o.due_at + e.late
                 AND r.due_at > r.started_at + interval '{TOLERANCE}' AND r.finished_at IS NOT NULL AND r.status NOT IN ('skipped', 'abandoned')
+                -- It may have collected the day that the clock showed.
+                AND NOT (t.collects AND EXISTS (SELECT FROM oa.days d WHERE d.task = o.task AND d.day = o.day AND d.state = 'pending'))
               ORDER BY r.started_at DESC, r.seq DESC LIMIT 1),
              (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned' ORDER BY r.seq DESC LIMIT 1)) AS run_id
            FROM oa.slots o JOIN idle t ON t.name = o.task

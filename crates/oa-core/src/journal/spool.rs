@@ -22,6 +22,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::base::clock;
 use crate::base::failpoint;
 use crate::base::state_dir::{StateDir, StateDirError, new_file};
 use crate::base::supervise::ProcessId;
@@ -479,7 +480,7 @@ impl Spool {
         offset: TimeDelta,
         policy: &Policy,
     ) -> Result<(), Refusal> {
-        let now = Utc::now() + offset;
+        let now = clock::now() + offset;
         match record {
             Record::Started(mut start) => {
                 start.on_server_clock(offset);

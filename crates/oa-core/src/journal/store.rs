@@ -78,11 +78,11 @@ pub enum Lease {
 pub fn begin(client: &mut impl Connection, start: &RunStart) -> Result<Lease, StoreError> {
     let mut own = Prepared::default();
     let (client, prepared) = client.parts(&mut own);
+    // By itself: making one locks all of oa.runs, and nobody need wait for that until the run's transaction ends.
+    prepared.execute(client, "SELECT oa.ensure_partitions()", &[])?;
     let mut transaction = client.transaction()?;
     let mut tx = Tx::new(&mut transaction, prepared);
-    // The task first: a partition that is made locks all of oa.runs, for which whoever has all tasks may wait (oa.watch_clock).
     upsert_task(&mut tx, start)?;
-    tx.execute("SELECT oa.ensure_partitions()", &[])?;
     if let Some(host) = leased_by(&mut tx, start)? {
         insert_run(&mut tx, start, Status::Skipped, true)?;
         let why = format!("the task runs on {host}");
@@ -222,15 +222,19 @@ fn insert_run(
     Ok(inserted > 0)
 }
 
+/// Makes the partitions for a run of that time, in a transaction of its own as for [`begin`].
+const PARTITIONS: &str = "SELECT oa.ensure_partitions($1)";
+
 /// Records a start that was made while PostgreSQL was down. Does nothing when the run is known.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn apply_start(client: &mut Client, start: &RunStart) -> Result<(), StoreError> {
-    let (mut own, mut transaction) = (Prepared::default(), client.transaction()?);
+    let mut own = Prepared::default();
+    own.execute(client, PARTITIONS, &[&start.started_at])?;
+    let mut transaction = client.transaction()?;
     let mut tx = Tx::new(&mut transaction, &mut own);
     upsert_task(&mut tx, start)?;
-    tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     insert_past_run(&mut tx, start)?;
     transaction.commit()?;
     Ok(())
@@ -261,7 +265,6 @@ pub fn record_attempt(
         "UPDATE oa.tasks SET last_status = 'retrying', lease_until = now() + make_interval(secs => $3) WHERE name = $1 AND lease_run_id = $2",
         &[&start.task, &start.id, &lease],
     )?;
-    insert_attempts(&mut tx, start.id, std::slice::from_ref(attempt))?;
     tx.execute(
         "UPDATE oa.runs SET status = 'retrying', attempts = $2, error_kind = $3, error_message = $4,
                 lease_until = now() + make_interval(secs => $5)
@@ -274,6 +277,7 @@ pub fn record_attempt(
             &lease,
         ],
     )?;
+    insert_attempts(&mut tx, start.id, std::slice::from_ref(attempt))?;
     transaction.commit()?;
     Ok(())
 }
@@ -291,6 +295,7 @@ pub fn apply(
 ) -> Result<WriteCounts, StoreError> {
     let mut own = Prepared::default();
     let (client, prepared) = client.parts(&mut own);
+    prepared.execute(client, PARTITIONS, &[&outcome.start.started_at])?;
     let mut transaction = client.transaction()?;
     let applied = apply_in(&mut Tx::new(&mut transaction, prepared), outcome, policy)?;
     transaction.commit()?;
@@ -305,7 +310,6 @@ fn apply_in(
 ) -> Result<WriteCounts, StoreError> {
     let start = &outcome.start;
     upsert_task(tx, start)?;
-    tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     match outcome.status {
         Status::Skipped => insert_run(tx, start, Status::Running, false)?,
         _ => insert_past_run(tx, start)?,

@@ -16,7 +16,7 @@ pub mod upsert;
 pub use connect::{ConnectError, Settings, certificate, check_address, connect, tls_servers};
 pub use lock::alone;
 pub use meaning::{Meaning, is_connection_error, is_passing};
-pub use session::{Connection, Prepared, Session, Tx};
+pub use session::{Connection, Prepared, Session, Tx, is_outdated};
 
 /// Quotes an identifier, whatever it contains.
 #[must_use]

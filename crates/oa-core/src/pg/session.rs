@@ -1,11 +1,13 @@
 //! Statements that stay prepared on their connection: what is said for each of a thousand runs is parsed once, and planned a few times.
 //!
 //! A statement belongs to the connection on which it was prepared, and survives the transaction in which that was done, also when that is
-//! rolled back. Whatever changes in the database meanwhile, the server plans it anew.
+//! rolled back. Whatever changes in the database meanwhile, the server plans it anew; but what then gives columns of other types it refuses,
+//! and all statements of the connection are prepared anew the next time.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 
+use postgres::error::SqlState;
 use postgres::types::ToSql;
 use postgres::{Client, Error, Row, Statement, Transaction};
 
@@ -32,6 +34,38 @@ impl Prepared {
         self.0.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
+
+    /// Forgets all of them when that is why PostgreSQL failed.
+    fn watch<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
+        if done.as_ref().is_err_and(is_outdated) {
+            self.0.clear();
+        }
+        done
+    }
+
+    /// Executes one on its connection, in a transaction of its own.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub fn execute(
+        &mut self,
+        client: &mut Client,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, Error> {
+        let statement = self.get(sql, |sql| client.prepare(sql))?;
+        let done = client.execute(&statement, parameters);
+        self.watch(done)
+    }
+}
+
+/// Whether a statement was refused for having been prepared before a table was changed, or is known no more. In a new transaction it may be
+/// accepted.
+#[must_use]
+pub fn is_outdated(error: &Error) -> bool {
+    let code = error.code();
+    code == Some(&SqlState::FEATURE_NOT_SUPPORTED)
+        || code == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
 }
 
 /// A connection with its statements.
@@ -60,7 +94,8 @@ impl Session {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, Error> {
         let statement = self.prepared.get(sql, |sql| self.client.prepare(sql))?;
-        self.client.query_opt(&statement, parameters)
+        let done = self.client.query_opt(&statement, parameters);
+        self.prepared.watch(done)
     }
 }
 
@@ -122,7 +157,8 @@ impl<'a, 't> Tx<'a, 't> {
     /// When PostgreSQL fails.
     pub fn execute(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         let statement = self.prepared.get(sql, |sql| self.inner.prepare(sql))?;
-        self.inner.execute(&statement, parameters)
+        let done = self.inner.execute(&statement, parameters);
+        self.prepared.watch(done)
     }
 
     /// All rows.
@@ -135,7 +171,8 @@ impl<'a, 't> Tx<'a, 't> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
         let statement = self.prepared.get(sql, |sql| self.inner.prepare(sql))?;
-        self.inner.query(&statement, parameters)
+        let done = self.inner.query(&statement, parameters);
+        self.prepared.watch(done)
     }
 
     /// The only row.
@@ -148,7 +185,8 @@ impl<'a, 't> Tx<'a, 't> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Row, Error> {
         let statement = self.prepared.get(sql, |sql| self.inner.prepare(sql))?;
-        self.inner.query_one(&statement, parameters)
+        let done = self.inner.query_one(&statement, parameters);
+        self.prepared.watch(done)
     }
 
     /// A row, or none.
@@ -161,7 +199,8 @@ impl<'a, 't> Tx<'a, 't> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, Error> {
         let statement = self.prepared.get(sql, |sql| self.inner.prepare(sql))?;
-        self.inner.query_opt(&statement, parameters)
+        let done = self.inner.query_opt(&statement, parameters);
+        self.prepared.watch(done)
     }
 }
 
