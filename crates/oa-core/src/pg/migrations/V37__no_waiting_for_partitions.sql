@@ -7,7 +7,10 @@ DECLARE
     is_now text := replace(replace(was,
         'IF parent = ''revisions'' THEN',
         'IF month > date_trunc(''month'', around AT TIME ZONE ''UTC'') THEN
-                    EXECUTE format(''LOCK TABLE ONLY oa.%I, ONLY oa.%I IN ACCESS EXCLUSIVE MODE NOWAIT'', parent, parent || ''_default'');
+                    EXECUTE format(''LOCK TABLE ONLY oa.%I IN ACCESS EXCLUSIVE MODE NOWAIT'', parent);
+                    IF to_regclass(format(''oa.%I'', parent || ''_default'')) IS NOT NULL THEN
+                        EXECUTE format(''LOCK TABLE ONLY oa.%I IN ACCESS EXCLUSIVE MODE NOWAIT'', parent || ''_default'');
+                    END IF;
                 END IF;
                 IF parent = ''revisions'' THEN'),
         'EXCEPTION WHEN check_violation OR',
