@@ -615,7 +615,8 @@ fn whoever_waits_for_a_task_has_nothing_that_its_run_waits_for() {
         error: None,
     };
     let bare = |_: &RunStart| abandoned::LeftByRun::default();
-    let work: [(&str, Box<dyn Fn(&mut Client) + Sync>); 4] = [
+    type Work<'a> = Box<dyn Fn(&mut Client) + Sync + 'a>;
+    let work: [(&str, Work<'_>); 4] = [
         (
             "a try",
             Box::new(|c| store::record_attempt(c, &run, &attempt).unwrap()),
