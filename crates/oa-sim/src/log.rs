@@ -132,7 +132,7 @@ impl Log {
         true
     }
 
-    /// The present moment, by the robots' clock.
+    /// The current time, by the robots' clock.
     pub fn now(&self) -> DateTime<Utc> {
         Utc::now() + TimeDelta::from_std(*locked(&self.ahead)).unwrap_or_default()
     }

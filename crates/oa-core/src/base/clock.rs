@@ -17,7 +17,7 @@ struct Began {
     up: Option<Duration>,
 }
 
-/// The present moment (UTC) on the clock of this process: what the machine's showed when it was first asked, and what has passed since, by a
+/// The current time (UTC) on the clock of this process: what the machine's showed when it was first asked, and what has passed since, by a
 /// clock that nobody sets. How far the server's is ahead of it stays true of all that it has said, also when the machine's is put right.
 #[must_use]
 pub fn now() -> DateTime<Utc> {

@@ -91,7 +91,7 @@ impl Space {
 pub struct Facts {
     /// Where it is, without secrets.
     pub repository: String,
-    /// The present moment, by the server's clock.
+    /// The current time, by the server's clock.
     pub now: DateTime<Utc>,
     /// The newest time that can be restored.
     pub recoverable_to: Option<DateTime<Utc>>,

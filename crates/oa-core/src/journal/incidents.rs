@@ -57,7 +57,7 @@ struct Incident {
     causes: Vec<String>,
     /// It has come and gone too often of late.
     flaps: bool,
-    /// The present moment, by the server's clock.
+    /// The current time, by the server's clock.
     now: DateTime<Utc>,
     /// The last alert's event; `None` of a version that stored texts, whose title is the other one.
     event: Option<Value>,

@@ -216,7 +216,7 @@ impl Recorder {
         }
     }
 
-    /// The present moment (UTC) by the server's clock, as far as this program has seen it; else by this machine's.
+    /// The current time (UTC) by the server's clock, as far as this program has seen it; else by this machine's.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         clock::now() + self.clock_offset()

@@ -21,7 +21,7 @@ impl Stopwatch {
         }
     }
 
-    /// The present moment (UTC) on this clock.
+    /// The current time (UTC) on this clock.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.wall + self.mono.elapsed()

@@ -41,7 +41,7 @@ pub(crate) struct Session<'a> {
     users: Vec<String>,
     zone: Tz,
     config: &'a Config,
-    /// The present moment, once it was asked for.
+    /// The current time, once it was asked for.
     now: OnceCell<DateTime<Utc>>,
 }
 
@@ -106,7 +106,7 @@ impl<'a> Session<'a> {
         shown(at, self.zone)
     }
 
-    /// The present moment by the live server's clock, by which "10 min ago" is meant; by this machine's where it does not answer, unless
+    /// The current time by the live server's clock, by which "10 min ago" is meant; by this machine's where it does not answer, unless
     /// the backups show that that one is behind.
     pub(crate) fn now(&self) -> DateTime<Utc> {
         *self.now.get_or_init(|| {
