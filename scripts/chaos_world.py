@@ -372,6 +372,8 @@ class World:
         self.cluster.sql("CREATE TABLE own (day date, n int, PRIMARY KEY (day, n))")
         self.must(self.machines[0], "oa-backup", "init")
         self.must(self.machines[0], "oa-backup", "full")
+        # What the configuration schedules is expected since the first check.
+        self.must(self.machines[0], "oa-alert", "check")
 
     def start_sim(self):
         self.messages = self.home / "messages.txt"

@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
             .batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
             .map_err(BackupError::query("could not set up the session"))?;
         let requested = kind.unwrap_or(settings.kind);
-        let (kind, obstacle) = server.kind(requested, &programs)?;
+        let (kind, obstacle) = server.kind(requested, &programs, &mut client)?;
         Ok(Self {
             settings,
             limit_rate: settings.limit_rate,

@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use common::{PASSWORD, Service, done};
 use oa_testkit::{Postgres, SmallDisk};
@@ -171,6 +172,32 @@ fn a_server_that_lets_nobody_in_for_replication_is_dumped_and_what_to_add_is_nam
         .batch_execute("SELECT pg_reload_conf()")
         .unwrap();
     assert_eq!(service.take("full")[0]["kind"], "physical");
+
+    // A server that is lost while it is asked has refused nothing: there is no dump in the copy's place.
+    let programs: String = service
+        .superuser_db()
+        .query_one("SELECT setting FROM pg_config WHERE name = 'BINDIR'", &[])
+        .unwrap()
+        .get(0);
+    let folder = service.path("programs");
+    fs::create_dir(&folder).unwrap();
+    for program in fs::read_dir(&programs).unwrap() {
+        let program = program.unwrap();
+        if program.file_name() != "psql" {
+            symlink(program.path(), folder.join(program.file_name())).unwrap();
+        }
+    }
+    let script = format!(
+        "#!/bin/sh\n{programs}/psql -qAtX '{}' -c \"SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity WHERE application_name = 'oa-backup'\"\nexit 2\n",
+        service.server.superuser_url()
+    );
+    fs::write(folder.join("psql"), script).unwrap();
+    fs::set_permissions(folder.join("psql"), Permissions::from_mode(0o700)).unwrap();
+    service.configure(&format!("kind = \"auto\"\nbin_dir = \"{}\"", folder.display()));
+    let before = service.list().len();
+    let lost = service.backup(&["full"]).expect(75);
+    assert!(!lost.stderr.contains("pg_hba.conf"), "{}", lost.stderr);
+    assert_eq!(service.list().len(), before);
 }
 
 /// What was received of the log.

@@ -153,21 +153,31 @@ impl Server {
         })
     }
 
-    /// Why the server does not let this role in for replication, although it may: `pg_hba.conf` has lines of its own for that.
-    fn refusal(&self, programs: &Programs) -> Option<String> {
+    /// Why the server does not let this role in for replication, although it may: `pg_hba.conf` has lines of its own for that. A server
+    /// that was lost meanwhile refuses nothing: it does not answer in the session that is open either.
+    fn refusal(
+        &self,
+        programs: &Programs,
+        client: &mut Client,
+    ) -> Result<Option<String>, BackupError> {
         let probe = [
             "--no-psqlrc",
             "--no-password",
             "--command=IDENTIFY_SYSTEM",
             "replication=true",
         ];
-        match programs.run("psql", &probe.map(str::to_owned)) {
-            Err(PostgresError::Failed { said, .. }) => Some(format!(
-                "the server lets {role} in, but not for replication ({said}); add a line \"host replication {role} ADDRESS scram-sha-256\" to its pg_hba.conf and reload it, see that max_wal_senders is not used up, or set kind = \"logical\"",
-                role = pg::quote_ident(&self.role)
-            )),
-            _ => None,
-        }
+        let Err(PostgresError::Failed { said, .. }) =
+            programs.run("psql", &probe.map(str::to_owned))
+        else {
+            return Ok(None);
+        };
+        client
+            .batch_execute("SELECT 1")
+            .map_err(BackupError::query("the server was lost"))?;
+        Ok(Some(format!(
+            "the server lets {role} in, but not for replication ({said}); add a line \"host replication {role} ADDRESS scram-sha-256\" to its pg_hba.conf and reload it, see that max_wal_senders is not used up, or set kind = \"logical\"",
+            role = pg::quote_ident(&self.role)
+        )))
     }
 
     /// Its clock now, as far as that goes evenly; also when it does not answer any more.
@@ -186,6 +196,7 @@ impl Server {
         &self,
         requested: BackupKind,
         programs: &Programs,
+        client: &mut Client,
     ) -> Result<(Kind, Option<String>), BackupError> {
         let wal_level = self.advice.get("wal_level").map_or("", String::as_str);
         let obstacle = if !self.may_replicate {
@@ -198,7 +209,7 @@ impl Server {
         } else if requested == BackupKind::Logical {
             None
         } else {
-            self.refusal(programs)
+            self.refusal(programs, client)?
         };
         match (requested, obstacle) {
             (BackupKind::Logical, _) => Ok((Kind::Logical, None)),

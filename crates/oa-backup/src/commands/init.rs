@@ -43,7 +43,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let server = Server::ask(&mut client)?;
     let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
     let programs = Programs::new(folder, &connection, None)?;
-    let (kind, obstacle) = server.kind(settings.kind, &programs)?;
+    let (kind, obstacle) = server.kind(settings.kind, &programs, &mut client)?;
     print(&format!(
         "PostgreSQL {} ({} as {}): backups will be {}\n",
         server.major(),
