@@ -206,7 +206,17 @@ fn what_ran_within_the_24_hours_is_counted_and_failures_come_first() {
 
 #[test]
 fn it_is_sent_once_a_day_however_often_cron_calls() {
-    let service = Service::start(&format!("{}[report]\ndaily_at = \"00:00\"\n", noon()));
+    let noon = noon();
+    let service = Service::start(&format!("{noon}[report]\ndaily_at = \"00:00\"\n"));
+    // As by the clock of a server that is ahead: tomorrow's is due too.
+    let zone = noon.split('"').nth(1).unwrap();
+    let slots = format!(
+        "INSERT INTO oa.tasks (name, tool, title) VALUES ('daily-report', 'oa-report', '每日报告');
+         INSERT INTO oa.slots (task, due_at, day, state)
+         SELECT 'daily-report', at, (now() AT TIME ZONE '{zone}')::date + ahead, 'open'
+         FROM (VALUES (date_trunc('day', now(), '{zone}'), 0), (now() - interval '1 minute', 1)) v (at, ahead)"
+    );
+    service.server.connect().batch_execute(&slots).unwrap();
     let many: Vec<_> = (0..4)
         .map(|_| {
             service
@@ -226,6 +236,8 @@ fn it_is_sent_once_a_day_however_often_cron_calls() {
         1,
         "at noon it is late"
     );
+    let (due, first) = ("oa.slots WHERE due_at <= now()", "(SELECT min(day) FROM oa.slots)");
+    assert_eq!(service.count(&format!("{due} AND (state = 'done') = (day = {first})")), 2);
 }
 
 #[test]

@@ -103,6 +103,7 @@ pub(crate) fn run(
         task,
         title,
         trigger: trigger(args.cron),
+        day: None,
         retry: Some(Policy {
             retries: settings.retries,
             delay: settings.retry_delay.0,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
+use chrono::NaiveDate;
 use serde_json::{Map, Value};
 
 use crate::app::cli::{Busy, Failure};
@@ -26,6 +27,8 @@ pub struct Job {
     pub title: &'static str,
     /// Who started it.
     pub trigger: Trigger,
+    /// The day that it is about, whatever the server's clock says when it runs.
+    pub day: Option<NaiveDate>,
     /// Whether a failure is followed by another try; without it the first one is the last, and no tries are recorded.
     pub retry: Option<Policy>,
     /// Being refused (exit code 77) is a failure that somebody must hear of: the work is due all the same.
@@ -41,6 +44,7 @@ impl Job {
             task,
             title,
             trigger: Trigger::Manual,
+            day: None,
             retry: None,
             must_be_done: false,
         }
@@ -92,7 +96,7 @@ pub fn recorded<T>(
     job: &Job,
     once: impl FnMut(&RunStart) -> Result<JobOutcome<T>, Failure>,
 ) -> Result<T, Failure> {
-    let start = RunStart::now(
+    let mut start = RunStart::now(
         job.program,
         env!("CARGO_PKG_VERSION"),
         job.task,
@@ -103,6 +107,7 @@ pub fn recorded<T>(
             .as_ref()
             .map_or(Duration::from_secs(24 * 3600), longest),
     );
+    start.day = job.day;
     let mut work = Work {
         job,
         once,

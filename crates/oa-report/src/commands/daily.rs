@@ -132,6 +132,7 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
     }
     let job = Job {
         trigger,
+        day: Some(day),
         // Once: cron asks again in five minutes.
         retry: Some(Policy {
             retries: 0,
