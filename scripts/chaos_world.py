@@ -156,7 +156,7 @@ class Node:
         self.user = "postgres" if os.geteuid() == 0 else None
         self.data = home / "disk/data"
         (home / "disk").mkdir(parents=True)
-        disk(home / "disk", "400m")
+        disk(home / "disk", "1500m")
         if self.user:
             ids = pwd.getpwnam(self.user)
             for path in (home, home / "disk"):
@@ -362,7 +362,7 @@ class World:
         (self.home / "calendar.toml").write_text("".join(years))
         self.repository = self.home / "repository-disk/repository"
         self.repository.parent.mkdir(mode=0o700)
-        disk(self.repository.parent, "1g")
+        disk(self.repository.parent, "2g")
         self.machines = [Machine(self, name, scheduled=scheduled) for name in ("a", "b")]
         self.reference = Machine(self, "reference", "reference") if reference else None
         for machine in [self.machines[0]] + ([self.reference] if reference else []):
