@@ -126,7 +126,8 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
     if trigger == Trigger::Cron {
         make_known(&mut client, config);
     }
-    if is_sent(&mut client, day)? {
+    let sent_already = is_sent(&mut client, day)?;
+    if sent_already && !is_reported(&mut client)? {
         tracing::info!("the report of {day} was sent already");
         return Ok(exit::OK);
     }
@@ -142,12 +143,14 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
         ..Job::by_hand(PROGRAM, TASK, TITLE)
     };
     let sent = work::recorded(&recorder, &job, |_| {
-        for missed in unsent(&mut client, day)? {
-            let daily = of(&mut client, config, missed)?;
-            put(&mut client, config, &daily, true)?;
-        }
         let daily = of(&mut client, config, day)?;
-        put(&mut client, config, &daily, now - due > LATE)?;
+        if !sent_already {
+            for missed in unsent(&mut client, day)? {
+                let daily = of(&mut client, config, missed)?;
+                put(&mut client, config, &daily, true)?;
+            }
+            put(&mut client, config, &daily, now - due > LATE)?;
+        }
         let mut done = JobOutcome::success(());
         done.details.insert("day".to_owned(), json!(day));
         let bytes = json!(daily.database_bytes);
@@ -184,6 +187,16 @@ fn is_sent(client: &mut Client, day: NaiveDate) -> Result<bool, Failure> {
     let row = client.query_one(
         "SELECT EXISTS (SELECT FROM oa.alerts WHERE fingerprint = $1)",
         &[&fingerprint(day)],
+    );
+    Ok(row.map_err(anyhow::Error::from)?.get(0))
+}
+
+/// People were notified that it failed or is missing. Where it was sent all the same (the answer to its commit was lost, or the server's clock
+/// was wrong), a run that succeeds says so.
+fn is_reported(client: &mut Client) -> Result<bool, Failure> {
+    let row = client.query_one(
+        "SELECT EXISTS (SELECT FROM oa.incidents WHERE task = $1 AND resolved_at IS NULL AND rule IN ('run_failed', 'run_abandoned', 'run_missed', 'never_run'))",
+        &[&TASK],
     );
     Ok(row.map_err(anyhow::Error::from)?.get(0))
 }
