@@ -615,6 +615,12 @@ pub fn close_unmade(
                 -- It may have collected the day that the clock showed.
                 AND NOT (t.collects AND EXISTS (SELECT FROM oa.days d WHERE d.task = o.task AND d.day = o.day AND d.state = 'pending'))
               ORDER BY r.started_at DESC, r.seq DESC LIMIT 1),
+             -- One that began in the future, by a clock that was wrong, began when its machine says: its id has that time.
+             (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.started_at > now() + interval '{TOLERANCE}'
+                AND r.id >= oa.uuid_floor(o.due_at - e.early) AND r.id < oa.uuid_floor(o.due_at + e.late)
+                AND r.finished_at IS NOT NULL AND r.status NOT IN ('skipped', 'abandoned')
+                AND NOT (t.collects AND EXISTS (SELECT FROM oa.days d WHERE d.task = o.task AND d.day = o.day AND d.state = 'pending'))
+              ORDER BY r.id DESC LIMIT 1),
              (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned' ORDER BY r.seq DESC LIMIT 1)) AS run_id
            FROM oa.slots o JOIN idle t ON t.name = o.task
            CROSS JOIN LATERAL (SELECT least(interval '12 hours', (o.due_at - max(n.due_at) FILTER (WHERE n.due_at < o.due_at)) / 2) AS early,
