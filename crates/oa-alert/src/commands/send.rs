@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::flush;
 use crate::PROGRAM;
+use crate::deliver::LONGEST_WAIT;
 
 /// Longer texts are refused: no channel would take a fraction of it.
 const LONGEST: u64 = 1 << 20;
@@ -96,8 +97,10 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
 fn say_what_waits(recorder: &Recorder, id: Uuid) {
     let paused = recorder.connect().ok().and_then(|(mut client, _)| {
         let rows = client.query(
-            "SELECT c.name, ceil(extract(epoch FROM c.paused_until - now()) / 60)::bigint FROM oa.deliveries d JOIN oa.channels c ON c.name = d.channel
-             WHERE d.alert_id = $1 AND d.state = 'pending' AND c.paused_until > now() ORDER BY c.name",
+            &format!(
+                "SELECT c.name, ceil(extract(epoch FROM c.paused_until - now()) / 60)::bigint FROM oa.deliveries d JOIN oa.channels c ON c.name = d.channel
+                 WHERE d.alert_id = $1 AND d.state = 'pending' AND c.paused_until BETWEEN now() AND now() + interval '{LONGEST_WAIT}' ORDER BY c.name"
+            ),
             &[&id],
         );
         rows.ok()

@@ -18,12 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::LONGEST_WAIT;
 use crate::channels::{Card, Cause, Channel, Receipt, State};
 
 /// Platforms change a message for so long after it was sent.
 const CHANGED_FOR: &str = "14 days";
-/// No message waits for longer; one that seems to was noted while the server's clock was ahead.
-const LONGEST_WAIT: &str = "1 hour";
 /// Whoever claims a message has changed it by then.
 const LEASE: Duration = Duration::from_secs(90);
 /// Between two messages: platforms take some a second.

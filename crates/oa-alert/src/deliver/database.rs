@@ -103,11 +103,17 @@ pub(super) fn loud(a: &str) -> String {
     )
 }
 
+/// No delivery, no message and no channel is put off for longer, and none is leased for longer: what is was written by a server whose clock was
+/// ahead, in a transaction that ended when that was put right already.
+pub(crate) const LONGEST_WAIT: &str = "1 hour";
+const LONGEST_LEASE: &str = "6 hours";
+
 /// Whether a delivery of an alert (by their names in the query) can go now, where `$3` says that its channel is quiet.
 fn ready(d: &str, a: &str) -> String {
     let (held, loud) = (roots::held(a), loud(a));
     format!(
-        "({d}.next_try_at <= now() AND ({d}.state = 'pending' OR ({d}.state = 'sending' AND {d}.leased_until <= now()))
+        "(({d}.next_try_at <= now() OR {d}.next_try_at > now() + interval '{LONGEST_WAIT}')
+                    AND ({d}.state = 'pending' OR ({d}.state = 'sending' AND ({d}.leased_until <= now() OR {d}.leased_until > now() + interval '{LONGEST_LEASE}')))
                     AND NOT {held} AND (NOT $3 OR {loud}))"
     )
 }
@@ -367,7 +373,7 @@ impl Outbox for Database<'_> {
                  -- Nobody was notified of what was held back.
                  AND (b.follows IS NULL OR EXISTS (SELECT FROM oa.deliveries g WHERE g.alert_id = b.id))) p ON a.kind = 'problem'
              LEFT JOIN (SELECT c.name, c.takes FROM jsonb_to_recordset($4::jsonb) AS c (name text, takes jsonb)) c ON c.name = d.channel
-             WHERE d.channel = $1 AND {} AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
+             WHERE d.channel = $1 AND {} AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now() AND c.paused_until <= now() + interval '{LONGEST_WAIT}')
                -- Not before an earlier one of its incident that must still wait, whatever for.
                AND NOT EXISTS (
                  SELECT 1 FROM oa.deliveries e JOIN oa.alerts b ON b.id = e.alert_id

@@ -40,7 +40,7 @@ use uuid::Uuid;
 use crate::channels::{Cause, Channel, Receipt, SendError};
 use crate::pace::Pace;
 use crate::render::{Facts, Message, digest, mark_repeat, without_text};
-pub(crate) use database::{Database, Route};
+pub(crate) use database::{Database, LONGEST_WAIT, Route};
 use roots::Relations;
 pub(crate) use spooled::Spooled;
 pub(crate) use undelivered::{Undelivered, in_spool};

@@ -9,7 +9,7 @@ use oa_core::journal::spool::{Spool, SpoolError};
 use oa_core::model::event::channel_fingerprint;
 
 use super::Database;
-use super::database::{ROUTES, loud};
+use super::database::{LONGEST_WAIT, ROUTES, loud};
 use super::roots::held;
 
 /// What waits for less is on its way.
@@ -109,7 +109,7 @@ impl Database<'_> {
         let (held, loud) = (held("a"), loud("a"));
         let rows = self.client.query(
             &format!("SELECT c.name, coalesce(w.waiting, 0), coalesce(w.oldest, 0),
-                    (SELECT extract(epoch FROM p.paused_until - now())::float8 FROM oa.channels p WHERE p.name = c.name AND p.paused_until > now()),
+                    (SELECT extract(epoch FROM p.paused_until - now())::float8 FROM oa.channels p WHERE p.name = c.name AND p.paused_until BETWEEN now() AND now() + interval '{LONGEST_WAIT}'),
                     coalesce(w.said, CASE WHEN mine.dead THEN (
                       SELECT d.last_error FROM oa.deliveries d WHERE d.channel = c.name AND d.state IN ('pending', 'sending') AND d.last_error IS NOT NULL
                       ORDER BY d.leased_until DESC LIMIT 1) END), coalesce(g.untold, false), mine.dead AND l.took_last IS FALSE
