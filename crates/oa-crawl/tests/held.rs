@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{Done, Service};
-use oa_testkit::wait_until;
+use oa_testkit::{Terminal, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// `oa-crawl exec --task job MORE -- sh -c SCRIPT` in the service's folder.
@@ -296,29 +296,16 @@ fn on_a_terminal_a_line_says_how_far_it_is_and_goes_with_the_end() {
     let service = Service::start();
     let dir = service.dir.path();
     fs::write(dir.join("wait.sh"), "until [ -e go ]; do sleep 0.1; done").unwrap();
-    let inner = service.command(&["exec", "--task", "job", "--", "sh", "wait.sh"]);
-    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
-    let envs = inner
-        .get_envs()
-        .filter_map(|(name, value)| Some((name, value?)));
-    // util-linux: runs it on a terminal of its own.
-    let mut terminal = std::process::Command::new("script")
-        .args(["-qfec", &words.join(" "), "screen"])
-        .envs(envs)
-        .env("TERM", "xterm")
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let screen = || fs::read_to_string(dir.join("screen")).unwrap_or_default();
-    wait_until("a line on the terminal", Duration::from_secs(60), || {
-        screen().contains("\r\u{1b}[Kjob: attempt 1, ")
-    });
+    let mut terminal = Terminal::run(
+        service
+            .command(&["exec", "--task", "job", "--", "sh", "wait.sh"])
+            .env("TERM", "xterm")
+            .current_dir(dir),
+    );
+    terminal.wait_for("\r\u{1b}[Kjob: attempt 1, ");
     fs::write(dir.join("go"), "").unwrap();
-    assert!(terminal.wait().unwrap().success());
-    let shown = screen();
+    assert!(terminal.end().success());
+    let shown = terminal.screen();
     let (_, end) = shown.rsplit_once("\u{1b}[K").unwrap();
     assert!(
         !end.contains("attempt 1") && end.contains("成功"),
