@@ -343,3 +343,33 @@ fn tests_need_no_other_features_than_the_programs() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn examples_in_comments_are_no_tests() {
+    // scripts/test does not run such tests, since there are none. What is shown is in a language that is named.
+    const SHOWN: &[&str] = &["text", "toml", "json", "sh", "sql"];
+    let mut wrong = Vec::new();
+    for (file, text) in files("src") {
+        let (mut within, mut after_blank) = (false, false);
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let Some(said) = ["//!", "///"].iter().find_map(|p| line.strip_prefix(p)) else {
+                (within, after_blank) = (false, true);
+                continue;
+            };
+            let fence = said.trim_start().strip_prefix("```");
+            let is_code = match fence {
+                Some(language) if !within => !SHOWN.contains(&language.trim()),
+                Some(_) => false,
+                // Markdown takes what is indented for code, too.
+                None => !within && after_blank && said.starts_with("     "),
+            };
+            if is_code {
+                wrong.push(format!("{file}:{}: {line}", number + 1));
+            }
+            within ^= fence.is_some();
+            after_blank = said.trim().is_empty();
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
