@@ -578,6 +578,8 @@ fn a_program_gets_the_secrets_that_are_given_to_it_and_no_others() {
         has(&seen, "PLAIN") && has(&seen, "PATH") && has(&seen, "OA_TASK"),
         "{seen}"
     );
+    // What a program in Python prints comes at once.
+    assert!(seen.contains("PYTHONUNBUFFERED=1\n"), "{seen}");
     for secret in [
         "HOOK",
         "ZHIHUI_AUTH_TOKEN",
