@@ -4,37 +4,13 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use common::processes::{exec, has_ended, pid_in};
 use common::{Done, Service};
 use oa_testkit::{Terminal, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// `oa-crawl exec --task job MORE -- sh -c SCRIPT` in the service's folder.
-fn exec(service: &Service, more: &[&str], script: &str) -> Done {
-    let mut arguments = vec!["exec", "--task", "job", "--format", "json"];
-    arguments.extend(more);
-    arguments.extend(["--", "sh", "-c", script]);
-    let mut command = service.command(&arguments);
-    command
-        .current_dir(service.dir.path())
-        .output()
-        .unwrap()
-        .into()
-}
-
-fn pid_in(path: &Path) -> Option<Pid> {
-    let text = fs::read_to_string(path).ok()?;
-    Pid::from_raw(text.trim().parse().ok()?)
-}
-
-/// Gone, or a zombie that nobody has looked at yet.
-fn has_ended(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
-        .map_or(true, |stat| stat.contains(") Z "))
-}
 
 /// Writes its process id into a file `NAME` and goes on for ever, deaf to SIGTERM, outside the program's process group.
 fn deaf(name: &str) -> String {

@@ -1,6 +1,7 @@
 //! A service in a temporary folder: private PostgreSQL, simulated sites, configuration.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod processes;
 pub mod site;
 
 use std::fs;
