@@ -1,9 +1,9 @@
 //! Each rule of the check finds its trouble, tells it once, and tells when it is over.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "rules/backups.rs"]
 mod backups;
-mod common;
+
+use crate::common;
 
 use std::fs;
 

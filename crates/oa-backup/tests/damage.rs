@@ -1,7 +1,7 @@
 //! Damage is found, reported for the backups that it concerns and of no others, and mended as far as it can be.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

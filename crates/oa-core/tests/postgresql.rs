@@ -1,12 +1,10 @@
-//! Connections, the schema, upserts and the run log on a real server.
+//! Connections, the schema and the run log on a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "postgresql/connections.rs"]
-mod connections;
-#[path = "postgresql/upserts.rs"]
-mod upserts;
+mod tls;
 
 use std::collections::HashSet;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -49,7 +47,7 @@ fn policy() -> Policy {
     }
 }
 
-fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str) -> T {
+pub fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str) -> T {
     client.query_one(query, &[]).unwrap().get(0)
 }
 
@@ -58,6 +56,78 @@ fn abandoned(client: &mut Client) -> usize {
     abandoned::mark_abandoned(client, &HashSet::new(), nothing, &policy())
         .unwrap()
         .len()
+}
+
+#[test]
+fn a_session_has_the_programs_name_and_its_limits() {
+    let server = Postgres::start();
+    let mut client = connect(&server.url()).unwrap();
+    assert_eq!(
+        one::<String>(&mut client, "SHOW application_name"),
+        "oa-test"
+    );
+    assert_eq!(one::<String>(&mut client, "SHOW statement_timeout"), "30s");
+    assert_eq!(one::<String>(&mut client, "SHOW lock_timeout"), "30s");
+}
+
+#[test]
+fn why_there_is_no_connection_is_said_with_the_right_exit_code() {
+    let server = Postgres::start();
+    let right = server.url();
+    let fail = |url: &str| connect(url).err().unwrap();
+    let login = fail(&right.replace("oa-test-password", "guessed"));
+    assert!(
+        matches!(login, ConnectError::Login { .. }) && !login.is_passing(),
+        "{login}"
+    );
+    assert!(!login.to_string().contains("guessed"));
+    let login = fail(&right.replace(":oa-test-password", ""));
+    assert!(matches!(login, ConnectError::Login { .. }), "{login}");
+    let database = fail(&format!("{right}-absent"));
+    assert!(
+        matches!(database, ConnectError::Database { .. })
+            && database.to_string().contains("createdb"),
+        "{database}"
+    );
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let away = fail(&format!("postgresql://oa:x@{nobody}/oa"));
+    assert!(
+        matches!(away, ConnectError::Unreachable { .. }) && away.is_passing(),
+        "{away}"
+    );
+    assert!(away.to_string().contains(&nobody.to_string()));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let began = std::time::Instant::now();
+    let slow = fail(&format!(
+        "postgresql://oa:x@{}/oa",
+        silent.local_addr().unwrap()
+    ));
+    assert!(matches!(slow, ConnectError::Unreachable { .. }), "{slow}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn of_several_hosts_the_one_that_answers_and_may_write_is_taken() {
+    let server = Postgres::start();
+    let standby = Postgres::start_with(&[("default_transaction_read_only", "on")]);
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!(
+        "postgresql://oa:oa-test-password@127.0.0.1:{nobody},127.0.0.1:{},127.0.0.1:{}/oa?target_session_attrs=read-write",
+        standby.port(),
+        server.port()
+    );
+    let mut client = connect(&url).unwrap();
+    assert_eq!(
+        one::<String>(&mut client, "SHOW port"),
+        server.port().to_string()
+    );
 }
 
 #[test]
@@ -333,7 +403,7 @@ fn runs_of_a_month_are_in_its_partition_and_unpartitioned_times_in_the_default()
     assert_eq!(one::<String>(&mut client, ahead), "1");
 }
 
-fn batch(rows: Vec<Vec<Value>>) -> Batch {
+pub fn batch(rows: Vec<Vec<Value>>) -> Batch {
     Batch {
         schema: "public".into(),
         table: "market_full_view".into(),

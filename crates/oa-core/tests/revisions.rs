@@ -1,7 +1,6 @@
 //! What was known when: `oa.revisions` and `oa.as_of`, compared with copies taken at the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "revisions/audit.rs"]
 mod audit;
 
 use std::cell::RefCell;

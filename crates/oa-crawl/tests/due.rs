@@ -1,7 +1,7 @@
 //! `oa-crawl run --due`: every due time of a schedule gets its run once, whatever was off or killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! Sources are off until somebody enables them, and nothing is expected of one that is off.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

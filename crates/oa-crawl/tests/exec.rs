@@ -1,7 +1,7 @@
 //! Any program under the wrapper: tried again, ended in time, counted, recorded, and never twice at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,7 +1,7 @@
 //! A program is held with everything it starts: by the time limit, by signals, after `kill -9`, and across containers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Stdio;

@@ -1,7 +1,7 @@
 //! Sources with a picture, and sources that are programs of this machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -373,3 +373,25 @@ fn examples_in_comments_are_no_tests() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn every_file_of_tests_is_run() {
+    // Where the tests of a crate are one binary, cargo does not look for further files.
+    const ALONE: &[&str] = &["crates/oa-core/tests/supervise.rs"];
+    let all: BTreeMap<String, String> = files("tests").into_iter().collect();
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for file in all.keys().filter(|file| !ALONE.contains(&file.as_str())) {
+        let (folder, name) = file.rsplit_once('/').unwrap();
+        let root = format!("{folder}/all.rs");
+        let Some(text) = all.get(&root).filter(|_| *file != root) else {
+            continue;
+        };
+        seen += 1;
+        let declared = format!("mod {};", name.trim_end_matches(".rs"));
+        if !text.lines().any(|line| line == declared) {
+            wrong.push(format!("{file}: {root} does not say {declared}"));
+        }
+    }
+    assert!(seen > 90, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

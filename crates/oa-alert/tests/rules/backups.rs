@@ -8,7 +8,7 @@ use oa_core::journal::Recorder;
 use oa_core::model::run::{Batch, Status};
 use serde_json::json;
 
-use crate::Heard;
+use super::Heard;
 use crate::common::{DINGTALK, Service, rules};
 
 const BACKUP: &str =

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
-use crate::{RUN, TABLE, batch, count, differences, one, rows, service, store};
+use super::{RUN, TABLE, batch, count, differences, one, rows, service, store};
 
 /// Operation, run, role and price before.
 type Row = (String, Option<Uuid>, Option<String>, Option<String>);

@@ -1,4 +1,5 @@
 //! Rows into tables of any types, many at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use oa_core::model::run::Batch;
 use oa_core::pg::upsert::{UpsertError, check, upsert};
@@ -8,7 +9,7 @@ use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{batch, one};
+use crate::postgresql::{batch, one};
 
 #[test]
 fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
