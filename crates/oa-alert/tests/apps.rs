@@ -1,7 +1,7 @@
 //! Application robots: messages with buttons, what happens when these are pressed, and messages that turn green where they stand.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File};
 use std::process::{Child, Stdio};

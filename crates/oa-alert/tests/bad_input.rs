@@ -1,7 +1,7 @@
 //! Robots that are slow, strict or wrong, and messages that are too long, too many or strange.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! Channels that are no robots, and channels that want only some alerts.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

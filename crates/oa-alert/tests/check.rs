@@ -1,7 +1,7 @@
 //! What is wrong although nothing failed is found, told once, and told when it is over; people can take it on or silence it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::io::Write;
 use std::process::Stdio;

@@ -1,7 +1,7 @@
 //! Alerts reach people once, whatever dies or refuses.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::process::Stdio;
 use std::time::Duration;

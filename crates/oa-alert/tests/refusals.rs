@@ -1,7 +1,7 @@
 //! A message that a robot will not have takes nothing down with it, and what does not leave is heard of outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use common::{DINGTALK, FEISHU, Service, WECOM, new_alert};
 use oa_core::journal::incidents;

@@ -1,7 +1,7 @@
 //! Root cause first: people hear of what is down, and not one by one of what fails because of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::time::Duration;
 

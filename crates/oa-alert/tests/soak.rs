@@ -2,7 +2,7 @@
 //! saying so.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::collections::HashMap;
 

@@ -3,7 +3,7 @@
 //! robots, and the watcher outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::collections::HashMap;
 use std::fs;

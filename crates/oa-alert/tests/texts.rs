@@ -1,7 +1,7 @@
 //! What people read, of every rule, in both languages.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fmt::Write as _;
 use std::fs;

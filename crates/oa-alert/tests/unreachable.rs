@@ -1,7 +1,7 @@
 //! Alerts reach people while PostgreSQL, this machine's disk or a channel is away.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::time::Duration;

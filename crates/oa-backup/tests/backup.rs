@@ -1,7 +1,7 @@
 //! Backups are made, listed, recorded, and can be read by a second program.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! A clock that was wrong costs no backup, and does not look like safety.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::PathBuf;

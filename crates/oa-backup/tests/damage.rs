@@ -1,7 +1,7 @@
 //! Damage is found, reported for the backups that it concerns and of no others, and mended as far as it can be.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -414,6 +414,43 @@ fn a_copy_that_is_not_whole_is_not_listed() {
             last["id"].as_str().unwrap(),
         ])
         .expect(0);
+}
+
+/// PostgreSQL's programs, of which `pg_basebackup` says of a table that the server sent something else than what has come.
+fn programs_with_a_wrong_checksum(service: &Service) -> PathBuf {
+    let folder = service.path("programs");
+    fs::create_dir(&folder).unwrap();
+    let real = service.server.programs();
+    for program in fs::read_dir(real).unwrap() {
+        let program = program.unwrap();
+        std::os::unix::fs::symlink(program.path(), folder.join(program.file_name())).unwrap();
+    }
+    let copy = folder.join("pg_basebackup");
+    fs::remove_file(&copy).unwrap();
+    let script = format!(
+        "#!/bin/sh\n{}/pg_basebackup \"$@\" || exit\nfor a; do case $a in --pgdata=*) data=${{a#*=}} ;; esac; done\n\
+         [ -z \"$data\" ] || sed -i '/\"global.1260\"/s/\"Checksum\": \"[^\"]*\"/\"Checksum\": \"00000000\"/' \"$data/backup_manifest\"\n",
+        real.display()
+    );
+    fs::write(&copy, script).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+#[test]
+fn what_is_not_what_the_server_sent_is_not_listed() {
+    let service = Service::ready("kind = \"physical\"");
+    let folder = programs_with_a_wrong_checksum(&service);
+    service.configure(&format!(
+        "kind = \"physical\"\nbin_dir = \"{}\"",
+        folder.display()
+    ));
+    let refused = service.backup(&["full"]).expect(1);
+    assert!(refused.stderr.contains("global/1260"), "{refused:?}");
+    assert!(service.list().is_empty());
+    service.configure("kind = \"physical\"");
+    service.take("full");
+    service.backup(&["verify", "--read-data"]).expect(0);
 }
 
 #[test]

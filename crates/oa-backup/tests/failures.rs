@@ -1,7 +1,7 @@
 //! What goes wrong is reported with what to do about it, and nothing half done is listed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,7 +1,7 @@
 //! A gap in the WAL is noticed whatever the server says of it, in whatever language, and answered by a full backup.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use common::{Done, Service};
 use oa_testkit::Postgres;

@@ -1,7 +1,7 @@
 //! Configuration and keys, their spare copies, and places where a repository should be: what is good is never replaced.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs;

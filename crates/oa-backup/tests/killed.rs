@@ -1,7 +1,7 @@
 //! Killed at any point: the repository opens, every listed backup is whole, and the next backup works.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! What another try would only repeat is not tried again, and whoever waits at a terminal hears of it at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::FileExt;

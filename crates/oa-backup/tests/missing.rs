@@ -1,7 +1,7 @@
 //! Backups that disappear without being pruned, and what says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -54,7 +54,12 @@ fn whatever_leaves_the_group_ends_with_the_time_limit() {
 #[test]
 fn what_a_program_leaves_behind_ends_with_it_and_is_named() {
     for escape in ESCAPES {
-        let script = format!("exec 3>&1; {{ {escape}; }} >&3 & sleep 0.5; exit 0");
+        // It has the script's output open, too, and the script ends when it has got away.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let script = format!(
+            "exec 3>&1; {{ {escape}; }} >{path} & until [ -s {path} ]; do sleep 0.01; done; cat {path}"
+        );
         let done = sh(&script, Duration::from_secs(60));
         assert!(done.status.success() && done.ended.is_none(), "{escape}");
         let pids = pids(&done.stdout);

@@ -9,24 +9,7 @@ use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str) -> T {
-    client.query_one(query, &[]).unwrap().get(0)
-}
-
-fn batch(rows: Vec<Vec<Value>>) -> Batch {
-    Batch {
-        schema: "public".into(),
-        table: "market_full_view".into(),
-        columns: ["comm_code", "record_date", "total_num"]
-            .map(str::to_owned)
-            .to_vec(),
-        key: vec!["comm_code".into(), "record_date".into()],
-        rows: rows.into(),
-        collected_at: "2025-12-01T16:30:00Z".parse().unwrap(),
-        timezone: "Asia/Shanghai".into(),
-        newest_by: None,
-    }
-}
+use crate::postgresql::{batch, one};
 
 #[test]
 fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {

@@ -1,7 +1,7 @@
 //! Bad input is normal: a clear error, nothing lost, the right exit code.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! What belongs to somebody else, or may be changed by others, is not used; secrets are nowhere in what comes out.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

@@ -1,7 +1,7 @@
 //! A source file that cannot be used stops only its own source, and somebody is notified of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Sources that need a browser, with the system's Chromium.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Stdio;

@@ -1,7 +1,7 @@
 //! A clock that was wrong, of a machine or of the server, closes no due time and hides no failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::PathBuf;

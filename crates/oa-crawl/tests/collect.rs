@@ -1,7 +1,7 @@
 //! Collecting: what comes is stored, what is missing or wrong is said.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use common::{DAY, LIST, Service, VIEW};
 use oa_sim::Options;

@@ -1,7 +1,7 @@
 //! A list that was cut off is no success, however it was cut off.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! What a run makes of its day (`oa.days`), and how a page of another day is known.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::sync::{Arc, Mutex};
 

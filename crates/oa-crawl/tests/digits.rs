@@ -1,7 +1,7 @@
 //! Numbers are stored with the digits that came, and one bad value costs one record.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 

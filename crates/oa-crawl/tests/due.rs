@@ -1,7 +1,7 @@
 //! `oa-crawl run --due`: every due time of a schedule gets its run once, whatever was off or killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -75,9 +75,12 @@ fn what_is_too_old_is_left() {
 #[test]
 fn several_machines_share_the_work() {
     let service = Service::start();
-    tick(&service, 10, "sleep 0.3");
+    // It goes on until the others have looked.
+    let goes = service.dir.path().join("goes");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", goes.display());
+    tick(&service, 10, &wait);
     // Each with its own state directory, as machines have.
-    let children: Vec<_> = (0..4)
+    let mut children: Vec<_> = (0..4)
         .map(|n| {
             let text = fs::read_to_string(service.config()).unwrap();
             let own = service.dir.path().join(format!("machine{n}.toml"));
@@ -95,6 +98,11 @@ fn several_machines_share_the_work() {
                 .unwrap()
         })
         .collect();
+    oa_testkit::wait_until("the others' end", Duration::from_secs(60), || {
+        let ended = children.iter_mut().map(|c| c.try_wait().unwrap());
+        ended.flatten().count() == 3
+    });
+    fs::write(&goes, "").unwrap();
     for mut child in children {
         child.wait().unwrap();
     }

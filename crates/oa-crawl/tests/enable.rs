@@ -1,13 +1,14 @@
 //! Sources are off until somebody enables them, and nothing is expected of one that is off.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::{Done, Service};
+use oa_testkit::Terminal;
 
 fn alerts_check(service: &Service) -> Done {
     Command::new(oa_testkit::program("oa-alert"))
@@ -249,30 +250,16 @@ fn on_a_terminal_enable_asks_for_what_is_missing_and_shows_none_of_it() {
     oa_testkit::write_private(&variables, "OTHER=1");
     // As it is installed: the service reads it by its group.
     fs::set_permissions(&variables, fs::Permissions::from_mode(0o640)).unwrap();
-    let inner = service.command(&["enable", "zhihui-full-view"]);
-    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
-    let envs = inner
-        .get_envs()
-        .filter_map(|(name, value)| Some((name, value?)));
-    // util-linux: runs it on a terminal of its own.
-    let mut terminal = std::process::Command::new("script")
-        .args(["-qfec", &words.join(" "), "screen"])
-        .envs(envs)
-        .current_dir(dir)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let screen = || fs::read_to_string(dir.join("screen")).unwrap_or_default();
-    oa_testkit::wait_until("the question", std::time::Duration::from_secs(60), || {
-        screen().contains("ZHIHUI_AUTH_TOKEN, for zhihui-full-view (empty: later): ")
-    });
-    let mut keys = terminal.stdin.take().unwrap();
-    std::io::Write::write_all(&mut keys, format!("{token}\n").as_bytes()).unwrap();
-    assert!(terminal.wait().unwrap().success(), "{}", screen());
-    drop(keys);
-    assert!(!screen().contains(&token), "{}", screen());
+    let mut terminal = Terminal::run(
+        service
+            .command(&["enable", "zhihui-full-view"])
+            .current_dir(dir),
+    );
+    terminal.wait_for("ZHIHUI_AUTH_TOKEN, for zhihui-full-view (empty: later): ");
+    terminal.press(&format!("{token}\n"));
+    assert!(terminal.end().success(), "{}", terminal.screen());
+    let screen = terminal.screen();
+    assert!(!screen.contains(&token), "{screen}");
     assert_eq!(
         fs::read_to_string(&variables).unwrap(),
         format!("OTHER=1\nZHIHUI_AUTH_TOKEN='{token}'\n")
@@ -288,31 +275,17 @@ fn a_question_that_is_broken_off_leaves_the_terminal_as_it_was() {
     service.configure("enable = []\n");
     let dir = service.dir.path();
     fs::remove_file(dir.join(".env")).unwrap();
-    let inner = service.command(&["enable", "zhihui-full-view"]);
-    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
-    let line = format!("trap : INT; {}; stty -a > modes", words.join(" "));
-    let envs = inner
-        .get_envs()
-        .filter_map(|(name, value)| Some((name, value?)));
-    let mut terminal = std::process::Command::new("script")
-        .args(["-qfec", &line, "screen"])
-        .envs(envs)
-        .env_remove("ZHIHUI_AUTH_TOKEN")
-        .current_dir(dir)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let screen = || fs::read_to_string(dir.join("screen")).unwrap_or_default();
-    oa_testkit::wait_until("the question", std::time::Duration::from_secs(60), || {
-        screen().contains("ZHIHUI_AUTH_TOKEN, for zhihui-full-view (empty: later): ")
-    });
-    let mut keys = terminal.stdin.take().unwrap();
-    std::io::Write::write_all(&mut keys, b"\x03").unwrap();
-    assert!(terminal.wait().unwrap().success(), "{}", screen());
-    drop(keys);
-    assert!(screen().contains("stopped by a signal"), "{}", screen());
+    let mut terminal = Terminal::run_within(
+        service
+            .command(&["enable", "zhihui-full-view"])
+            .current_dir(dir),
+        |enable| format!("trap : INT; {enable}; stty -a > modes"),
+    );
+    terminal.wait_for("ZHIHUI_AUTH_TOKEN, for zhihui-full-view (empty: later): ");
+    terminal.press("\x03");
+    assert!(terminal.end().success(), "{}", terminal.screen());
+    let screen = terminal.screen();
+    assert!(screen.contains("stopped by a signal"), "{screen}");
     let modes = fs::read_to_string(dir.join("modes")).unwrap();
     assert!(modes.split_whitespace().any(|m| m == "echo"), "{modes}");
 }

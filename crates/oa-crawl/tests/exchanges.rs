@@ -1,7 +1,7 @@
 //! The exchanges' daily quotes and warehouse receipts: every record that was published is stored with its values, totals are not.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use common::{DAY, Service};
 use oa_sim::sites::exchanges::{Quote, quotes, receipts};

@@ -1,41 +1,17 @@
 //! Any program under the wrapper: tried again, ended in time, counted, recorded, and never twice at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use common::processes::{exec, has_ended, pid_in};
 use common::{Done, Service};
 use oa_testkit::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
-
-/// `oa-crawl exec --task job MORE -- sh -c SCRIPT` in the service's folder.
-fn exec(service: &Service, more: &[&str], script: &str) -> Done {
-    let mut arguments = vec!["exec", "--task", "job", "--format", "json"];
-    arguments.extend(more);
-    arguments.extend(["--", "sh", "-c", script]);
-    let mut command = service.command(&arguments);
-    command
-        .current_dir(service.dir.path())
-        .output()
-        .unwrap()
-        .into()
-}
-
-fn pid_in(path: &Path) -> Option<Pid> {
-    let text = fs::read_to_string(path).ok()?;
-    Pid::from_raw(text.trim().parse().ok()?)
-}
-
-/// Gone, or a zombie that nobody has looked at yet.
-fn has_ended(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
-        .map_or(true, |stat| stat.contains(") Z "))
-}
 
 #[test]
 fn a_program_is_tried_until_it_succeeds_and_its_records_are_counted() {
@@ -578,6 +554,8 @@ fn a_program_gets_the_secrets_that_are_given_to_it_and_no_others() {
         has(&seen, "PLAIN") && has(&seen, "PATH") && has(&seen, "OA_TASK"),
         "{seen}"
     );
+    // What a program in Python prints comes at once.
+    assert!(seen.contains("PYTHONUNBUFFERED=1\n"), "{seen}");
     for secret in [
         "HOOK",
         "ZHIHUI_AUTH_TOKEN",

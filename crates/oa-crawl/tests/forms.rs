@@ -1,7 +1,7 @@
 //! Every way of asking and reading that docs/new-source.md describes, by the example that stands there, with good and bad answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::io::Write;

@@ -1,40 +1,16 @@
 //! A program is held with everything it starts: by the time limit, by signals, after `kill -9`, and across containers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use common::processes::{exec, has_ended, pid_in};
 use common::{Done, Service};
-use oa_testkit::wait_until;
+use oa_testkit::{Terminal, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// `oa-crawl exec --task job MORE -- sh -c SCRIPT` in the service's folder.
-fn exec(service: &Service, more: &[&str], script: &str) -> Done {
-    let mut arguments = vec!["exec", "--task", "job", "--format", "json"];
-    arguments.extend(more);
-    arguments.extend(["--", "sh", "-c", script]);
-    let mut command = service.command(&arguments);
-    command
-        .current_dir(service.dir.path())
-        .output()
-        .unwrap()
-        .into()
-}
-
-fn pid_in(path: &Path) -> Option<Pid> {
-    let text = fs::read_to_string(path).ok()?;
-    Pid::from_raw(text.trim().parse().ok()?)
-}
-
-/// Gone, or a zombie that nobody has looked at yet.
-fn has_ended(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
-        .map_or(true, |stat| stat.contains(") Z "))
-}
 
 /// Writes its process id into a file `NAME` and goes on for ever, deaf to SIGTERM, outside the program's process group.
 fn deaf(name: &str) -> String {
@@ -296,29 +272,16 @@ fn on_a_terminal_a_line_says_how_far_it_is_and_goes_with_the_end() {
     let service = Service::start();
     let dir = service.dir.path();
     fs::write(dir.join("wait.sh"), "until [ -e go ]; do sleep 0.1; done").unwrap();
-    let inner = service.command(&["exec", "--task", "job", "--", "sh", "wait.sh"]);
-    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
-    let envs = inner
-        .get_envs()
-        .filter_map(|(name, value)| Some((name, value?)));
-    // util-linux: runs it on a terminal of its own.
-    let mut terminal = std::process::Command::new("script")
-        .args(["-qfec", &words.join(" "), "screen"])
-        .envs(envs)
-        .env("TERM", "xterm")
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let screen = || fs::read_to_string(dir.join("screen")).unwrap_or_default();
-    wait_until("a line on the terminal", Duration::from_secs(60), || {
-        screen().contains("\r\u{1b}[Kjob: attempt 1, ")
-    });
+    let mut terminal = Terminal::run(
+        service
+            .command(&["exec", "--task", "job", "--", "sh", "wait.sh"])
+            .env("TERM", "xterm")
+            .current_dir(dir),
+    );
+    terminal.wait_for("\r\u{1b}[Kjob: attempt 1, ");
     fs::write(dir.join("go"), "").unwrap();
-    assert!(terminal.wait().unwrap().success());
-    let shown = screen();
+    assert!(terminal.end().success());
+    let shown = terminal.screen();
     let (_, end) = shown.rsplit_once("\u{1b}[K").unwrap();
     assert!(
         !end.contains("attempt 1") && end.contains("成功"),

@@ -1,7 +1,7 @@
 //! Sources with a picture, and sources that are programs of this machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use common::processes::{has_ended, pid_in};
 use common::{DAY, Done, Service};
 use oa_testkit::wait_until;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 const PICTURES: &str = "/jiaoyikecha/uploadfile";
@@ -308,15 +309,6 @@ type = "date"
         1,
         "nothing was stored"
     );
-}
-
-fn pid_in(path: &Path) -> Option<Pid> {
-    Pid::from_raw(fs::read_to_string(path).ok()?.trim().parse().ok()?)
-}
-
-fn has_ended(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
-        .map_or(true, |stat| stat.contains(") Z "))
 }
 
 /// A program that has left its process group and does not listen to SIGTERM.

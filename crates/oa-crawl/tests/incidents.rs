@@ -2,7 +2,7 @@
 //! collected is kept, and a person hears of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::io::Read;

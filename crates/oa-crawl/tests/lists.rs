@@ -1,7 +1,7 @@
 //! Answers that hold their records in several lists: 方期看盘 and the varieties of 智汇期讯.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 

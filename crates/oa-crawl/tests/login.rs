@@ -1,7 +1,7 @@
 //! Sites that want a login or a signature, by the examples of docs/new-source.md.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Command;

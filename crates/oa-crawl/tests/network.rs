@@ -1,7 +1,7 @@
 //! Certificates, proxies, and files that are not there yet.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::io::{Read, Write};

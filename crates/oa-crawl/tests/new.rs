@@ -1,7 +1,7 @@
 //! `oa-crawl new`: what it proposes can be tried at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::Path;

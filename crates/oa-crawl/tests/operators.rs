@@ -1,7 +1,7 @@
 //! What operators do with sources: days of the past, another look at what was received, files of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! What a site was trusted with goes to nobody else.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use common::Service;
 use common::site::{Answer, Site};

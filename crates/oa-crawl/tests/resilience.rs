@@ -1,7 +1,7 @@
 //! Nothing collected is lost, whatever dies: PostgreSQL, this process, or the disk's patience.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What was known when: what a site revises is still there as it was, with the run that changed it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Command;

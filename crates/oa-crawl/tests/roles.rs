@@ -1,7 +1,7 @@
 //! Each program does its work as the role that `oa-migrate init --roles` makes for it, and that role can do no more.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! Rules of a source's fields, and what a site changes without a word.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! What was missed has a name until it is made up for, and one incident with one end; whoever misses it, and whatever the clocks do.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Command;

@@ -2,7 +2,7 @@
 //! refused, which people hear of all the same.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::io::Read;

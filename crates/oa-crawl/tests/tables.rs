@@ -1,7 +1,7 @@
 //! Sources whose answers are HTML tables.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use common::Service;
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! A site that is not asked for a day shows its present one: no other day is ever made of that.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 

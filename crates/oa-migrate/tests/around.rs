@@ -1,7 +1,7 @@
 //! The commands around a run: plan and mapping, verify, dedupe, rollback, status.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use rusqlite::Connection;
 use support::{Sandbox, table};

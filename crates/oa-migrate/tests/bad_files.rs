@@ -1,7 +1,7 @@
 //! Files that are not what they should be: a clear error, nothing created, nothing changed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 

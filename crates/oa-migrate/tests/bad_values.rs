@@ -1,7 +1,7 @@
 //! Values that are not what their column declares: kept, never changed in silence.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use support::{Sandbox, table, warnings};
 

@@ -1,7 +1,7 @@
 //! What a run looks for before it loads anything, and what it says about the application.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use support::Sandbox;
 

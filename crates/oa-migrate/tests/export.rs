@@ -1,7 +1,7 @@
 //! A database as JSON lines and into PostgreSQL; and what is found when somebody touched the files.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::Path;

@@ -2,7 +2,7 @@
 //! frameworks come from PyPI; `scripts/setup --tests` installs them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use std::process::Command;
 

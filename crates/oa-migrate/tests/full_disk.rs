@@ -1,7 +1,7 @@
 //! A full disk, on the side of the state directory and on that of the server: an error that says so, and nothing half done.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,7 @@
 //! Killed at any point: the target is as it was or as it should be, and the next run works.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 

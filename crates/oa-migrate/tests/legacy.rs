@@ -1,7 +1,7 @@
 //! The service's own legacy database.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 //! has comes along, or the exit code says that it did not.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use rusqlite::Connection;
 use support::{Sandbox, table, warnings};

@@ -1,7 +1,7 @@
 //! The application has made its own tables in PostgreSQL, with types that SQLite does not know; the rows are to go there.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-mod support;
+use crate::support;
 
 use oa_testkit::Postgres;
 use support::{Sandbox, table, warnings};

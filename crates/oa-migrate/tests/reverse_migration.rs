@@ -1,7 +1,7 @@
 //! The reverse migration keeps what was written to PostgreSQL since, and what never fitted there.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use rusqlite::Connection;
 use support::{Sandbox, table};

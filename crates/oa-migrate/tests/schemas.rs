@@ -1,7 +1,7 @@
 //! Everything a SQLite schema can say.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use support::{Sandbox, table, warnings};
 

@@ -1,7 +1,7 @@
 //! What changes in SQLite after the run reaches the target, exactly, or not at all.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use std::path::Path;
 

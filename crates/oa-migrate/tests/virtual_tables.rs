@@ -1,7 +1,7 @@
 //! Rows of virtual tables come along, or the exit code says that they did not.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use rusqlite::Connection;
 use support::{Sandbox, table};

@@ -1,7 +1,7 @@
 //! A run belongs to its source: another file is refused, several runs live side by side, and many deletions need consent.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The API as other programs see it: names, meanings, paging, errors, on a real server and a real database.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::collections::HashSet;
 

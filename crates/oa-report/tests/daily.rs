@@ -23,8 +23,10 @@ struct Service {
 
 impl Service {
     fn start(more: &str) -> Self {
-        let (dir, server) = (tempfile::tempdir().unwrap(), Postgres::start());
-        schema::upgrade(&mut server.connect()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let server = Postgres::start_prepared("schema", &[], |server| {
+            schema::upgrade(&mut server.connect()).unwrap();
+        });
         let (top, sections) = more.split_at(more.find('[').unwrap_or(more.len()));
         let text =
             format!("state_dir = \"state\"\n{top}[database]\nconnect_timeout = \"2s\"\n{sections}");

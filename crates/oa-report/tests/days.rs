@@ -1,7 +1,7 @@
 //! What sources owe for each day, as people, pipelines and other programs ask for it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::io::Read;
 use std::time::Duration;

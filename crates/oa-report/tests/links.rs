@@ -1,7 +1,7 @@
 //! Links of messages: one act, once, by whoever has the link, until its time is over.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::time::Duration;
 

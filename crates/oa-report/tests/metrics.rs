@@ -1,7 +1,7 @@
 //! Metrics as Prometheus reads them, and the sums that they come from.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

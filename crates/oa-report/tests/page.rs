@@ -4,7 +4,7 @@
 //! `scripts/setup --tests` installs what is needed below `target/browser`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! What pages show of a run and its files, and what their buttons do.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::time::Duration;

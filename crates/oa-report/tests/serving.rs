@@ -1,7 +1,7 @@
 //! The server among the unfriendly: who may ask, what slow and greedy clients get, and what is said while PostgreSQL is down.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

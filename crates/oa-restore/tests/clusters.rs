@@ -1,7 +1,7 @@
 //! A cluster comes back whole: from several timelines, with its tablespaces, after kills, without a database server, as any user.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The whole database beside the live one, and in its place.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 

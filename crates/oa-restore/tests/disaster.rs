@@ -1,7 +1,7 @@
 //! docs/disaster.md is followed word by word, with Debian's restic and nothing of ours.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! A disk that fills in the middle of a restore: it is named, nothing half done counts, and after room was made the same command works.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,7 +1,7 @@
 //! A drill proves that a backup restores, or finds that it does not.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 

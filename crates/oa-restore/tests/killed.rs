@@ -1,7 +1,7 @@
 //! Killed at any point: the live database is as it was or wholly restored, no server is left running, and the same command works.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! A backup that is listed is one that recovered: tried after each full one, recorded, listed, and an incident where it fails.
 #![allow(clippy::unwrap_used)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! What retention removes, seen from a restore.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use chrono::TimeDelta;
 use oa_repository::Kind;

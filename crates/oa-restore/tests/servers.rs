@@ -1,7 +1,7 @@
 //! The private server comes up whatever the source was made and set like, and nothing of the source acts in it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

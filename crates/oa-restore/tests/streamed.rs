@@ -1,7 +1,7 @@
 //! A stream of WAL beside the lines of the crontab: seconds can be lost and not an hour, whatever ends it or its server.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-mod support;
+use crate::support;
 
 use std::fs::{self, File};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Tables and rows come back into the live database, and nothing that is there is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use serde_json::Value;
 use support::Service;

@@ -1,7 +1,7 @@
 //! Any point in time between backups can be restored, exactly.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod support;
+use crate::support;
 
 use support::{Restored, Service};
 

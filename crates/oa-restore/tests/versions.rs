@@ -1,7 +1,7 @@
 //! Each version of PostgreSQL that is supported; all other tests take the one that is installed. `scripts/test --versions` installs the rest.
 #![allow(clippy::unwrap_used)]
 
-mod support;
+use crate::support;
 
 use oa_testkit::Postgres;
 

@@ -17,6 +17,7 @@ pub mod fuzz;
 mod line;
 mod postgres;
 mod template;
+mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +27,7 @@ pub use crate::clock::Clock;
 pub use crate::disk::SmallDisk;
 pub use crate::line::Line;
 pub use crate::postgres::Postgres;
+pub use crate::terminal::Terminal;
 
 /// Writes a file that only this user may read, as the programs demand it of `.env` and of files with secrets.
 pub fn write_private(path: &Path, text: impl AsRef<[u8]>) {
@@ -117,16 +119,21 @@ pub fn limited(command: &Command, kilobytes: u32) -> Command {
         .arg(format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\""))
         .arg(command.get_program())
         .args(command.get_args());
-    for (name, value) in command.get_envs() {
+    same_environment(command, &mut limited);
+    limited
+}
+
+/// Gives one command the variables and the folder of another.
+fn same_environment(of: &Command, to: &mut Command) {
+    for (name, value) in of.get_envs() {
         match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
         };
     }
-    if let Some(folder) = command.get_current_dir() {
-        limited.current_dir(folder);
+    if let Some(folder) = of.get_current_dir() {
+        to.current_dir(folder);
     }
-    limited
 }
 
 /// Waits for a condition, looking every few milliseconds.

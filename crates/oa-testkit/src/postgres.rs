@@ -13,9 +13,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::template::{
-    Account, PASSWORD, SUPERUSER_PASSWORD, bin_dir, fast_folder, initdb, template,
+    Account, PASSWORD, SUPERUSER_PASSWORD, bin_dir, fast_folder, initdb, prepared, template,
 };
 use crate::wait_until;
+
+/// Copies the directory of a cluster that does not run.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .args([from, to])
+        .status()
+        .expect("cp runs");
+    let (from, to) = (from.display(), to.display());
+    assert!(copied.success(), "could not copy {from} to {to}");
+}
 
 /// Where `scripts/setup --tests` has put the newer version.
 fn newer_packages() -> Option<PathBuf> {
@@ -132,18 +143,30 @@ impl Postgres {
         let account = Account::unprivileged();
         let template = template(account);
         Self::start_from(account, settings, (bin_dir(), None), |data| {
-            let copied = Command::new("cp")
-                .args(["-a", "--reflink=auto"])
-                .arg(&template)
-                .arg(data)
-                .status()
-                .expect("cp runs");
-            assert!(
-                copied.success(),
-                "could not copy {} to {}",
-                template.display(),
-                data.display()
-            );
+            copy(&template, data);
+        })
+    }
+
+    /// Starts a cluster whose database is as `prepare` leaves it. Under one name that is done once, and again for another schema or on
+    /// another day: the others are copies.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    #[must_use]
+    pub fn start_prepared(
+        name: &str,
+        settings: &[(&str, &str)],
+        prepare: impl FnOnce(&Self),
+    ) -> Self {
+        let account = Account::unprivileged();
+        let prepared = prepared(account, name, |data| {
+            let mut server = Self::start();
+            prepare(&server);
+            server.stop();
+            copy(&server.data_dir(), data);
+        });
+        Self::start_from(account, settings, (bin_dir(), None), |data| {
+            copy(&prepared, data);
         })
     }
 

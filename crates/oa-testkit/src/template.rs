@@ -1,11 +1,13 @@
 //! What every private cluster is copied from: the installed programs, the account that may run them, and one `initdb`.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) const PASSWORD: &str = "oa-test-password";
 pub(crate) const SUPERUSER_PASSWORD: &str = "super-test-password";
@@ -111,15 +113,68 @@ pub(crate) fn bin_dir() -> PathBuf {
 
 /// The directory that `initdb` made, with role and database, once per user and version.
 pub(crate) fn template(account: Account) -> PathBuf {
-    let bin = bin_dir();
-    let stamp = fs::metadata(bin.join("postgres"))
+    kept(account, "template", "", |data| {
+        let (_work, made) = initdb(account, &bin_dir(), &[]);
+        fs::rename(made, data).expect("own folder");
+    })
+}
+
+/// The directory of a cluster that somebody has prepared, once per user, version of the server, state of the schema and day: which months
+/// have partitions depends on it. `make` leaves it, stopped, at a path.
+pub(crate) fn prepared(account: Account, name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    const DAY_SECONDS: u64 = 86_400;
+    let mut hasher = DefaultHasher::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    (now.expect("a time after 1970").as_secs() / DAY_SECONDS).hash(&mut hasher);
+    for folder in ["", "pg", "pg/migrations", "service"] {
+        let folder = crate::workspace_root()
+            .join("crates/oa-core/src")
+            .join(folder);
+        let entries = fs::read_dir(&folder).expect("the sources are there");
+        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        for file in files.iter().filter(|file| file.is_file()) {
+            fs::read(file)
+                .expect("a source is readable")
+                .hash(&mut hasher);
+        }
+    }
+    let key = format!("{:x}-", hasher.finish());
+    kept(account, name, &key, |data| {
+        forget_older(name);
+        make(data);
+    })
+}
+
+/// Removes what nobody copies any more.
+fn forget_older(name: &str) {
+    const KEPT_SECONDS: u64 = 2 * 86_400;
+    let prefix = format!("oa-testkit-{name}-");
+    for entry in fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let is_one = entry.file_name().to_string_lossy().starts_with(&prefix);
+        let age = entry.metadata().and_then(|m| m.modified()).ok();
+        let age = age.and_then(|at| at.elapsed().ok());
+        if is_one && age.is_some_and(|age| age.as_secs() > KEPT_SECONDS) {
+            // Somebody else's is for him to remove.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A directory of a cluster below the temporary folder, made where it is not there yet.
+fn kept(account: Account, name: &str, key: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let stamp = fs::metadata(bin_dir().join("postgres"))
         .map(|m| format!("{}-{}", m.size(), m.mtime()))
         .expect("the server's program");
     let base = std::env::temp_dir();
     let uid = account
         .ids
         .map_or_else(|| rustix::process::geteuid().as_raw(), |(uid, _)| uid);
-    let path = base.join(format!("oa-testkit-template-{uid}-{stamp}-1"));
+    let path = base.join(format!("oa-testkit-{name}-{key}{uid}-{stamp}-1"));
     // A system that clears old files out of its temporary folder leaves empty directories: only a whole template counts, and
     // none that another user put there.
     let whole = || {
@@ -130,7 +185,7 @@ pub(crate) fn template(account: Account) -> PathBuf {
         return path;
     }
     let lock = File::create(base.join(format!(
-        "oa-testkit-template-{}.lock",
+        "oa-testkit-{name}-{}.lock",
         rustix::process::geteuid().as_raw()
     )))
     .expect("a lock file");
@@ -141,7 +196,12 @@ pub(crate) fn template(account: Account) -> PathBuf {
     if path.is_dir() {
         fs::remove_dir_all(&path).expect("the remains of an old template can be removed");
     }
-    let (_work, data) = initdb(account, &bin, &[]);
+    let work = tempfile::Builder::new()
+        .prefix("oa-testkit-new-")
+        .tempdir_in(&base)
+        .expect("the temporary folder is writable");
+    let data = work.path().join("data");
+    make(&data);
     match fs::rename(&data, &path) {
         Ok(()) => path,
         // Root and the account it uses have different locks and the same template.

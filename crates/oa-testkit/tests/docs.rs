@@ -490,8 +490,8 @@ fn benchmarks_of_different_days_stand_side_by_side() {
 fn each_promise_names_tests_that_there_are() {
     let root = oa_testkit::workspace_root();
     let results = tempfile::NamedTempFile::new().unwrap();
-    let one = "<testsuites timestamp=\"2026-01-02T03:04:05Z\"><testsuite name=\"oa-crawl::held\"><testcase name=\"a\" time=\"1\"/>\
-               <testcase name=\"b\" time=\"2\"><flakyFailure/></testcase></testsuite></testsuites>";
+    let one = "<testsuites timestamp=\"2026-01-02T03:04:05Z\"><testsuite name=\"oa-crawl::all\"><testcase name=\"held::a\" time=\"1\"/>\
+               <testcase name=\"held::b\" time=\"2\"><flakyFailure/></testcase></testsuite></testsuites>";
     fs::write(results.path(), one).unwrap();
     let mut command = Command::new(root.join("scripts/promises"));
     let done = command.arg(results.path()).output().unwrap();

@@ -343,3 +343,55 @@ fn tests_need_no_other_features_than_the_programs() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn examples_in_comments_are_no_tests() {
+    // scripts/test does not run such tests, since there are none. What is shown is in a language that is named.
+    const SHOWN: &[&str] = &["text", "toml", "json", "sh", "sql"];
+    let mut wrong = Vec::new();
+    for (file, text) in files("src") {
+        let (mut within, mut after_blank) = (false, false);
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let Some(said) = ["//!", "///"].iter().find_map(|p| line.strip_prefix(p)) else {
+                (within, after_blank) = (false, true);
+                continue;
+            };
+            let fence = said.trim_start().strip_prefix("```");
+            let is_code = match fence {
+                Some(language) if !within => !SHOWN.contains(&language.trim()),
+                Some(_) => false,
+                // Markdown takes what is indented for code, too.
+                None => !within && after_blank && said.starts_with("     "),
+            };
+            if is_code {
+                wrong.push(format!("{file}:{}: {line}", number + 1));
+            }
+            within ^= fence.is_some();
+            after_blank = said.trim().is_empty();
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_of_tests_is_run() {
+    // Where the tests of a crate are one binary, cargo does not look for further files.
+    const ALONE: &[&str] = &["crates/oa-core/tests/supervise.rs"];
+    let all: BTreeMap<String, String> = files("tests").into_iter().collect();
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for file in all.keys().filter(|file| !ALONE.contains(&file.as_str())) {
+        let (folder, name) = file.rsplit_once('/').unwrap();
+        let root = format!("{folder}/all.rs");
+        let Some(text) = all.get(&root).filter(|_| *file != root) else {
+            continue;
+        };
+        seen += 1;
+        let declared = format!("mod {};", name.trim_end_matches(".rs"));
+        if !text.lines().any(|line| line == declared) {
+            wrong.push(format!("{file}: {root} does not say {declared}"));
+        }
+    }
+    assert!(seen > 90, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -62,7 +62,10 @@ impl Service {
     }
 
     pub fn start_with(channels: &str, options: Options) -> Self {
-        Self::start_on(Postgres::start(), channels, options)
+        let prepared = Postgres::start_prepared("schema", &[], |server| {
+            schema::upgrade(&mut server.connect()).unwrap();
+        });
+        Self::start_on(prepared, channels, options)
     }
 
     /// `channels`: everything of the configuration after `[database]`.

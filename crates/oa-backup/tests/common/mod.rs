@@ -49,7 +49,11 @@ impl Done {
 impl Service {
     /// A server whose superuser makes the backups.
     pub fn start(more: &str) -> Self {
-        Self::with(Postgres::start(), more)
+        let prepared = Postgres::start_prepared("superusers-schema", &[], |server| {
+            let mut superuser = Client::connect(&server.superuser_url(), NoTls).unwrap();
+            schema::upgrade(&mut superuser).unwrap();
+        });
+        Self::with(prepared, more)
     }
 
     pub fn with(server: Postgres, more: &str) -> Self {

@@ -11,7 +11,10 @@
 //! Local times are those of the batch's zone, also where a column holds points in time (`timestamptz`): what the server's own zone is
 //! changes nothing.
 
-use chrono::{NaiveDate, NaiveDateTime};
+mod rounded;
+mod table;
+mod zoned;
+
 use postgres::Transaction;
 use postgres::types::ToSql;
 use serde_json::Value;
@@ -20,8 +23,12 @@ use uuid::Uuid;
 use super::fresh::{Fresh, Noted};
 use super::revisions::{Kept, arbiter};
 use super::{Meaning, Prepared, Tx, bulk, describe, quote_ident};
-use crate::base::exact;
 use crate::model::run::Batch;
+
+pub(super) use rounded::Rounded;
+use table::Table;
+pub(super) use zoned::Zoned;
+use zoned::holds_points_in_time;
 
 /// What an upsert did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -233,68 +240,6 @@ pub(super) fn unreadable(batch: &Batch, source: std::io::Error) -> UpsertError {
     UpsertError::Unreadable {
         table: batch.table.clone(),
         source,
-    }
-}
-
-/// What the server knows of the table.
-struct Table {
-    /// Names and types of its columns.
-    columns: Vec<(String, String)>,
-    /// Types of the batch's columns.
-    types: Vec<String>,
-}
-
-impl Table {
-    fn look_up(tx: &mut Tx<'_, '_>, batch: &Batch) -> Result<Self, UpsertError> {
-        let fail = |source| UpsertError::Database {
-            table: batch.table.clone(),
-            source,
-        };
-        let rows = tx
-            .query(
-                "SELECT attname::text, format_type(atttypid, atttypmod), (SELECT relkind = 'p' FROM pg_class c WHERE c.oid = attrelid) FROM pg_attribute
-                 WHERE attrelid = to_regclass(format('%I.%I', $1::text, $2::text)) AND attnum > 0 AND NOT attisdropped",
-                &[&batch.schema, &batch.table],
-            )
-            .map_err(fail)?;
-        if rows.iter().any(|row| row.get(2)) {
-            return Err(UpsertError::Unfit {
-                table: batch.table.clone(),
-                why: "it is partitioned, and there PostgreSQL does not tell which rows are new; name a table without partitions",
-            });
-        }
-        let columns = rows.iter().map(|row| (row.get(0), row.get(1)));
-        let columns: Vec<(String, String)> = columns.collect();
-        if columns.is_empty() {
-            let found = tx.query_opt(
-                "SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relname = $1 AND c.relkind IN ('r', 'p') AND n.nspname = current_user",
-                &[&batch.table],
-            );
-            return Err(match found.map_err(fail)?.map(|row| row.get(0)) {
-                None => UpsertError::NoTable(batch.table.clone()),
-                Some(found) => UpsertError::Elsewhere {
-                    table: batch.table.clone(),
-                    found,
-                    due: batch.schema.clone(),
-                },
-            });
-        }
-        let type_of = |column: &String| {
-            let found = columns.iter().find(|(name, _)| name == column);
-            found
-                .map(|(_, of_type)| of_type.clone())
-                .ok_or_else(|| UpsertError::NoColumn {
-                    table: batch.table.clone(),
-                    column: column.clone(),
-                })
-        };
-        let types = batch
-            .columns
-            .iter()
-            .map(type_of)
-            .collect::<Result<_, _>>()?;
-        Ok(Self { columns, types })
     }
 }
 
@@ -626,134 +571,4 @@ fn text(batch: &Batch, input: &str, columns: &Columns<'_>, kept: Option<(&str, &
         excluded.join(", "),
         columns.stamp,
     )
-}
-
-/// Whether a column of this type holds points in time.
-fn holds_points_in_time(of_type: &str) -> bool {
-    of_type.starts_with("timestamp") && of_type.ends_with("with time zone")
-}
-
-/// The columns that hold points in time, and the zone of the local times that come for them.
-pub(super) struct Zoned<'a> {
-    columns: Vec<usize>,
-    zone: &'a str,
-}
-
-impl<'a> Zoned<'a> {
-    pub(super) fn of(batch: &'a Batch, types: &[String]) -> Self {
-        let columns = types.iter().enumerate();
-        let columns = columns.filter(|(_, of_type)| holds_points_in_time(of_type));
-        Self {
-            columns: columns.map(|(i, _)| i).collect(),
-            zone: &batch.timezone,
-        }
-    }
-
-    /// A local time without a zone gets one.
-    pub(super) fn put(&self, row: &mut [Value]) {
-        for i in &self.columns {
-            if let Some(Value::String(text)) = row.get_mut(*i)
-                && is_local_time(text)
-            {
-                text.push(' ');
-                text.push_str(self.zone);
-            }
-        }
-    }
-
-    /// Whether it has a local time without a zone.
-    pub(super) fn changes(&self, row: &[Value]) -> bool {
-        let mut values = self.columns.iter().filter_map(|i| row.get(*i)?.as_str());
-        values.any(is_local_time)
-    }
-}
-
-fn is_local_time(text: &str) -> bool {
-    ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
-        .iter()
-        .any(|format| NaiveDateTime::parse_from_str(text, format).is_ok())
-        || NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
-}
-
-/// What PostgreSQL rounds to what a column can hold, without a word.
-pub(super) struct Rounded {
-    columns: Vec<Lossy>,
-}
-
-/// A column that can lose digits: its place, what it is, how it loses them, how many values did, and the first of them.
-type Lossy = (usize, String, Box<Loses>, u64, Option<String>);
-
-impl Rounded {
-    fn of(batch: &Batch, types: &[String]) -> Self {
-        let columns = batch.columns.iter().zip(types).enumerate();
-        let columns = columns.filter_map(|(i, (column, of_type))| {
-            let loses = loses_digits(of_type)?;
-            Some((i, format!("column {column} is {of_type}"), loses, 0, None))
-        });
-        Self {
-            columns: columns.collect(),
-        }
-    }
-
-    pub(super) fn look_at(&mut self, row: &[Value]) {
-        for (i, _, loses, count, first) in &mut self.columns {
-            if let Some(value) = row.get(*i).filter(|v| loses(v)) {
-                *count += 1;
-                *first = first.take().or_else(|| digits(value));
-            }
-        }
-    }
-
-    /// What was seen until now, for [`Rounded::restore`].
-    fn counts(&self) -> Vec<(u64, Option<String>)> {
-        let columns = self.columns.iter();
-        columns.map(|c| (c.3, c.4.clone())).collect()
-    }
-
-    fn restore(&mut self, before: Vec<(u64, Option<String>)>) {
-        for (column, (count, first)) in self.columns.iter_mut().zip(before) {
-            (column.3, column.4) = (count, first);
-        }
-    }
-
-    fn findings(self) -> Vec<String> {
-        let lost = self.columns.into_iter().filter_map(|(_, what, _, count, first)| {
-            let first = first?;
-            Some(format!(
-                "{what}, which does not hold all digits of {count} value(s), for example {first}"
-            ))
-        });
-        lost.collect()
-    }
-}
-
-/// The digits of a number, which is a text where JSON's own numbers would lose some.
-fn digits(value: &Value) -> Option<String> {
-    match value {
-        Value::Number(number) => Some(number.to_string()),
-        Value::String(text) => Some(text.clone()),
-        _ => None,
-    }
-}
-
-/// Whether a value loses digits.
-type Loses = dyn Fn(&Value) -> bool;
-
-/// How a type loses digits, if it can.
-fn loses_digits(of_type: &str) -> Option<Box<Loses>> {
-    if of_type == "double precision" {
-        return Some(Box::new(|value| match value {
-            Value::Number(n) if n.is_f64() => false,
-            Value::Number(n) if n.as_i64().is_some_and(|n| n.unsigned_abs() < 1 << 53) => false,
-            other => digits(other).is_some_and(|d| !exact::fits_double(&d)),
-        }));
-    }
-    if of_type == "real" {
-        let single = |value: &Value| digits(value).is_some_and(|d| !exact::fits_single(&d));
-        return Some(Box::new(single));
-    }
-    let scale = of_type.strip_prefix("numeric(")?.strip_suffix(')')?;
-    let scale: u64 = scale.split_once(',').map_or("0", |(_, s)| s).parse().ok()?;
-    let many = move |value: &Value| digits(value).is_some_and(|d| exact::decimals(&d) > scale);
-    Some(Box::new(many))
 }

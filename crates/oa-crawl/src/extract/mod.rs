@@ -74,6 +74,12 @@ pub(crate) fn matches(pattern: &str, text: &str) -> Result<Extracted, ReadError>
     })
 }
 
+/// What stands at a byte of a text, cut short: for a person to recognise the place.
+pub(crate) fn beginning_at(at: usize, text: &str) -> String {
+    let rest = text.get(at..).unwrap_or_default();
+    rest.chars().take(20).collect()
+}
+
 /// A finding about keys that stand more than once in one object.
 pub(crate) fn repeated(keys: &[String]) -> Option<String> {
     let keys: Vec<String> = keys

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::grid::Grid;
-use super::{MOST_UNPACKED, ReadError, delimited, sheet, table, unwrap_script};
+use super::{MOST_UNPACKED, ReadError, beginning_at, delimited, sheet, table, unwrap_script};
 use crate::source::{Delimited, Sheet};
 
 /// TOML of `[answer]` and what belongs to it.
@@ -38,12 +38,7 @@ pub(crate) fn answer(body: &[u8], text: Option<&str>) -> Result<String, String> 
                     body.len()
                 ));
             }
-            let there: String = trimmed
-                .get(at..)
-                .unwrap_or_default()
-                .chars()
-                .take(20)
-                .collect();
+            let there = beginning_at(at, trimmed);
             return Err(format!(
                 "the answer begins as JSON and is none (at byte {at}, {there:?}); a program that prints one object a line can be a source (kind = \"command\")"
             ));

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{FetchError, Response};
-use crate::extract::{repeated, unwrap_script};
+use crate::extract::{beginning_at, repeated, unwrap_script};
 use crate::source::Answer;
 
 /// Reads a body as JSON. The second value: findings.
@@ -53,12 +53,7 @@ pub(crate) fn json(
             format!("JSON that is cut short after {bytes} bytes: {url}"),
         ));
     }
-    let there: String = trimmed
-        .get(at..)
-        .unwrap_or_default()
-        .chars()
-        .take(20)
-        .collect();
+    let there = beginning_at(at, trimmed);
     let what = format!("something that is not JSON (at byte {at}, {there:?}): {url}");
     Err(FetchError::new(ErrorKind::Shape, what))
 }

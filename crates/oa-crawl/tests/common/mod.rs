@@ -1,6 +1,7 @@
 //! A service in a temporary folder: private PostgreSQL, simulated sites, configuration.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod processes;
 pub mod site;
 
 use std::fs;
@@ -85,15 +86,19 @@ pub fn names_its_day(task: &str) -> bool {
 impl Service {
     /// With schema and tables.
     pub fn start() -> Self {
-        let service = Self::without_schema(Options::default());
-        let mut client = service.db();
-        schema::upgrade(&mut client).unwrap();
-        service::create_missing(&mut client).unwrap();
-        service
+        let prepared = Postgres::start_prepared("service", &[], |server| {
+            let mut client = server.connect();
+            schema::upgrade(&mut client).unwrap();
+            service::create_missing(&mut client).unwrap();
+        });
+        Self::on(prepared, Options::default())
     }
 
     pub fn without_schema(options: Options) -> Self {
-        let server = Postgres::start();
+        Self::on(Postgres::start(), options)
+    }
+
+    fn on(server: Postgres, options: Options) -> Self {
         let sim = Sim::start(options).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let url = server.url();

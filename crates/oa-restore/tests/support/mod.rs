@@ -56,7 +56,10 @@ impl Service {
 
     /// With more lines in `[backup]`, and settings of the server.
     pub fn start_with(backup: &str, settings: &[(&str, &str)]) -> Self {
-        Self::with(Postgres::start_with(settings), backup, &fast_folder())
+        let prepared = Postgres::start_prepared("schema", settings, |server| {
+            schema::upgrade(&mut server.connect()).unwrap();
+        });
+        Self::with(prepared, backup, &fast_folder())
     }
 
     /// With a server of its own, and its files in a folder.

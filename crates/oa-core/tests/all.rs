@@ -1,0 +1,8 @@
+//! All tests of the library on a real server, in one binary: CI would link each of them on its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod journal;
+mod postgresql;
+mod revisions;
+mod slots;
+mod upserts;
