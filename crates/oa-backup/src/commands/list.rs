@@ -17,7 +17,7 @@ use crate::catalog::{self, Recovered};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The secondary repository, of [backup.copy]
+    /// Use the secondary repository, [backup.copy]
     #[arg(long)]
     copy: bool,
     /// Output format of the list

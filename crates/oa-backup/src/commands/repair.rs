@@ -13,7 +13,7 @@ use oa_repository::{Backup, Damage, ProgressReporter, RepairReport, SpareReport}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The secondary repository, of [backup.copy]
+    /// Use the secondary repository, [backup.copy]
     #[arg(long)]
     copy: bool,
     /// Do not ask

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// The new database's name
     #[arg(long, value_name = "NAME")]
     into: String,
-    /// Let it change names with the live one, which is kept
+    /// Swap names with the live database, which is kept
     #[arg(long)]
     swap: bool,
     #[command(flatten)]

@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// Restore from the secondary repository, [backup.copy]
     #[arg(long)]
     from_copy: bool,
-    /// Started by cron: noted in the run log, and nothing is asked
+    /// Started by cron: recorded in the run log, and nothing is asked
     #[arg(long)]
     cron: bool,
     #[command(flatten)]
