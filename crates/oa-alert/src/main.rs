@@ -1,4 +1,4 @@
-//! `oa-alert`: finds what is wrong although nothing failed, and brings alerts from the outbox to people.
+//! `oa-alert`: finds what is wrong even if nothing failed, and sends the outbox's alerts to people.
 //!
 //! Alerts are events that were committed with the facts that caused them ([`oa_core::journal::incidents`]), and are put into words
 //! here. [`deliver`] sends each to every channel, at least once: a delivery is leased before it is sent and recorded after, so several

@@ -1,4 +1,4 @@
-//! `oa-alert silence`: of what people do not want to be notified for a while.
+//! `oa-alert silence`: what nobody is notified of for a while.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `oa-backup list`: what is in the repository.
+//! `oa-backup list`: the backups in the repository.
 
 use std::collections::BTreeMap;
 

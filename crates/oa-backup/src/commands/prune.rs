@@ -1,4 +1,4 @@
-//! `oa-backup prune`: what retention no longer keeps goes.
+//! `oa-backup prune`: removes what retention no longer keeps.
 
 use std::collections::BTreeSet;
 

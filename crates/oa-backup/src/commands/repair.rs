@@ -1,4 +1,4 @@
-//! `oa-backup repair`: damaged files out, the index made anew, and what that means for each backup.
+//! `oa-backup repair`: moves damaged files out, rebuilds the index, and says what that means for each backup.
 
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;

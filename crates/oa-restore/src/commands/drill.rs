@@ -1,4 +1,4 @@
-//! `oa-restore drill`: a rehearsal. A backup is only one that restored.
+//! `oa-restore drill`: a rehearsal. A backup counts only once it has been restored.
 //!
 //! The newest backup, or one at random, is restored into a private server up to the very LSN at which its tables were counted, and
 //! counted again there. How long that took is the RTO, how old the newest backup is, the RPO.

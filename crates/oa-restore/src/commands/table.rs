@@ -1,4 +1,4 @@
-//! `oa-restore table`: tables, or some of their rows, as they were, into the live database.
+//! `oa-restore table`: brings tables, or some of their rows, back into the live database as they were.
 //!
 //! In the private server, which is thrown away, a table gets the name that it will have beside the live one, so that PostgreSQL's own
 //! `pg_dump` and `psql` bring it over as a whole. It is compared there, and only then takes the live one's name, in one transaction;
