@@ -1,4 +1,4 @@
-//! `oa-crawl drain`: what waits in the spool goes to PostgreSQL now.
+//! `oa-crawl drain`: stores in PostgreSQL what waits in the spool.
 
 use std::time::Duration;
 

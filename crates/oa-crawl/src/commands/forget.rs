@@ -1,4 +1,4 @@
-//! `oa-crawl forget`: a task is run no more.
+//! `oa-crawl forget`: a task no longer runs.
 
 use clap::Args as ClapArgs;
 use oa_core::app::cli::Failure;

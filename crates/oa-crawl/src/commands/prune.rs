@@ -1,4 +1,4 @@
-//! `oa-crawl prune`: removes from the raw archive what is older than it must be kept, and reports an archive that is too large.
+//! `oa-crawl prune`: removes old answers from the raw archive, and reports an archive that is too large.
 
 use clap::Args as ClapArgs;
 use oa_core::app::cli::Failure;
