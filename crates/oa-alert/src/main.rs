@@ -1,4 +1,4 @@
-//! `oa-alert`: finds what is wrong although nothing failed, and brings alerts from the outbox to people.
+//! `oa-alert`: finds what is wrong even if nothing failed, and sends the outbox's alerts to people.
 //!
 //! Alerts are events that were committed with the facts that caused them ([`oa_core::journal::incidents`]), and are put into words
 //! here. [`deliver`] sends each to every channel, at least once: a delivery is leased before it is sent and recorded after, so several
@@ -33,7 +33,7 @@ use commands::{
 /// This program's name.
 const PROGRAM: &str = "oa-alert";
 
-/// Finds what is wrong although nothing failed, and brings alerts to people: DingTalk, WeCom, Feishu, mail, webhooks, programs
+/// Finds what is wrong even if nothing failed, and sends alerts to people: DingTalk, WeCom, Feishu, mail, webhooks, programs
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, after_help = exit::HELP)]
 struct Cli {
@@ -49,13 +49,13 @@ struct Cli {
 )]
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Ask all rules, report what they find, and send what waits: the one line that cron needs
+    /// Check all rules, report what they find, and send what waits: the one line that cron needs
     ///
-    /// Exit codes are those of monitoring plug-ins: 0 nothing found, 1 a warning, 2 something critical. `heartbeat_url` in [alert]
-    /// is asked at the start and at the end, so that somebody outside notices when nothing is checked any more.
+    /// Exit codes are those of monitoring plug-ins: 0 nothing found, 1 a warning, 2 something critical. It requests `heartbeat_url`
+    /// of [alert] at the start and at the end, so that a service outside notices when the checks stop.
     #[command(after_help = "Example, for crontab:\n  * * * * * oa-alert check")]
     Check(check_command::Args),
-    /// Send a message of yours to all channels
+    /// Send your own message to all channels
     #[command(
         after_help = "Examples:\n  oa-alert send --title 迁移完成 \"13 张表，一条不差\"\n  df -h | oa-alert send --title 磁盘 --stdin"
     )]
@@ -65,10 +65,10 @@ enum Command {
         after_help = "Examples:\n  oa-alert ack zhihui-reports --note 正在处理\n  oa-alert ack run:zhihui-reports disk_filling:vm"
     )]
     Ack(ack::Args),
-    /// Take acknowledgements back: nobody sees to these incidents after all
+    /// Withdraw acknowledgements, so that these incidents are repeated again
     #[command(after_help = "Example:\n  oa-alert unack zhihui-reports")]
     Unack(ack::UnackArgs),
-    /// Show one alert as people got it, and what became of it
+    /// Show one alert as people got it, and what each channel answered
     #[command(
         after_help = "Examples:\n  oa-alert show 019ac3d2-7f10\n  oa-alert show run:zhihui-reports"
     )]
@@ -81,10 +81,10 @@ enum Command {
     /// Send what waits in the outbox; without PostgreSQL, what waits in the local spool
     #[command(after_help = "Example, for crontab:\n  * * * * * oa-alert flush")]
     Flush(flush::Args),
-    /// Take what people press on the messages of application robots, until it is stopped
+    /// Act on the buttons that people press on messages of application robots, until stopped
     ///
-    /// Keeps a connection to the platform open, so that it needs no address of its own, and changes messages where they stand. Several
-    /// machines may run it: one of them listens, the others wait.
+    /// Keeps a connection to the platform open, so that it needs no public address, and updates messages in place. Several machines
+    /// may run it: one of them listens, the others wait.
     #[command(
         after_help = "Example, for crontab:\n  @reboot oa-alert listen >>/var/log/oa/listen.log 2>&1"
     )]

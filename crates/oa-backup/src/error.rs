@@ -1,4 +1,4 @@
-//! Why no backup was made.
+//! The reasons why a backup was not made.
 
 use std::path::{Path, PathBuf};
 

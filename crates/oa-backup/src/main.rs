@@ -64,7 +64,7 @@ enum Command {
         after_help = "If the WAL has a gap since then, or there is no full backup yet, a full one is made instead.\n\nExamples:\n  oa-backup incremental\nFor crontab, each hour or each minute:\n  5 * * * * oa-backup incremental --cron"
     )]
     Incremental(backup::Args),
-    /// Receive WAL continuously, and store it each minute, until stopped: so that seconds can be lost and not an hour
+    /// Receive WAL continuously and store it each minute, until stopped, so that you can lose seconds and not an hour
     #[command(
         after_help = "Runs as a service beside the lines of the crontab, which stay as they are: sudo systemctl enable --now oa-backup-stream. Whatever ends it, what was received is stored by the next backup.\n\nExamples:\n  oa-backup stream\n  oa-backup stream --every 30s\nFor crontab, where there is no systemd:\n  @reboot oa-backup stream"
     )]
@@ -73,7 +73,7 @@ enum Command {
     List(list::Args),
     /// Show what you could lose now and how long a restore takes; exit code 1 when the objectives are not met
     Status(status::Args),
-    /// Say what is wrong, and one command that is safe; exit code 1 when something is
+    /// Say what is wrong, and one command that is safe; exit code 1 if something is wrong
     #[command(
         after_help = "Changes nothing.\n\nExamples:\n  oa-backup doctor\n  oa-backup doctor --format json"
     )]
@@ -90,12 +90,12 @@ enum Command {
     Prune(prune::Args),
     /// Keep a backup, and what it needs, whatever retention says
     #[command(
-        after_help = "Examples:\n  oa-backup pin 3f2a9c81 --reason \"before the move\"\n  oa-backup pin 9e01b7d4 --reason \"before the move\" --copy   # a pin is of one repository, and ids are other ones there"
+        after_help = "Examples:\n  oa-backup pin 3f2a9c81 --reason \"before the move\"\n  oa-backup pin 9e01b7d4 --reason \"before the move\" --copy   # a pin holds for one repository, and ids differ there"
     )]
     Pin(pin::PinArgs),
-    /// Let a pinned backup go when retention does
+    /// Let retention remove a pinned backup again
     Unpin(pin::UnpinArgs),
-    /// Copy to the secondary repository, of [backup.copy], what it does not have
+    /// Copy what the secondary repository ([backup.copy]) lacks
     #[command(
         after_help = "For crontab, after the full backup:\n  0 4 * * * oa-backup copy --cron"
     )]

@@ -75,7 +75,7 @@ enum Command {
         after_help = "Examples:\n  oa-crawl enable zhihui --try\n  oa-crawl enable zhihui-full-view fangqi-night"
     )]
     Enable(enable::EnableArgs),
-    /// Switch sources off; they are no longer missed, and their open incidents are resolved
+    /// Disable sources: they are no longer reported as missed, and their open incidents are resolved
     #[command(
         after_help = "Examples:\n  oa-crawl disable rongda-positions\n  oa-crawl disable --all"
     )]

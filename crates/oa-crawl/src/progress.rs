@@ -1,4 +1,4 @@
-//! How far the runs of this process have come, for the line that a terminal shows.
+//! The progress of this process's runs, for the line that a terminal shows.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

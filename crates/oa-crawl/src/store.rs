@@ -1,4 +1,4 @@
-//! Rows as they are stored, and what storing them would change.
+//! Storing rows, and what storing them would change.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,4 +1,4 @@
-//! Whether what came is what was due: one verdict for runs, replays, dry runs and `oa-crawl try`.
+//! Whether the data are what was due: one verdict for runs, replays, dry runs and `oa-crawl try`.
 
 use chrono::NaiveDate;
 use oa_core::base::exact;

@@ -50,7 +50,7 @@ const PROGRAM: &str = "oa-migrate";
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
-    /// The target database, for a look without a configuration file: postgresql://…, or env:NAME to name a variable
+    /// The target database, to try it without a configuration file: postgresql://…, or env:NAME to name a variable
     #[arg(long, global = true, value_name = "URL")]
     to: Option<String>,
     #[command(subcommand)]

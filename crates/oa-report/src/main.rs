@@ -41,22 +41,12 @@ const PROGRAM: &str = "oa-report";
 
 /// Reports what ran and what came of it
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, after_help = exit_codes())]
+#[command(name = PROGRAM, version, after_help = exit::HELP)]
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Those of every program, and those of `--fail-on`.
-fn exit_codes() -> String {
-    let (before, after) = exit::HELP.split_at(exit::HELP.find("  75").unwrap_or(exit::HELP.len()));
-    format!(
-        "{before}  {}  with --fail-on: a warning, or a day that is not complete\n  {}  with --fail-on: something critical\n{after}",
-        exit::FOUND_WARNING,
-        exit::FOUND_CRITICAL
-    )
 }
 
 #[derive(Debug, Subcommand)]

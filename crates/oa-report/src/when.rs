@@ -1,4 +1,4 @@
-//! Times as people write them, for what is asked about the past.
+//! Times as people write them, in questions about the past.
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use chrono_tz::Tz;

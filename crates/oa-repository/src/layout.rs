@@ -1,4 +1,4 @@
-//! Where things are within a backup, and in the staging folder before.
+//! Where things are in a backup, and in the staging folder before that.
 
 /// The cluster's files in the staging folder, and in the backup.
 pub const DATA: &str = "data";

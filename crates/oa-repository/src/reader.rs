@@ -1,4 +1,4 @@
-//! Reading what is in backups, and bringing it back.
+//! Reading and restoring what is in backups.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;

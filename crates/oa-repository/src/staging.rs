@@ -1,4 +1,4 @@
-//! The folder in which data stand on their way into a repository and out of it.
+//! The folder in which data wait on their way into a repository and out of it.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! Storing a backup: all of it or nothing, and listed only when it is there.
+//! Storing a backup: all of it or nothing, and listed only once it is whole.
 //!
 //! A snapshot's file is written last, after everything it refers to. Killed before that: nothing is listed; what was written is
 //! removed by a later `prune`.

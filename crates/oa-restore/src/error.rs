@@ -1,4 +1,4 @@
-//! Why something was not restored.
+//! The reasons why something was not restored.
 
 use std::path::{Path, PathBuf};
 

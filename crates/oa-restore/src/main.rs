@@ -1,4 +1,4 @@
-//! `oa-restore`: what `oa-backup` has stored, as it was at any point in time.
+//! `oa-restore`: restores what `oa-backup` has stored, as it was at any point in time.
 //!
 //! Arrows run one way, downwards in this list:
 //!

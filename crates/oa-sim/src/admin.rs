@@ -1,4 +1,4 @@
-//! `/_sim/…`: what was asked, what was delivered, which faults there are.
+//! `/_sim/…`: the requests, the deliveries and the faults.
 
 use serde_json::{Value, json};
 

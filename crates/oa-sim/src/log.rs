@@ -1,4 +1,4 @@
-//! What was asked, and what the robots took.
+//! The requests, and the messages that the robots accepted.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;

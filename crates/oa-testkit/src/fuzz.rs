@@ -1,4 +1,4 @@
-//! Inputs for what reads the texts and files of others: entries of a small corpus, changed as damaged and hostile ones are.
+//! Inputs for code that reads other people's texts and files: entries of a small corpus, changed as damaged and hostile ones are.
 //!
 //! A target is an ordinary property test in the module `fuzz` of its crate, over the corpus in `crates/NAME/fuzz`. In CI it takes some
 //! dozens of cases; `scripts/fuzz` lets the same targets run for as long as one likes. A case that fails is printed in its smallest form

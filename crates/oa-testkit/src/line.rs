@@ -1,4 +1,4 @@
-//! A line to PostgreSQL that is cut behind a commit: it is done, and nobody hears of it.
+//! A connection to PostgreSQL that is cut after a commit: the commit is done, but its answer is lost.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! In English.
+//! The English catalogue.
 
 mod found;
 

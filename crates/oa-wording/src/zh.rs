@@ -1,4 +1,4 @@
-//! In Chinese.
+//! The Chinese catalogue.
 
 mod found;
 

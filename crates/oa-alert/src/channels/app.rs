@@ -1,4 +1,4 @@
-//! Application robots: asked with a token that they give for the application's secret, for a while.
+//! Application robots: requests carry a short-lived token, which the platform issues for the application's secret.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

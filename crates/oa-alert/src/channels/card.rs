@@ -1,4 +1,4 @@
-//! Messages with buttons: how they were sent, and what they show of their incident now.
+//! Messages with buttons: how they were sent, and which state of their incident they show.
 
 use std::collections::BTreeMap;
 

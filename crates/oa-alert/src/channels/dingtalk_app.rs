@@ -1,4 +1,4 @@
-//! Application robot of DingTalk (钉钉企业内部应用): cards with buttons, which are changed where they stand.
+//! Application robot of DingTalk (钉钉企业内部应用): cards with buttons, updated in place.
 //!
 //! A token for the application's id and secret, two hours; `card/instances/createAndDeliver` makes a card from a template and puts it
 //! into a group, under an id of ours (`outTrackId`), by which `PUT card/instances` changes it. The template is one that DingTalk's

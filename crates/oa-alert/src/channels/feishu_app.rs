@@ -1,4 +1,4 @@
-//! Application robot of Feishu (飞书企业自建应用): cards with buttons, which are changed where they stand.
+//! Application robot of Feishu (飞书企业自建应用): cards with buttons, updated in place.
 //!
 //! A token (`tenant_access_token`) for the application's id and secret, two hours; `im/v1/messages` sends a card into a group and gives
 //! its `message_id`, by which `PATCH` changes it for 14 days. Both cards must say `update_multi`. The same `uuid` within an hour is the

@@ -1,4 +1,4 @@
-//! What a robot would refuse later, seen in its settings: nothing is asked.
+//! Finds in a robot's settings what the robot would refuse later. It sends no request.
 
 use oa_core::app::config::ChannelKind;
 use ureq::http::Uri;

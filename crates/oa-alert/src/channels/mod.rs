@@ -1,4 +1,4 @@
-//! One file a kind of channel. Robots are all of the same shape: a request from a message, and what its answer means.
+//! One file per kind of channel. All robots have the same shape: make a request from a message, and say what the answer means.
 
 mod app;
 mod card;

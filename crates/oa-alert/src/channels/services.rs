@@ -1,4 +1,4 @@
-//! The bodies that some services take, each by its own documentation, and where their answers say that they took it.
+//! The request bodies of some services, by their own documentation, and where their answers confirm that they accepted one.
 //!
 //! - PagerDuty, Events API v2: <https://developer.pagerduty.com/docs/send-alert-event>
 //! - Alertmanager: <https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml>

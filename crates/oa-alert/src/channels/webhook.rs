@@ -1,4 +1,4 @@
-//! Any address that takes JSON: a template of the configuration, or title, text, severity and kind.
+//! Any address that takes JSON: a template from the configuration, or title, text, severity and kind.
 
 use oa_core::app::config::AlertService;
 use oa_core::base::secrets::redact;

@@ -1,4 +1,4 @@
-//! The certificate of the database's server, where it speaks TLS.
+//! The certificate of the database's server, if it uses TLS.
 
 use std::fs;
 

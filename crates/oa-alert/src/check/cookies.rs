@@ -1,4 +1,4 @@
-//! Logins that a person made in a browser and imported: nobody but a person can renew them.
+//! Logins that a person made in a browser and imported: only a person can renew them.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Whether somebody takes what is pressed on the messages of application robots.
+//! Whether a listener receives the buttons that people press on messages of application robots.
 
 use oa_core::app::config::Config;
 use oa_core::base::text::error_text;

@@ -1,4 +1,4 @@
-//! What is wrong although nothing failed: a run that did not happen, a disk that fills, a clock that is off.
+//! What is wrong even if nothing failed: a run that did not happen, a disk that fills, a clock that is off.
 //!
 //! Each rule gives what it finds now. What is new is raised, what goes on is notified again after `[alert] repeat`, and what is found
 //! no more is resolved ([`oa_core::journal::incidents`]).

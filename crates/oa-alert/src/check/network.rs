@@ -1,4 +1,4 @@
-//! A machine that reaches none of several sites has no network: one incident instead of one a task.
+//! A machine that reaches none of several sites has no network: one incident instead of one per task.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! `oa-alert ack`: somebody sees to incidents; `oa-alert unack`: nobody does after all.
+//! `oa-alert ack` and `oa-alert unack`: acknowledging incidents, and withdrawing that.
 
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;

@@ -1,4 +1,4 @@
-//! `oa-alert check`: what cron calls each minute. Asks all rules, sends what waits, and tells an address outside that it did.
+//! `oa-alert check`: what cron calls each minute. Checks all rules, sends what waits, and requests an address outside.
 
 use std::thread;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `oa-alert flush`: what waits goes out now.
+//! `oa-alert flush`: sends what waits, now.
 
 use std::time::Duration;
 

@@ -15,13 +15,13 @@ use crate::PROGRAM;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also those that everybody has
+    /// Also alerts that all channels have
     #[arg(long)]
     all: bool,
     /// Open incidents, one line each
     #[arg(long, conflicts_with = "all")]
     open: bool,
-    /// At most so many, the newest first
+    /// Show at most this many, newest first
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
     limit: i64,
     /// How the list is printed

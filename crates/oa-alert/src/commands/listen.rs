@@ -1,4 +1,4 @@
-//! `oa-alert listen`: takes what people press, until it is stopped.
+//! `oa-alert listen`: receives the buttons that people press, until it is stopped.
 
 use oa_core::app::cli::{Busy, Failure};
 use oa_core::app::config::Config;

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Read the text from stdin
     #[arg(long)]
     stdin: bool,
-    /// Decides about colours
+    /// Decides the colour, and which channels get it
     #[arg(long, value_enum, default_value = "info")]
     severity: SeverityArg,
     /// The task it is about

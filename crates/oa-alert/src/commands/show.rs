@@ -1,4 +1,4 @@
-//! `oa-alert show`: one alert as people got it, and what became of it.
+//! `oa-alert show`: one alert as people got it, and each channel's answer.
 
 use chrono::{DateTime, Utc};
 use oa_core::app::cli::{self, Failure};

@@ -1,4 +1,4 @@
-//! `oa-alert silence`: of what people do not want to be notified for a while.
+//! `oa-alert silence`: what nobody is notified of for a while.
 
 use std::time::Duration;
 
@@ -46,10 +46,10 @@ pub(crate) struct Args {
     /// Why, for those who read it later
     #[arg(long, default_value = "")]
     reason: String,
-    /// Also when nothing is known by that name yet
+    /// Even if nothing of that name is known yet
     #[arg(long)]
     anyway: bool,
-    /// End the silence of this number
+    /// End the silence with this number
     #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "host", "incident", "for_", "from", "daily", "weekdays"])]
     end: Option<i64>,
     /// How the list is printed

@@ -1,4 +1,4 @@
-//! Root cause first ([`oa_core::model::roots`]): an alert that follows from an open incident is held back, and named in the message about
+//! Root causes first ([`oa_core::model::roots`]): an alert that follows from an open incident is held back, and named in the message about
 //! that. When the cause is over and it has not gone with it, it is released.
 
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! One listener for an application: whoever has its row of `oa.listeners`.
+//! One listener per application: the one that holds its row of `oa.listeners`.
 
 use std::time::Duration;
 

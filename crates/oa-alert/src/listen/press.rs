@@ -1,4 +1,4 @@
-//! What a button does: the same as its signed link, with the name of who has pressed it.
+//! A button does the same as its signed link, under the name of whoever pressed it.
 
 use chrono::Utc;
 use oa_core::app::config::Locale;

@@ -1,4 +1,4 @@
-//! A web socket that never waits for long: whoever reads is back each quarter of a second.
+//! A web socket that never waits for long: a read returns after a quarter of a second at most.
 
 use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};

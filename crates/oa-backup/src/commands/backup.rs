@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Only show what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Started by cron: noted in the run log; no failure if one is already running
+    /// Started by cron: recorded in the run log; no failure if one is already running
     #[arg(long)]
     pub(crate) cron: bool,
     /// Output format of the result

@@ -14,7 +14,7 @@ use oa_repository::ProgressReporter;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Started by cron: noted in the run log
+    /// Started by cron: recorded in the run log
     #[arg(long)]
     pub(crate) cron: bool,
 }

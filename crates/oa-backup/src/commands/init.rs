@@ -1,4 +1,4 @@
-//! `oa-backup init`: the repository, and a look at whether the server lets itself be backed up.
+//! `oa-backup init`: creates the repository, and checks whether the server can be backed up.
 
 use std::io::IsTerminal;
 

@@ -1,4 +1,4 @@
-//! `oa-backup list`: what is in the repository.
+//! `oa-backup list`: the backups in the repository.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::catalog::{self, Recovered};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The secondary repository, of [backup.copy]
+    /// Use the secondary repository, [backup.copy]
     #[arg(long)]
     copy: bool,
     /// Output format of the list

@@ -1,4 +1,4 @@
-//! Backups as they are listed.
+//! The list of backups.
 
 use std::collections::BTreeMap;
 

@@ -15,7 +15,7 @@ pub(crate) struct PinArgs {
     /// Why it is kept
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
-    /// The secondary repository, of [backup.copy]
+    /// Use the secondary repository, [backup.copy]
     #[arg(long)]
     copy: bool,
 }
@@ -24,7 +24,7 @@ pub(crate) struct PinArgs {
 pub(crate) struct UnpinArgs {
     /// The backup whose id starts with this
     id: String,
-    /// The secondary repository, of [backup.copy]
+    /// Use the secondary repository, [backup.copy]
     #[arg(long)]
     copy: bool,
 }

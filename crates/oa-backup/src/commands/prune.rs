@@ -1,4 +1,4 @@
-//! `oa-backup prune`: what retention no longer keeps goes.
+//! `oa-backup prune`: removes what retention no longer keeps.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// The secondary repository, of [backup.copy]
+    /// Use the secondary repository, [backup.copy]
     #[arg(long)]
     copy: bool,
     /// Also remove from the record backups that are missing from the repository and lost for good
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Started by cron: noted in the run log; asks nothing
+    /// Started by cron: recorded in the run log; asks nothing
     #[arg(long)]
     pub(crate) cron: bool,
     /// Output format of the list of what is removed

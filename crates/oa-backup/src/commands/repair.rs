@@ -1,4 +1,4 @@
-//! `oa-backup repair`: damaged files out, the index made anew, and what that means for each backup.
+//! `oa-backup repair`: moves damaged files out, rebuilds the index, and says what that means for each backup.
 
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
@@ -13,7 +13,7 @@ use oa_repository::{Backup, Damage, ProgressReporter, RepairReport, SpareReport}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The secondary repository, of [backup.copy]
+    /// Use the secondary repository, [backup.copy]
     #[arg(long)]
     copy: bool,
     /// Do not ask

@@ -53,7 +53,7 @@ const MARKS: usize = 86_400;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Store what has come this often
+    /// How often to store what was received
     #[arg(long, value_name = "TIME", default_value = "1m")]
     every: Span,
 }

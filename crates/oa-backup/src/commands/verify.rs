@@ -28,10 +28,10 @@ pub(crate) struct Args {
     /// Read every byte back, and recover the newest physical backup (unless the configuration says otherwise)
     #[arg(long)]
     read_data: bool,
-    /// The secondary repository, of [backup.copy]
+    /// Use the secondary repository, [backup.copy]
     #[arg(long)]
     copy: bool,
-    /// Started by cron: noted in the run log
+    /// Started by cron: recorded in the run log
     #[arg(long)]
     pub(crate) cron: bool,
     /// Output format of the result

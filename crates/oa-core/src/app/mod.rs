@@ -1,4 +1,4 @@
-//! What makes six programs feel like one: configuration, command line, exit codes, output.
+//! Everything that makes six programs feel like one: configuration, command line, exit codes, output.
 
 pub mod cli;
 pub mod config;

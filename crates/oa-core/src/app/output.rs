@@ -16,14 +16,14 @@ use crate::base::text::printable;
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
-    /// Aligned columns; Chinese characters count two cells.
+    /// Aligned columns; a Chinese character takes two cells.
     #[default]
     Table,
-    /// One JSON object a line, with every field.
+    /// One JSON object per line, with every field.
     Json,
-    /// A header line and one line a row.
+    /// A header line and one line per row.
     Csv,
-    /// The same with the mark by which Excel knows that it is UTF-8.
+    /// The same, with the mark by which Excel recognises UTF-8.
     CsvExcel,
     /// A Markdown table.
     Markdown,

@@ -1,4 +1,4 @@
-//! What the lower layers need of the configuration.
+//! The part of the configuration that the lower layers need.
 
 use std::time::Duration;
 

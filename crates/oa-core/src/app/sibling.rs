@@ -1,4 +1,4 @@
-//! Another of the six programs, where one needs what another can: as a process of its own, with its own row in the run log.
+//! Starts another of the six programs when one needs it, as a process with its own row in the run log.
 
 use std::io;
 use std::path::PathBuf;

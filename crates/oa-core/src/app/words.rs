@@ -1,4 +1,4 @@
-//! Words of state in the language of people. What is stored, and what programs read (JSON, CSV), stays English.
+//! Words for states, in the configured language. Whatever is stored, or read by programs (JSON, CSV), stays English.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! Links in messages that act: signed with a key of the configuration, and good until a time.
+//! Links in messages that act: signed with a key of the configuration, and valid for a limited time.
 //!
 //! A link says what it does, to which alert, and in which channel it was sent; whoever has it may do that and nothing else. It is
 //! `VERSION ACTION ALERT EXPIRES CHANNEL MAC`, in base64 for addresses; the MAC is the first 16 bytes of HMAC-SHA256. That a link works

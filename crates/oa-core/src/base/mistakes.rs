@@ -1,4 +1,4 @@
-//! Mistakes of people in what they write, and what they may have meant.
+//! Finds what people may have meant when they mistype a name.
 
 /// Turns the parser's error into a sentence with key, section, line and the nearest valid key. Never quotes the text of the
 /// line, which may hold a secret.

@@ -1,4 +1,4 @@
-//! Why something could not be recorded.
+//! The reasons why something could not be recorded.
 
 use super::spool::SpoolError;
 use crate::base::state_dir::StateDirError;

@@ -1,4 +1,4 @@
-//! Slots: the moments at which tasks should run, written ahead and closed once.
+//! Slots: the times at which tasks should run, written ahead and closed once.
 //!
 //! ```text
 //! open ──▶ done         a run of it has ended, well or not: the run's status says how

@@ -1,4 +1,4 @@
-//! Who watches: what cron starts each minute leaves word that it did, so that a page can say when nobody watches any more.
+//! Who watches: the programs that cron starts each minute record their starts, so that a page can say when nobody watches.
 
 use chrono_tz::Tz;
 use postgres::{Client, GenericClient, Transaction};

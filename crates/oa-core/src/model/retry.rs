@@ -1,4 +1,4 @@
-//! What kinds of error a try can end with, and which of them are worth another try.
+//! The kinds of error that an attempt can end with, and which of them are worth another attempt.
 
 use std::fmt;
 use std::time::Duration;

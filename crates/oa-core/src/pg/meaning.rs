@@ -1,4 +1,4 @@
-//! What an error of PostgreSQL means for whoever wanted something of it: decided by its SQLSTATE, in this one place.
+//! What an error of PostgreSQL means for the caller. Its SQLSTATE decides, in this one place.
 
 use std::error::Error as _;
 

@@ -1,4 +1,4 @@
-//! A day is collected once more when it is over: what the site adds late is in nobody's last run of that day.
+//! Collecting a day once more when it is over, because the last run of that day lacks what the site adds late.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! The raw archive: every answer as it was received, before anything is made of it.
+//! The raw archive: every answer as it was received, before anything looks at it.
 //!
 //! Content-addressed (SHA-256), zstd, under `state_dir/raw/ab/abcd….zst`, written durably. The same answer twice takes one file.
 //! The index is `oa.raw`, committed with the run; until then it is beside the files, for the case that the run is killed.

@@ -1,4 +1,4 @@
-//! What is older than it must be kept leaves the archive: first the index, then the files.
+//! Removes answers from the archive once they need not be kept any longer: first from the index, then the files.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! What an earlier run received, read by the present source file: nothing is asked for again.
+//! An earlier run's answers, read with the present source file, without asking the site again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;

@@ -1,4 +1,4 @@
-//! One attempt of a source: all its pages, archived, and the proof that they are all.
+//! One attempt of a source: all its pages, archived, and the proof that none is missing.
 //!
 //! A source with pages announces a total. Records are counted by their id, because a record that moves to the next page while
 //! paging comes twice. When fewer came than announced, the pages are read again, because the total grows during the day and

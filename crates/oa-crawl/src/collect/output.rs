@@ -139,7 +139,7 @@ impl ProgramOutput {
         }
     }
 
-    /// One JSON object a line; other lines are ignored.
+    /// One JSON object per line; other lines are ignored.
     fn whole_line(&mut self, line: &[u8]) -> io::Result<()> {
         self.number += 1;
         let Some(line) = json::record_in(line) else {

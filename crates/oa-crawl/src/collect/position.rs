@@ -1,4 +1,4 @@
-//! Where a page is among the others, and where the next one is.
+//! A page's position among the others, and where the next one is.
 
 use std::collections::HashSet;
 

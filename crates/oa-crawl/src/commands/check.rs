@@ -61,7 +61,7 @@ impl CheckReport {
     }
 }
 
-/// Check configuration, sources, secrets, state directory and database, without asking any site
+/// Check configuration, sources, secrets, state directory and database, without contacting any site
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     #[command(flatten)]

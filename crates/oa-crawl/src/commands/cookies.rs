@@ -14,14 +14,14 @@ use super::args::SourcesArg;
 use crate::fetch::browser::cookies;
 use crate::source::FetchKind;
 
-/// Cookies of a login that a person did, for sources that use a browser
+/// Import the cookies of a person's login, for sources that use a browser
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Example:\n  oa-crawl cookies import rongda ~/Downloads/cookies.json")]
 pub(crate) enum Command {
     Import(Args),
 }
 
-/// Keep the cookies of a JSON file as a browser extension exports it
+/// Store the cookies of a JSON file, as browser extensions export it
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Name of the provider, as `oa-crawl list` shows it

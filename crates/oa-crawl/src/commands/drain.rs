@@ -1,4 +1,4 @@
-//! `oa-crawl drain`: what waits in the spool goes to PostgreSQL now.
+//! `oa-crawl drain`: stores in PostgreSQL what waits in the spool.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::progress;
 
-/// Bring what waits in the local spool into PostgreSQL
+/// Store in PostgreSQL what waits in the local spool
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// How the result is printed

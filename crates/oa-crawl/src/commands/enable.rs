@@ -51,8 +51,8 @@ pub(crate) struct Args {
 pub(crate) struct EnableArgs {
     #[command(flatten)]
     of: Args,
-    /// Ask each of them once and show what comes; nothing is stored. On a terminal this is done without being asked for, and secrets that
-    /// are not set are asked for before, and kept in the .env beside the configuration
+    /// Try each of them once and show what comes; nothing is stored. On a terminal this happens without --try, after asking for secrets
+    /// that are not set, which go into the .env beside the configuration
     #[arg(long = "try")]
     attempt: bool,
 }

@@ -34,7 +34,7 @@ const EARLIER: usize = 3;
 /// Run any program with retries, a time limit and a complete run log
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "The program's output goes to stderr; its end is kept in the run log. Records are counted from lines of its stdout that are JSON\nobjects, or from the result file (JSON lines, a JSON array, or {\"records\": N}). Exit codes 2, 77, 78, 126 and 127 of the program\nare not retried.\n\nExamples:\n  oa-crawl exec --task fangqi-daily --min-records 50 -- python3 crawlers/fangqi.py\n  oa-crawl exec --task receipts --timeout 10m --retries 1 --result-file out.json -- ./receipts.sh --out out.json"
+    after_help = "The program's output goes to stderr; the run log keeps its end. Records are lines of its stdout that are JSON objects, or those of the result file (JSON lines, a JSON array, or {\"records\": N}). Exit codes 2, 77, 78, 126 and 127 of the program are not retried.\n\nExamples:\n  oa-crawl exec --task fangqi-daily --min-records 50 -- python3 crawlers/fangqi.py\n  oa-crawl exec --task receipts --timeout 10m --retries 1 --result-file out.json -- ./receipts.sh --out out.json"
 )]
 pub(crate) struct Args {
     /// Name of the task in the run log
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     title: Option<String>,
     #[command(flatten)]
     retry: RetryArgs,
-    /// Fewer records than this are a failure
+    /// With fewer records than this, the attempt is repeated, and the run ends as partial, or as failed if there are none
     #[arg(long, value_name = "N")]
     min_records: Option<u64>,
     /// File in which the program leaves its records or their number, written anew by each attempt

@@ -1,4 +1,4 @@
-//! `oa-crawl forget`: a task is run no more.
+//! `oa-crawl forget`: a task no longer runs.
 
 use clap::Args as ClapArgs;
 use oa_core::app::cli::Failure;
@@ -9,7 +9,7 @@ use oa_core::journal::{Recorder, due};
 use crate::PROGRAM;
 use crate::source::Sources;
 
-/// Mark a task as run no more, so that it is not reported as missed
+/// Forget a task that no longer runs, so that it is not reported as missed
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:\n  oa-crawl forget old-quotes")]
 pub(crate) struct Args {

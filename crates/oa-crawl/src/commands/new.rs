@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// The task's name: a-z, 0-9 and -
     #[arg(long, default_value = "my-source")]
     name: String,
-    /// The table that rows are to go to
+    /// The table that takes the rows
     #[arg(long, default_value = "my_table")]
     table: String,
     /// Write the file here instead of printing it; it must not exist

@@ -1,4 +1,4 @@
-//! `oa-crawl prune`: removes from the raw archive what is older than it must be kept, and reports an archive that is too large.
+//! `oa-crawl prune`: removes old answers from the raw archive, and reports an archive that is too large.
 
 use clap::Args as ClapArgs;
 use oa_core::app::cli::Failure;
@@ -27,10 +27,9 @@ const TASK: &str = "raw-prune";
 
 /// Remove old answers from the raw archive, old slots and revisions, and report an archive that is too large
 ///
-/// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl]. Slots that were
-/// due before that are removed once they are closed, and none of the last 90 days; what became of each day stays known. So are
-/// requests of the page that have ended, and the record of links in messages that were used.
-/// How long revisions are kept is keep_revisions in [store].
+/// Answers stay for raw_keep, in [crawl] or in a source file; raw_limit in [crawl] says what is too large. Closed slots, finished
+/// requests of the page, and the record of used links in messages stay as long, and at least 90 days; what became of each day stays
+/// for ever. Revisions stay for keep_revisions, in [store].
 #[allow(
     rustdoc::broken_intra_doc_links,
     reason = "help names sections of the configuration"

@@ -27,7 +27,7 @@ use crate::source::Source;
 use crate::store;
 use crate::validate::{CollectionTime, columns, validate};
 
-/// Read what a run received once more, by the present source file, and show what would change
+/// Read a run's stored answers again with the present source file, and show what would change
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  oa-crawl replay zhihui-full-view --date 2025-12-01\n  oa-crawl replay zhihui-full-view --date 2025-12-01 --sources ./sources --yes"
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// Store the result, as a new run
     #[arg(long)]
     yes: bool,
-    /// Show in which answer, and where in it, the record of this key stands, as `key` in oa.revisions has it, instead
+    /// Show instead which answer holds the record with this key (as `key` in oa.revisions has it), and where in it
     #[arg(long, value_name = "JSON", conflicts_with = "yes")]
     find: Option<String>,
     #[command(flatten)]

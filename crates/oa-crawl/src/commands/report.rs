@@ -1,4 +1,4 @@
-//! What became of the runs: a line each, the exit code of all, and alerts on their way at once.
+//! The outcome of the runs: a line for each, one exit code for all, and their alerts sent at once.
 
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;

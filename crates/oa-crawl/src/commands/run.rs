@@ -29,7 +29,7 @@ use crate::verdict::{Before, assess};
 use oa_core::journal::JournalError;
 use oa_core::journal::runner::RunReport;
 
-/// Collect sources now; a task that is named runs whether it is enabled or not
+/// Collect sources now; a task that you name runs whether it is enabled or not
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  oa-crawl run zhihui-full-view\n  * * * * * oa-crawl run --due\n  oa-crawl run --all --format json | jq -r 'select(.status != \"success\") | .task'\n  oa-crawl run zhihui-reports --date 2025-12-01 --dry-run --format json"
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// Every source that is enabled
     #[arg(long)]
     all: bool,
-    /// Every source that is enabled, due and not run yet, here or on another machine: for one crontab line a minute
+    /// Every enabled source that is due and has not run yet, here or on another machine: for a crontab line that runs each minute
     #[arg(long, conflicts_with_all = ["all", "date", "dry_run", "cron"])]
     due: bool,
     /// The day to collect; refused (77) when the site cannot show it [default: today in the configured time zone]

@@ -41,7 +41,7 @@ const SHOWN: usize = 3;
 /// Longer texts are cut, in characters.
 const LONGEST: usize = 300;
 
-/// Try a source file that is being written: what is fetched, extracted, typed and rejected. Stores nothing
+/// Try a source file that you are writing: what is fetched, extracted, typed and rejected. Stores nothing
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  oa-crawl try my-source.toml\n  oa-crawl try my-source.toml --url 'https://example.com/api?day=2025-12-01'\n  oa-crawl try my-source.toml --body answer.json --format json"

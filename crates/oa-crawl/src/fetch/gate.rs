@@ -1,4 +1,4 @@
-//! Politeness: how many requests one host gets at the same time, and how close after one another.
+//! Politeness: how many requests one host gets at the same time, and how far apart.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! HTTP on ureq: one client a source, with every time and size limited.
+//! HTTP with ureq: one client per source, with a limit on every time and size.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What lies between this machine and all sites: whose certificates are trusted, and which proxy is asked.
+//! What is between this machine and the sites: trusted certificates, and proxies.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a site wants before it answers: a login by plain requests, and signatures.
+//! What a site requires before it answers: a login by plain requests, and signatures.
 
 use std::collections::BTreeMap;
 

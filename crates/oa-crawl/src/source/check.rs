@@ -1,4 +1,4 @@
-//! What the types of a source file cannot say.
+//! Checks of a source file that its types cannot express.
 
 use oa_core::base::mistakes::nearest;
 use oa_core::service;

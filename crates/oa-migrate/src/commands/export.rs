@@ -33,7 +33,7 @@ pub(crate) struct Args {
     database: PathBuf,
     /// The folder to create; it must be empty or absent
     folder: PathBuf,
-    /// End with 0 although contents of a virtual table cannot be exported
+    /// Exit with 0 even if the contents of a virtual table cannot be exported
     #[arg(long)]
     allow_missing: bool,
     /// How the list of files is printed

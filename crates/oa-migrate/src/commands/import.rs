@@ -20,7 +20,7 @@ use crate::transfer::rebuild::rebuild;
 /// Move an export into PostgreSQL, with the same proof as run
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The export is checked, rebuilt as a SQLite database, proven to be what was exported, and moved as run does.\n\nExamples:\n  oa-migrate import export-2026-11-23 --rehearse\n  oa-migrate import export-2026-11-23 --schema archive"
+    after_help = "The export is checked, rebuilt as a SQLite database, proven to be what was exported, and then moved as by run.\n\nExamples:\n  oa-migrate import export-2026-11-23 --rehearse\n  oa-migrate import export-2026-11-23 --schema archive"
 )]
 pub(crate) struct Args {
     /// The folder of an export

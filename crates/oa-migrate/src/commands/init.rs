@@ -17,13 +17,13 @@ use crate::roles::{self, Made, RolesError};
 /// Create or upgrade schema oa and the service's own tables
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  oa-migrate init\n  DATABASE_URL=postgresql://postgres@/oa oa-migrate init --roles   # as a superuser: roles with what each program needs and no more\n  oa-migrate init --audit variety_details   # keep revisions of whatever changes it: SQL by hand, other programs"
+    after_help = "Examples:\n  oa-migrate init\n  DATABASE_URL=postgresql://postgres@/oa oa-migrate init --roles   # as a superuser: a role for each program, with what it needs and no more\n  oa-migrate init --audit variety_details   # keep revisions whoever changes it: SQL by hand, other programs"
 )]
 pub(crate) struct Args {
-    /// Keep revisions of this table whoever changes it, by triggers (may be given again)
+    /// Keep revisions of this table whoever changes it, by triggers (may be given several times)
     #[arg(long, value_name = "TABLE")]
     audit: Vec<String>,
-    /// Remove those triggers again (may be given again)
+    /// Remove those triggers again (may be given several times)
     #[arg(long, value_name = "TABLE")]
     no_audit: Vec<String>,
     /// Make the database's roles PREFIX_writer, _reader, _backup, _restore (and _owner, where a superuser owns schema oa), or grant them

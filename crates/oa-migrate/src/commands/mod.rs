@@ -1,4 +1,4 @@
-//! One file a command: its arguments, and what it does from reading them to reporting.
+//! One file per command: its arguments, and what it does from reading them to reporting.
 
 pub(crate) mod check_export;
 pub(crate) mod dedupe;

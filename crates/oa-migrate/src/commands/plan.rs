@@ -35,10 +35,10 @@ pub(crate) struct Args {
     /// Write the plan as a mapping that can be edited and given to run
     #[arg(long, value_name = "FILE")]
     write_mapping: Option<PathBuf>,
-    /// Print the statements that create the tables instead
+    /// Print instead the statements that create the tables
     #[arg(long)]
     ddl: bool,
-    /// Print what the application will notice instead: statements that mean something else in PostgreSQL
+    /// Print instead what the application will notice: statements that mean something else in PostgreSQL
     #[arg(long, conflicts_with = "ddl")]
     app: bool,
     /// How the result is printed

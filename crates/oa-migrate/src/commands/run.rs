@@ -66,13 +66,13 @@ pub(crate) struct MoveArgs {
     /// Do everything in a scratch schema, report, and drop it
     #[arg(long)]
     rehearse: bool,
-    /// Replace the rows of tables that have some; the present ones are kept in a schema oa_before_…
+    /// Replace the rows of tables that already have some; those are kept in a schema oa_before_…
     #[arg(long)]
     replace: bool,
-    /// Go on, and end with 0, although definitions or contents are listed as missing in the target
+    /// Exit with 0 even if definitions or contents are listed as missing in the target
     #[arg(long)]
     allow_missing: bool,
-    /// Go on although this is missing, as the report names it: "default of column a", or "t: default of column a" for one table;
+    /// Accept that this is missing, named as in the report: "default of column a", or "t: default of column a" for one table;
     /// may be given several times
     #[arg(long, value_name = "ITEM")]
     allow: Vec<String>,

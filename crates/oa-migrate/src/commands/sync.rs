@@ -35,10 +35,10 @@ use crate::runs::grown::{self, Growth};
 use crate::runs::{self, Base, RunSelection, base, target};
 use crate::sync::{AllChanges, Fresh, SyncTable, TableChanges, apply, delta, forbidden, orphans};
 
-/// Bring what changed in SQLite since the last run or sync: new, changed and deleted rows
+/// Bring over what has changed in SQLite since the last run or sync: new, changed and deleted rows
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each run is synced in one transaction, which ends with a proof of all its tables. Use sync before anything else\nwrites to the target: rows that were changed there are named, and nothing is done. A file that is not the run's source\nis refused with 77. Deleting or changing more than a tenth of a table's rows (and more than five) needs your consent.\nThe exit code is 1 as long as rows of the source are in oa.rejects, not in the tables.\n\nExamples:\n  oa-migrate sync option_tracker.db --dry-run\n  oa-migrate sync option_tracker.db --yes\n  oa-migrate sync /new/place/option_tracker.db --same-source\n  oa-migrate sync option_tracker.db --format json | jq .matched"
+    after_help = "Each run is synced in one transaction, which ends with a proof of all its tables. Use sync only before anything else writes to the target: it names rows that were changed there, and does nothing. A file that is not the run's source is refused with 77. Deleting or changing more than a tenth of a table's rows (and more than five) needs your consent.\nThe exit code is 1 as long as rows of the source are in oa.rejects and not in the tables.\n\nExamples:\n  oa-migrate sync option_tracker.db --dry-run\n  oa-migrate sync option_tracker.db --yes\n  oa-migrate sync /new/place/option_tracker.db --same-source\n  oa-migrate sync option_tracker.db --format json | jq .matched"
 )]
 pub(crate) struct Args {
     /// The SQLite file; it is opened read-only

@@ -33,12 +33,12 @@ use crate::sync::{AllChanges, Changes, TableChanges, reverse};
 /// Reverse migration: write PostgreSQL's rows, with all that was written since, to a new SQLite file
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The file is a copy of the snapshot of the last run or sync in which only what differs is written, so that rows which did not\nfit PostgreSQL are still in it. It gets its name when every table is proven to be the same.\n\nExamples:\n  oa-migrate to-sqlite option_tracker.back.db\n  oa-migrate to-sqlite back.db --base option_tracker.db"
+    after_help = "The file begins as a copy of the last run's or sync's snapshot, and only differences are written into it. So rows that did not fit PostgreSQL are still in it. It gets its name when every table is proven to be the same.\n\nExamples:\n  oa-migrate to-sqlite option_tracker.back.db\n  oa-migrate to-sqlite back.db --base option_tracker.db"
 )]
 pub(crate) struct Args {
     /// The file to create; it must not exist
     out: PathBuf,
-    /// The old SQLite file, for when the run's snapshot is gone (it is kept for seven days)
+    /// The old SQLite file, if the run's snapshot is gone (it is kept for seven days)
     #[arg(long, value_name = "DB")]
     base: Option<PathBuf>,
     #[command(flatten)]

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Put today's report into the outbox, once a day, and send it
     #[arg(long)]
     send: bool,
-    /// Started by cron: only noted in the run log
+    /// Started by cron: recorded in the run log
     #[arg(long, requires = "send")]
     cron: bool,
     /// Output format

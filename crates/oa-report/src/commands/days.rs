@@ -21,7 +21,7 @@ use crate::{pool, when};
 /// For each source and day: what was owed, what came, and what fills the holes
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A day is complete, partial, stale (the content of another day), failed, missing (nothing ran), unfetchable (the site cannot show it any more), pending (its time is not over) or skipped. What is expected comes from schedules, trading days and sessions as they were then. All but complete, pending and skipped are holes; below the table stands the command that fills each one.\nA DAY is 2025-12-01, today or yesterday.\nWith --fail-on hole the exit code is 10 when there is one.\n\nExamples:\n  oa-report days\n  oa-report days zhihui-full-view --from 2025-11-01 --to 2025-11-30\n  oa-report days --format json --fail-on hole"
+    after_help = "A day is complete, partial, stale (the content of another day), failed, missing (nothing ran), unfetchable (the site cannot show it any more), pending (its time is not over) or skipped. What is expected comes from schedules, trading days and sessions as they were then. All but complete, pending and skipped are holes; the command that fills each one is below the table.\nA DAY is 2025-12-01, today or yesterday.\nWith --fail-on hole the exit code is 10 if there is one.\n\nExamples:\n  oa-report days\n  oa-report days zhihui-full-view --from 2025-11-01 --to 2025-11-30\n  oa-report days --format json --fail-on hole"
 )]
 pub(crate) struct Args {
     /// Show only these sources
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// The last day [default: today]
     #[arg(long, value_name = "DAY")]
     to: Option<String>,
-    /// Exit with 10 when there is one
+    /// Exit with 10 if there is one
     #[arg(long, value_enum, value_name = "WHAT")]
     fail_on: Option<FailOn>,
     /// Output format

@@ -39,13 +39,13 @@ pub(crate) struct Args {
     /// Show this run in full: its cause, its attempts and the output of its program
     #[arg(long, value_name = "ID", conflicts_with_all = ["task", "status", "since", "until"])]
     run: Option<Uuid>,
-    /// Show only runs with these statuses, with commas between; !success for all others, not-ok for all that ended and were no success
+    /// Show only runs with these statuses, separated by commas; !success for all others, not-ok for partial, failed, timeout and abandoned
     #[arg(long, value_name = "STATUS")]
     status: Vec<String>,
     /// Show only runs that started at this time or later
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Show only runs that started before this time; the day of --since again for that whole day
+    /// Show only runs that started before this time; the same day as --since means that whole day
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Show at most this many; with --follow, this many to begin with

@@ -17,7 +17,7 @@ use crate::app::guard::random_key;
 pub(crate) struct Args {
     /// Whose it is; shown when its owner acknowledges an incident
     name: String,
-    /// It may look, and neither acknowledge nor have anything run
+    /// It may look, but neither acknowledge nor start anything
     #[arg(long)]
     read_only: bool,
 }

@@ -27,7 +27,7 @@ use crate::snapshot::Snapshot;
     after_help = "Without a terminal it prints once. While PostgreSQL does not answer, the last overview stays, with its time.\n\nExamples:\n  oa-report top\n  oa-report top --every 10s"
 )]
 pub(crate) struct Args {
-    /// How often it looks
+    /// How often to refresh
     #[arg(long, value_name = "DURATION", default_value = "2s")]
     every: Span,
 }

@@ -19,7 +19,7 @@ use crate::queries::revisions::{self, Part, Table, Version};
 const LOCATED: usize = 20;
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Why a row is as it is: each version of it, with the run that made it and what that had received, newest first
+/// Why a row is as it is: each version, newest first, with its run and the answers that the run had received
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  oa-report why market_full_view --key comm_code=RB,record_date=2025-12-01\n  oa-report why option_flows --key \"contract_code=rb2605,date_trunc('minute'::text, record_time)=2025-12-01 09:30\" --format json"

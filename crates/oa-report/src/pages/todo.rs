@@ -1,4 +1,4 @@
-//! The list of what a person should look at, with what to do about it.
+//! The list of things that a person should look at, each with what to do about it.
 
 use maud::{Markup, html};
 use oa_wording::Text;

@@ -1,4 +1,4 @@
-//! What things are called, in both languages.
+//! The names of things, in both languages.
 
 use std::time::Duration;
 

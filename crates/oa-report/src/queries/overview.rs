@@ -1,4 +1,4 @@
-//! What the overview shows besides the snapshot: of the tasks on it, their last runs and days, and when they were due and ran today.
+//! What the overview shows besides the snapshot: the last runs and days of its tasks, and when they were due and ran today.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What people asked for, and what came of it.
+//! Requests that people made, and their outcome.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::base::secrets::redact;

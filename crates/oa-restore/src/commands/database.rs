@@ -1,4 +1,4 @@
-//! `oa-restore database`: the whole database beside the live one, compared, and then, if that is wanted, in its place.
+//! `oa-restore database`: restores the whole database beside the live one, compares it, and on request swaps them.
 //!
 //! It is loaded under a name of its own, `oa_restore_…`, and gets the name that was asked for when it is whole and compared. Killed
 //! before that: the next run drops what is left. The swap is one transaction; killed in it, nothing has changed.
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// The new database's name
     #[arg(long, value_name = "NAME")]
     into: String,
-    /// Let it change names with the live one, which is kept
+    /// Swap names with the live database, which is kept
     #[arg(long)]
     swap: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `oa-restore drill`: a rehearsal. A backup is only one that restored.
+//! `oa-restore drill`: a rehearsal. A backup counts only once it has been restored.
 //!
 //! The newest backup, or one at random, is restored into a private server up to the very LSN at which its tables were counted, and
 //! counted again there. How long that took is the RTO, how old the newest backup is, the RPO.
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// Restore from the secondary repository, [backup.copy]
     #[arg(long)]
     from_copy: bool,
-    /// Started by cron: noted in the run log, and nothing is asked
+    /// Started by cron: recorded in the run log, and nothing is asked
     #[arg(long)]
     cron: bool,
     #[command(flatten)]

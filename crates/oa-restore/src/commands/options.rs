@@ -29,10 +29,10 @@ pub(crate) struct TargetArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Kind {
-    /// Physical where that leads to the target, else the newest dump before it
+    /// Physical if it reaches the target, else the newest dump before it
     #[default]
     Auto,
-    /// From the cluster's files and its WAL: exactly
+    /// From the cluster's files and WAL, exactly to the target
     Physical,
     /// From a dump
     Logical,

@@ -1,4 +1,4 @@
-//! `oa-restore table`: tables, or some of their rows, as they were, into the live database.
+//! `oa-restore table`: brings tables, or some of their rows, back into the live database as they were.
 //!
 //! In the private server, which is thrown away, a table gets the name that it will have beside the live one, so that PostgreSQL's own
 //! `pg_dump` and `psql` bring it over as a whole. It is compared there, and only then takes the live one's name, in one transaction;
@@ -44,7 +44,7 @@ use crate::{PROGRAM, RestoreError};
     after_help = "A table that is there is replaced in one short step and kept as NAME_before_TIME. With --where rows go back by primary key, and the versions that they replace are kept beside.\n\nExamples:\n  oa-restore table option_flows --to \"2026-11-23 14:05\" --as option_flows_1405\n  oa-restore table option_flows --to \"10min ago\"\n  oa-restore table option_flows --to latest --where \"comm_code = 'RB'\"\n  oa-restore table one two --to 3f2a9c81 --yes"
 )]
 pub(crate) struct Args {
-    /// The tables, with a schema where it is not public
+    /// The tables, with their schema unless that is public
     #[arg(required = true, value_name = "NAME")]
     tables: Vec<String>,
     #[command(flatten)]

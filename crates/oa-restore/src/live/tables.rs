@@ -1,4 +1,4 @@
-//! Tables and what hangs on them.
+//! Tables and whatever depends on them.
 
 use oa_core::pg::quote_ident;
 use postgres::GenericClient;

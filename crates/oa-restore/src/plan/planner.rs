@@ -1,4 +1,4 @@
-//! Chooses: physical where that leads to the target, else the newest dump before it.
+//! Chooses the strategy: physical if it reaches the target, else the newest dump before it.
 
 use std::path::Path;
 

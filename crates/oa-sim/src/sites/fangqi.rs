@@ -1,4 +1,4 @@
-//! 方期看盘: JSON without login; `code` 200 means yes.
+//! 方期看盘: JSON without login; `code` 200 means success.
 
 use chrono::NaiveDate;
 use serde_json::{Value, json};

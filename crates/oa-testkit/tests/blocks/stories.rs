@@ -25,11 +25,6 @@ pub(crate) const ELSEWHERE: &[(&str, &str, Elsewhere)] = &[
     ("README.md", "cargo build --release", INSTALL),
     ("README.zh-CN.md", "sudo apt-get install ./oa", PACKAGE),
     ("README.zh-CN.md", "scripts/demo", Not("as in README.md")),
-    (
-        "README.zh-CN.md",
-        "scripts/test",
-        Not("is what runs this test"),
-    ),
     ("README.zh-CN.md", "cargo build --release", INSTALL),
     (
         "docs/CONTRIBUTING.md",

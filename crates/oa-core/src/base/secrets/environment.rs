@@ -1,4 +1,4 @@
-//! What of this process's environment a program that it starts may see.
+//! Which variables of its environment this process passes on to a program that it starts.
 
 use std::env;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Neither PostgreSQL nor the disk takes anything: what people must be notified of waits in this machine's memory.
+//! While neither PostgreSQL nor the disk accepts anything, alerts wait in this machine's memory.
 
 use chrono::TimeDelta;
 use postgres::Client;

@@ -1,4 +1,4 @@
-//! What programs do on connections that are kept, when one breaks meanwhile.
+//! What programs do when a connection that they have kept breaks.
 //!
 //! A connection that breaks before its commit has done nothing; one that breaks behind it has done all, and its answer is lost. The runs'
 //! own transactions know by the run's id what is done already. What has no such name is done by [`Recorder::once`], which asks the server
