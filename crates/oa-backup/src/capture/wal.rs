@@ -19,7 +19,7 @@ use super::slot::{Past, Slot, Source};
 use crate::error::BackupError;
 use oa_repository::Programs;
 use oa_repository::parameters::{self, Change};
-use oa_repository::staging::empty_folder;
+use oa_repository::staging::{empty_folder, wal_folder};
 use oa_repository::{ContentFingerprint, Lsn, PostgresError, Segment, WalRange};
 
 /// What is in the repository already, of the newest full backup and of its WAL.
@@ -53,7 +53,7 @@ pub(crate) struct WalFolder {
 impl WalFolder {
     /// The folder of a server within the staging folder; made if absent.
     pub(crate) fn open(staging: &StateDir, server: &Server) -> Result<Self, BackupError> {
-        let path = staging.path().join(format!("wal-{}", server.system_id));
+        let path = wal_folder(staging.path(), &server.system_id);
         fs::create_dir_all(&path).map_err(BackupError::disk("could not create", &path))?;
         let system_id = server.system_id.parse().map_err(|_| {
             PostgresError::Program(format!(

@@ -22,7 +22,7 @@ pub(crate) struct TargetArgs {
     /// Which kind of backup to restore from
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kind: Kind,
-    /// Use the backups of the cluster with this system id [default: the live server's; where there is none, any]
+    /// Use the backups of the cluster with this system id [default: the live server's, or this service's]
     #[arg(long, value_name = "ID")]
     pub(crate) system: Option<String>,
 }

@@ -84,17 +84,41 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Leaves out the backups of other services that use the same repository, where PostgreSQL answers, which knows whose they are, and
-    /// where some are of this one.
-    pub(crate) fn leave_out_others(&mut self) {
-        let own = pg::Settings::from_config(self.config, PROGRAM)
+    /// Leaves out the backups of other services that use the same repository, as far as it is known whose they are. `id`: one that is named
+    /// is this service's to use, whosever it is.
+    pub(crate) fn leave_out_others(&mut self, id: Option<&str>) -> Result<(), RestoreError> {
+        if id.is_some() {
+            return Ok(());
+        }
+        let all = self.systems_of(|_| true);
+        let own = self.own(&all, "name a backup by its id")?;
+        let own: Vec<String> = own.into_iter().map(str::to_owned).collect();
+        self.backups.retain(|b| own.contains(&b.meta.system_id));
+        Ok(())
+    }
+
+    /// Of the clusters in the repository those that are this service's: as PostgreSQL knows, and where it does not answer, those whose WAL
+    /// this machine has received. All where there is but one; an error where there are several, and nobody can say.
+    fn own<'s>(&self, all: &[&'s str], remedy: &str) -> Result<Vec<&'s str>, RestoreError> {
+        if all.len() < 2 {
+            return Ok(all.to_vec());
+        }
+        let known = pg::Settings::from_config(self.config, PROGRAM)
             .ok()
             .and_then(|settings| pg::connect(&settings).ok())
-            .and_then(|mut client| catalog::own_clusters(&mut client).ok())
-            .unwrap_or_default();
-        if self.backups.iter().any(|b| own.contains(&b.meta.system_id)) {
-            self.backups.retain(|b| own.contains(&b.meta.system_id));
+            .and_then(|mut client| catalog::own_clusters(&mut client).ok());
+        let is_own = |id: &&&str| match &known {
+            Some(own) => own.contains(**id),
+            None => staging::wal_folder(&self.staging, id).is_dir(),
+        };
+        let own: Vec<&str> = all.iter().filter(is_own).copied().collect();
+        if own.is_empty() {
+            return Err(RestoreError::NoPlan(format!(
+                "the repository holds {}, and nobody can say which of them is this service's; {remedy}",
+                self.describe_systems(all.iter())
+            )));
         }
+        Ok(own)
     }
 
     pub(crate) fn users(&self) -> &[String] {
@@ -256,14 +280,35 @@ impl<'a> Session<'a> {
 
     /// The clusters of which there are backups, the one that was backed up last first.
     pub(crate) fn systems(&self) -> Vec<&str> {
+        self.systems_of(|kind| kind != Kind::Files)
+    }
+
+    fn systems_of(&self, counts: impl Fn(Kind) -> bool) -> Vec<&str> {
         let mut systems = Vec::new();
         for backup in self.backups.iter().rev() {
             let id = backup.meta.system_id.as_str();
-            if backup.meta.kind != Kind::Files && !systems.contains(&id) {
+            if counts(backup.meta.kind) && !systems.contains(&id) {
                 systems.push(id);
             }
         }
         systems
+    }
+
+    /// The backups of files out of which `--to` may choose.
+    pub(crate) fn files(&self, args: &TargetArgs, target: &Target) -> Result<Vec<Backup>, Failure> {
+        let mut found = self.backups.clone();
+        found.retain(|b| b.meta.kind == Kind::Files);
+        if matches!(target, Target::Backup(_)) {
+            return Ok(found);
+        }
+        let all = self.systems_of(|kind| kind == Kind::Files);
+        let mut notes = Vec::new();
+        let systems = self.systems_for(args, None, &all, &mut notes)?;
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        found.retain(|b| systems.contains(&b.meta.system_id.as_str()));
+        Ok(found)
     }
 
     fn systems_for<'s>(
@@ -283,13 +328,21 @@ impl<'a> Session<'a> {
             });
         }
         let Some(live) = live else {
-            if all.len() > 1 {
+            let own = self.own(all, "say which one with --system, or name a backup with --to")?;
+            let others: Vec<&&str> = all.iter().filter(|s| !own.contains(s)).collect();
+            if !others.is_empty() {
                 notes.push(format!(
-                    "the repository holds {}: the newest that had that point in time is taken; choose another one with --system",
-                    self.describe_systems(all.iter())
+                    "the repository also holds {}: take that with --system",
+                    self.describe_systems(others.into_iter())
                 ));
             }
-            return Ok(all.to_vec());
+            if own.len() > 1 {
+                notes.push(format!(
+                    "the repository holds {}: the newest that had that point in time is taken; choose another one with --system",
+                    self.describe_systems(own.iter())
+                ));
+            }
+            return Ok(own);
         };
         if let Some(own) = all.iter().find(|s| live.system_id.as_deref() == Some(**s)) {
             return Ok(vec![*own]);
@@ -314,8 +367,8 @@ impl<'a> Session<'a> {
             let newest = self
                 .backups
                 .iter()
-                .filter(|b| b.meta.kind != Kind::Files && b.meta.system_id == **id)
-                .max_by_key(|b| b.meta.restorable_to)?;
+                .filter(|b| b.meta.system_id == **id)
+                .max_by_key(|b| (b.meta.kind != Kind::Files, b.meta.restorable_to))?;
             Some(format!(
                 "system {id} (database {}, backed up to {})",
                 newest.meta.database,
