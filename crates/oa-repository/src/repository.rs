@@ -141,9 +141,8 @@ impl Repository {
         Ok(infos.repo.iter().map(|i| i.size).sum())
     }
 
-    /// Copies backups that the other repository does not have, and checks that all of them is there. Returns how many.
-    pub fn copy_to(&self, other: &Self) -> Result<usize, RepositoryError> {
-        let mine = self.backups()?;
+    /// Copies those of these backups that the other repository does not have, and checks that all of them is there. Returns how many.
+    pub fn copy_to(&self, other: &Self, mine: &[&Backup]) -> Result<usize, RepositoryError> {
         let theirs = other.backups()?;
         let missing: Vec<&SnapshotFile> = mine
             .iter()
