@@ -35,6 +35,12 @@ impl Repository {
         &self.location
     }
 
+    /// The number that it got when it was made, in hexadecimal digits; a copy of its files has the same.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.engine.config().id.to_hex().to_string()
+    }
+
     pub(crate) fn failed(
         &self,
         doing: &'static str,

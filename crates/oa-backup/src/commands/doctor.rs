@@ -22,6 +22,7 @@ use super::status::RepositoryState;
 use super::{print, stream};
 use crate::capture::rights;
 use crate::capture::server::Connected;
+use crate::capture::slot_name;
 use crate::chain;
 use crate::error::BackupError;
 
@@ -222,6 +223,7 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
     let settings = config.backup_settings()?;
     let mut connected = Connected::open(config)?;
     let server = connected.server.clone();
+    let staging = staging::open(config, settings)?;
     let mut found = Vec::new();
     let (kind, obstacle) = server.kind(settings.kind, &connected.programs, &mut connected.client)?;
     found.extend(obstacle.map(|why| Ailment::of_words(format!("only dumps are made: {why}"))));
@@ -230,7 +232,8 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
         chain::is_of(&server, b) && b.meta.kind == Kind::Physical && b.meta.level == Level::Full
     });
     if kind == Kind::Physical && has_full {
-        let lost = connected.source(&settings.slot).lost()?;
+        let slot = slot_name::known(settings, &staging, &server);
+        let lost = connected.source(&slot).lost()?;
         found.extend(lost.map(|what| Ailment::new(what, "oa-backup incremental")));
     }
     if let Some(lag) = stream::measure(config)?.filter(|lag| lag.seconds.is_none()) {
@@ -239,7 +242,6 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
             lag.sentence().trim_end()
         )));
     }
-    let staging = staging::open(config, settings)?;
     let needed = match kind {
         Kind::Physical => server.size_bytes,
         Kind::Logical | Kind::Files => server.database_bytes,

@@ -30,6 +30,7 @@ use super::backup;
 use crate::PROGRAM;
 use crate::capture::live::{APPLICATION, Stream};
 use crate::capture::server::{self, Connected, Server};
+use crate::capture::slot_name;
 use crate::capture::wal::WalFolder;
 use crate::error::BackupError;
 use crate::session;
@@ -179,8 +180,10 @@ impl Streaming<'_> {
                 "WAL cannot be received: {why}"
             ))));
         }
+        let folder = staging::open(self.config, settings).map_err(BackupError::from)?;
+        let slot = slot_name::known(settings, &folder, &connected.server);
         if self.known.is_some()
-            && let Some(lost) = connected.source(&settings.slot).lost()?
+            && let Some(lost) = connected.source(&slot).lost()?
         {
             tracing::error!("{lost}; it is made anew, and a full backup is made if WAL is missing");
         }
@@ -197,7 +200,8 @@ impl Streaming<'_> {
         }
         // A backup that was made has resolved it, and the next one would again: what comes now is only logged.
         (self.noted, self.stores) = (None, true);
-        let folder = staging::open(self.config, settings).map_err(BackupError::from)?;
+        // The backup may have chosen it.
+        let slot = slot_name::known(settings, &folder, &connected.server);
         let wal = WalFolder::open(&folder, &connected.server)?;
         let (_receiving, mut stream) = {
             let _lock = session::lock_wal(&folder)?;
@@ -206,17 +210,16 @@ impl Streaming<'_> {
                     "another process receives the WAL".to_owned(),
                 ));
             };
-            let source = &mut connected.source(&settings.slot);
+            let source = &mut connected.source(&slot);
             source.ensure_slot()?;
             (
                 receiving,
-                wal.live()
-                    .receive(wal.path(), source.programs, &settings.slot)?,
+                wal.live().receive(wal.path(), source.programs, &slot)?,
             )
         };
-        tracing::warn!("WAL is received through slot {}", settings.slot);
+        tracing::warn!("WAL is received through slot {slot}");
         self.known = Some((connected.server.clone(), connected.programs.clone()));
-        self.follow(&mut connected, &mut stream, &settings.slot)
+        self.follow(&mut connected, &mut stream, &slot)
     }
 
     fn follow(
@@ -376,8 +379,9 @@ impl Lag {
 
 /// Measures it; `None` where nobody streams now.
 pub(super) fn measure(config: &Config) -> Result<Option<Lag>, BackupError> {
-    let slot = &config.backup_settings()?.slot;
+    let settings = config.backup_settings()?;
     let mut connected = Connected::open(config)?;
+    let slot = &slot_name::known(settings, &staging::open(config, settings)?, &connected.server);
     let source = &mut connected.source(slot);
     let streams = |progress: &crate::capture::slot::Progress| {
         let user = progress.user.as_ref();
