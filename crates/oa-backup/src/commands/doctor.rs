@@ -15,6 +15,7 @@ use oa_repository::{
     Backup, Kind, Level, ProgressReporter, Repository, RepositoryError, RepositoryLocation, staging,
 };
 use oa_wording::Wording;
+use postgres::Client;
 use rustix::fs::{Access, access};
 use serde_json::json;
 
@@ -228,6 +229,7 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
     let (kind, obstacle) = server.kind(settings.kind, &connected.programs, &mut connected.client)?;
     found.extend(obstacle.map(|why| Ailment::of_words(format!("only dumps are made: {why}"))));
     found.extend(rights::missing(&mut connected.client)?.map(Ailment::of_words));
+    found.extend(left_by_restores(&mut connected.client)?.map(Ailment::of_words));
     let has_full = backups.iter().any(|b| {
         chain::is_of(&server, b) && b.meta.kind == Kind::Physical && b.meta.level == Level::Full
     });
@@ -251,6 +253,29 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
         other => other?,
     }
     Ok(found)
+}
+
+/// What a restore that was killed has left in the live server, where none runs now.
+fn left_by_restores(client: &mut Client) -> Result<Option<String>, BackupError> {
+    let rows = client
+        .query(
+            "SELECT 'table ' || c.oid::regclass::text FROM pg_class c WHERE c.relkind = 'r' AND c.relname ~ $1
+               AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'oa-restore')
+             UNION ALL
+             SELECT 'database ' || datname FROM pg_database WHERE datname ~ $1
+               AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'oa-restore')",
+            &[&"^oa_restore_[0-9a-f]{12}$"],
+        )
+        .map_err(BackupError::query(
+            "could not look for what restores have left",
+        ))?;
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    Ok((!names.is_empty()).then(|| {
+        format!(
+            "a restore that was interrupted has left {}, which nobody uses: the next oa-restore table removes such tables, and the next oa-restore database such databases; or drop them",
+            names.join(", ")
+        )
+    }))
 }
 
 /// Backups that are not whole. The damage has to be taken out before anything is stored again; then a full backup stores what the server

@@ -1,5 +1,6 @@
 //! The live server: what is there, what may be done, and what is brought back into it.
 
+pub(crate) mod event_triggers;
 pub(crate) mod large_objects;
 pub(crate) mod roles;
 pub(crate) mod rows;
