@@ -97,6 +97,7 @@ pub(crate) fn rows<'b>(
         "size_bytes",
         "added_bytes",
         "tables",
+        "damaged_pages",
     ];
     let row = |b: &Backup| -> Vec<Value> {
         let m = &b.meta;
@@ -128,6 +129,7 @@ pub(crate) fn rows<'b>(
             m.mark
                 .as_ref()
                 .map_or_else(|| json!({}), |mark| json!(mark.tables)),
+            json!((!m.damaged.is_empty()).then(|| m.damaged.join("; "))),
         ]
     };
     batch(

@@ -349,9 +349,12 @@ impl RepositoryState {
         let last = self.last(now).filter(|b| !is_future(b, now));
         let full = self.full(now).filter(|b| !is_future(b, now));
         let recorded = self.records.clone();
+        let marked = full.filter(|b| !b.meta.damaged.is_empty());
         Facts {
             recoverable_to: last.map(|b| b.meta.restorable_to),
             full: full.map(|b| (b.finished_at(), b.meta.stored.added_bytes)),
+            server_damaged: marked
+                .map(|b| (b.id.clone(), b.finished_at(), b.meta.damaged.join("; "))),
             gone: self.missing.iter().map(gone).collect(),
             stranded: self
                 .backups

@@ -237,6 +237,14 @@ impl<'a> Session<'a> {
             }
             other => other,
         })?;
+        let damaged = &plan.backup().meta.damaged;
+        if !damaged.is_empty() {
+            notes.push(format!(
+                "the server had damaged pages when backup {} was made, and they are restored as they were: {}. A time before the damage may have them whole",
+                plan.backup().short_id(),
+                damaged.join("; ")
+            ));
+        }
         let system = &plan.backup().meta.system_id;
         if live
             .and_then(|live| live.system_id.as_ref())

@@ -554,6 +554,15 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
                     .to_owned(),
             ],
         ),
+        Finding::ServerDamaged { id, at, pages, .. } => (
+            "data of the server are damaged",
+            vec![
+                format!("In full backup {id} of {}: {}", w.at(*at), quoted(pages)),
+                "Effect: what was on these pages cannot be read, and newer backups do not have it either".to_owned(),
+                "What to do: bring damaged tables back with oa-restore table NAME --to a time before the damage, and keep a backup from then with oa-backup pin; rebuild damaged indexes with REINDEX; then oa-backup full"
+                    .to_owned(),
+            ],
+        ),
         Finding::BackupUnverified { last, never, .. } => (
             "the backups have not been read back for a long time",
             vec![
