@@ -111,7 +111,9 @@ fn a_damaged_page_is_named_with_its_table_and_keeps_no_backup_from_being_made() 
         let mut command = std::process::Command::new(&alert);
         command
             .args(["--config", service.path("oa.toml").to_str().unwrap(), "check"])
-            .env("DATABASE_URL", service.url());
+            .env("DATABASE_URL", service.url())
+            .env("OA_BACKUP_PASSWORD", common::PASSWORD)
+            .stdin(std::process::Stdio::null());
         common::done(command.output().unwrap())
     };
     let open = "SELECT count(*) FROM oa.incidents WHERE rule = 'server_damaged' AND resolved_at IS NULL";

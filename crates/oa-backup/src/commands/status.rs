@@ -69,6 +69,10 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                 "There is no backup in {}: everything would be lost. Make one with: oa-backup full\n",
                 location.shown()
             ),
+            Some(_) if state.none_is_whole() => format!(
+                "None of the full backups in {} has passed its last verification: it may be that nothing can be restored. Make one with: oa-backup full\n",
+                location.shown()
+            ),
             Some(b) => format!(
                 "If this machine died now, {} of changes would be lost; {}.\n",
                 human_duration(age(b, now), Locale::En),
@@ -241,6 +245,14 @@ impl RepositoryState {
     /// Whether there are backups, and none is of this service.
     fn has_only_others(&self) -> bool {
         !self.backups.is_empty() && self.backups.iter().all(|b| self.others.contains(&b.id))
+    }
+
+    /// Whether verification has found damage in all that lead anywhere.
+    fn none_is_whole(&self) -> bool {
+        let damaged = self.records.iter().flat_map(|r| &r.damaged);
+        let damaged: BTreeSet<&str> = damaged.map(|(id, _)| id.as_str()).collect();
+        let mut alone = self.good().filter(|b| b.meta.stands_alone());
+        alone.all(|b| damaged.contains(b.id.as_str()))
     }
 
     fn last(&self, now: DateTime<Utc>) -> Option<&Backup> {

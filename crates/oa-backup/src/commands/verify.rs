@@ -365,12 +365,12 @@ fn listing(backups: &[Backup], damages: &[Damage], gone: &[Damage]) -> Listing {
             .collect::<Vec<_>>()
     };
     for b in backups {
-        let mut found = of(&b.id);
-        let is_whole = found.is_empty();
         let marked = format!(
             "whole, but for what was damaged on the server: {}",
             b.meta.damaged.join("; ")
         );
+        let mut found = of(&b.id);
+        let is_whole = found.is_empty();
         if is_whole && !b.meta.damaged.is_empty() {
             found.push(&marked);
         }
