@@ -99,14 +99,13 @@ pub(crate) fn run(
     // What no time mends is said at once, and not again and again.
     RepositoryLocation::primary(config)?;
     server::settings(config)?;
-    let recorder = Recorder::open(config, PROGRAM)?;
+    Recorder::open(config, PROGRAM)?;
     let folder = staging::open(config, settings).map_err(BackupError::from)?;
     let Some(_alone) = folder.try_lock("stream").map_err(BackupError::from)? else {
         return Err(Busy("oa-backup stream runs already on this machine".to_owned()).into());
     };
     let mut streaming = Streaming {
         config,
-        recorder: &recorder,
         reporter,
         every: args.every.0.max(TICK),
         known: None,
@@ -147,7 +146,6 @@ pub(crate) fn run(
 
 struct Streaming<'a> {
     config: &'a Config,
-    recorder: &'a Recorder,
     reporter: &'a ProgressReporter,
     every: Duration,
     /// The server that it received from last.
@@ -275,14 +273,16 @@ impl Streaming<'_> {
 
     /// Whether there is a backup of everything until now. What keeps it from being made is in the run log, and an alert.
     fn store(&self) -> bool {
-        let made = backup::make(
-            self.config,
-            self.recorder,
-            &job(),
-            &backup::Args::of_stream(),
-            Level::Incremental,
-            self.reporter,
-        );
+        let made = self.recorder().and_then(|recorder| {
+            backup::make(
+                self.config,
+                &recorder,
+                &job(),
+                &backup::Args::of_stream(),
+                Level::Incremental,
+                self.reporter,
+            )
+        });
         match made {
             Ok((_, problems)) => {
                 for problem in problems {
@@ -297,6 +297,11 @@ impl Streaming<'_> {
         }
     }
 
+    /// By the address as it is now: a password may be changed while this runs.
+    fn recorder(&self) -> Result<Recorder, Failure> {
+        Ok(Recorder::open(self.config, PROGRAM)?)
+    }
+
     fn note(&mut self, why: String) {
         if !self.stores && self.noted.as_ref() != Some(&why) {
             let _ = self.record(anyhow::anyhow!(why.clone()).into());
@@ -308,8 +313,10 @@ impl Streaming<'_> {
     fn record(&self, failure: Failure) -> Failure {
         let mut failure = Some(failure);
         let unknown = || Failure::from(anyhow::anyhow!("WAL is not received"));
-        let result = work::recorded(self.recorder, &job(), |_| {
-            Err::<JobOutcome<()>, Failure>(failure.take().unwrap_or_else(unknown))
+        let result = self.recorder().and_then(|recorder| {
+            work::recorded(&recorder, &job(), |_| {
+                Err::<JobOutcome<()>, Failure>(failure.take().unwrap_or_else(unknown))
+            })
         });
         flush_now(self.config);
         result.err().unwrap_or_else(unknown)
@@ -325,12 +332,20 @@ impl Streaming<'_> {
         let (Some((server, programs)), Some(seen)) = (&self.known, self.seen.take()) else {
             return;
         };
-        let result = work::recorded(self.recorder, &job(), |run| {
-            let left =
-                session::store_left_behind(self.config, run, server, programs, seen, self.reporter);
-            let location = RepositoryLocation::primary(self.config)?;
-            let left = left?.unwrap_or_default();
-            Ok(backup::outcome_of(self.recorder, &location, left))
+        let result = self.recorder().and_then(|recorder| {
+            work::recorded(&recorder, &job(), |run| {
+                let left = session::store_left_behind(
+                    self.config,
+                    run,
+                    server,
+                    programs,
+                    seen,
+                    self.reporter,
+                );
+                let location = RepositoryLocation::primary(self.config)?;
+                let left = left?.unwrap_or_default();
+                Ok(backup::outcome_of(&recorder, &location, left))
+            })
         });
         flush_now(self.config);
         match result {
