@@ -117,7 +117,7 @@ fn restored(service: &Service, sql: &str) -> String {
 fn a_stream_goes_on_whatever_ends_it_or_its_server() {
     let mut service = Service::start_with("kind = \"physical\"\n", &[("fsync", "on")]);
     service.init();
-    service.sql("CREATE TABLE t (id int)");
+    service.sql("CREATE TABLE t (id int); CREATE ROLE streamer SUPERUSER LOGIN PASSWORD 'before'");
     // Without any backup it makes a full one, and begins.
     let mut stream = Stream::start(&service, "1s");
     stored_after(&service, "what is streamed to be stored");
@@ -143,7 +143,6 @@ fn a_stream_goes_on_whatever_ends_it_or_its_server() {
     stream.kill();
     let next = service.backup(&["incremental", "--format", "json"]).ok();
     assert_eq!(level(&next), "incremental");
-    service.sql("CREATE ROLE streamer SUPERUSER LOGIN PASSWORD 'before'");
     let url = service.server.superuser_url();
     let (_, host) = url.split_once('@').unwrap();
     let address = |password: &str| format!("postgresql://streamer:{password}@{host}");
