@@ -261,6 +261,18 @@ pub(crate) fn recovered(
     Ok(rows.iter().map(one).collect())
 }
 
+/// What verification has found wrong with backups of a repository, by id.
+pub(crate) fn check_errors(
+    client: &mut impl GenericClient,
+    location: &RepositoryLocation,
+) -> Result<BTreeMap<String, String>, postgres::Error> {
+    let rows = client.query(
+        "SELECT id, left(check_error, 8000) FROM oa.backups WHERE repository = $1 AND removed_at IS NULL AND check_error IS NOT NULL",
+        &[&location.shown()],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// Those of the recorded backups that are not there: `there` are the ids of all that is listed now, readable or not.
 pub(crate) fn missing(
     client: &mut impl GenericClient,

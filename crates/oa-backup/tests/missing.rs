@@ -361,6 +361,8 @@ fn status_says_what_the_alerts_say() {
     let moved = largest.with_extension("moved");
     fs::rename(&largest, &moved).unwrap();
     service.backup(&["verify"]).expect(1);
+    let list = service.list();
+    assert!(list.iter().any(|b| b["check_error"].is_string()), "{list:?}");
     let damaged = status(&service, 1);
     assert!(
         damaged["problems"]

@@ -39,6 +39,8 @@ const FULL: &str = "oa-backup full";
 
 /// A backup takes some bytes for its description in any case.
 const ROOM: u64 = 16 << 20;
+/// And some files.
+const FILES: u64 = 64;
 
 /// Something that is wrong.
 struct Ailment {
@@ -195,6 +197,17 @@ fn of_room(folder: &Path, needed: u64) -> Option<Ailment> {
         )));
     }
     let disk = rustix::fs::statvfs(folder).ok()?;
+    // File systems that make them as they are needed say that there are none at all.
+    if disk.f_files > 0 && disk.f_favail < FILES {
+        return Some(Ailment::new(
+            format!(
+                "the disk of the repository has room for {} more files only, however much space is left (df -i {}); remove files there, or let repository in [backup] name another disk",
+                disk.f_favail,
+                folder.display()
+            ),
+            "oa-backup prune --dry-run",
+        ));
+    }
     let free = disk.f_bavail * disk.f_frsize;
     (free < needed.max(ROOM)).then(|| {
         Ailment::new(
