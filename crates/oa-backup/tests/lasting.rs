@@ -101,7 +101,10 @@ fn a_damaged_page_is_named_with_its_table_and_keeps_no_backup_from_being_made() 
     let problems = status.json()[0]["problems"].to_string();
     assert!(problems.contains("table quotes"), "{problems}");
     let verify = service.backup(&["verify", "--format", "json"]).expect(0);
-    assert!(verify.stdout.contains("damaged on the server"), "{verify:?}");
+    assert!(
+        verify.stdout.contains("damaged on the server"),
+        "{verify:?}"
+    );
     let doctor = service.backup(&["doctor"]).expect(1);
     assert!(doctor.stdout.contains("table quotes"), "{doctor:?}");
     let on_record = "SELECT id FROM oa.backups WHERE damaged_pages LIKE '%table quotes%'";
@@ -110,13 +113,18 @@ fn a_damaged_page_is_named_with_its_table_and_keeps_no_backup_from_being_made() 
     let check = || {
         let mut command = std::process::Command::new(&alert);
         command
-            .args(["--config", service.path("oa.toml").to_str().unwrap(), "check"])
+            .args([
+                "--config",
+                service.path("oa.toml").to_str().unwrap(),
+                "check",
+            ])
             .env("DATABASE_URL", service.url())
             .env("OA_BACKUP_PASSWORD", common::PASSWORD)
             .stdin(std::process::Stdio::null());
         common::done(command.output().unwrap())
     };
-    let open = "SELECT count(*) FROM oa.incidents WHERE rule = 'server_damaged' AND resolved_at IS NULL";
+    let open =
+        "SELECT count(*) FROM oa.incidents WHERE rule = 'server_damaged' AND resolved_at IS NULL";
     check();
     assert_eq!(service.number(open), 1);
     service.db().batch_execute("DROP TABLE quotes").unwrap();

@@ -301,7 +301,10 @@ fn services_that_share_a_repository_neither_vouch_for_each_other_nor_prune_what_
     one.configure("kind = \"logical\"\n[backup.copy]\nrepository = \"second\"\npassword = \"env:OA_BACKUP_PASSWORD\"");
     one.create_repositories();
     let copied = one.backup(&["copy"]).expect(0).stdout;
-    assert!(copied.starts_with("5 backup") && copied.contains("1 of other services"), "{copied}");
+    assert!(
+        copied.starts_with("5 backup") && copied.contains("1 of other services"),
+        "{copied}"
+    );
     let copied = one.backup(&["copy", "--all"]).expect(0).stdout;
     assert!(copied.starts_with("1 backup"), "{copied}");
 }
@@ -362,7 +365,10 @@ fn status_says_what_the_alerts_say() {
     fs::rename(&largest, &moved).unwrap();
     service.backup(&["verify"]).expect(1);
     let list = service.list();
-    assert!(list.iter().any(|b| b["check_error"].is_string()), "{list:?}");
+    assert!(
+        list.iter().any(|b| b["check_error"].is_string()),
+        "{list:?}"
+    );
     let damaged = status(&service, 1);
     assert!(
         damaged["problems"]

@@ -236,7 +236,14 @@ fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
     let own = service.text("SELECT system_identifier::text FROM pg_control_system()");
     let plan = ["plan", "--to", "latest", "--format", "json"];
     let into = service.path("files");
-    let files = ["files", "--to", "latest", "--target-dir", into.to_str().unwrap(), "--dry-run"];
+    let files = [
+        "files",
+        "--to",
+        "latest",
+        "--target-dir",
+        into.to_str().unwrap(),
+        "--dry-run",
+    ];
     assert_eq!(service.restore(&plan).ok().json()[0]["system_id"], own);
     let other = service.restore(&files).ok();
     assert!(other.stderr.contains(&id), "{other:?}");

@@ -215,7 +215,10 @@ fn event_triggers_of_the_source_do_not_act_in_the_private_server() {
         .failed(77, "ALTER EVENT TRIGGER \"no_alter\" DISABLE");
     service.sql("ALTER EVENT TRIGGER no_alter DISABLE");
     let doctor = service.backup(&["doctor"]);
-    assert!(doctor.stdout.contains("oa_restore_0123456789ab"), "{doctor:?}");
+    assert!(
+        doctor.stdout.contains("oa_restore_0123456789ab"),
+        "{doctor:?}"
+    );
     service.restore(&beside).ok();
     assert_eq!(service.count("pg_class WHERE relname ~ '^oa_restore_'"), 0);
     // A database that comes back has its event triggers as they were.

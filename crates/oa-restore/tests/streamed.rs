@@ -150,7 +150,10 @@ fn a_stream_goes_on_whatever_ends_it_or_its_server() {
     stored_after(&service, "a new stream to store");
     service.sql("ALTER ROLE streamer PASSWORD 'after'");
     keep_address(&service, &address("after"));
-    stored_after(&service, "it to store with a password that was changed meanwhile");
+    stored_after(
+        &service,
+        "it to store with a password that was changed meanwhile",
+    );
     service.sql("ALTER SYSTEM RESET synchronous_standby_names");
     service.sql("SELECT pg_reload_conf()");
 

@@ -135,7 +135,8 @@ impl SlotChoice<'_> {
             return Ok(stored.is_some() || !is_taken());
         };
         let segment = self.server.segment_bytes;
-        Ok(stands_at.is_none_or(|lsn| lsn.0 - lsn.0 % segment <= received.max(stored.unwrap_or(Lsn(0))).0))
+        Ok(stands_at
+            .is_none_or(|lsn| lsn.0 - lsn.0 % segment <= received.max(stored.unwrap_or(Lsn(0))).0))
     }
 
     /// Whether a run log in this cluster has physical backups of it that are not in this repository, or another database's has any. One that

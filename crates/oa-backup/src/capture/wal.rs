@@ -91,7 +91,11 @@ impl WalFolder {
     }
 
     fn end_of(&self, segment: &Segment) -> Lsn {
-        let filled = if segment.partial { 0 } else { self.segment_bytes };
+        let filled = if segment.partial {
+            0
+        } else {
+            self.segment_bytes
+        };
         Lsn(segment.start.0 + filled)
     }
 

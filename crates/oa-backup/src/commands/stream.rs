@@ -396,7 +396,11 @@ impl Lag {
 pub(super) fn measure(config: &Config) -> Result<Option<Lag>, BackupError> {
     let settings = config.backup_settings()?;
     let mut connected = Connected::open(config)?;
-    let slot = &slot_name::known(settings, &staging::open(config, settings)?, &connected.server);
+    let slot = &slot_name::known(
+        settings,
+        &staging::open(config, settings)?,
+        &connected.server,
+    );
     let source = &mut connected.source(slot);
     let streams = |progress: &crate::capture::slot::Progress| {
         let user = progress.user.as_ref();

@@ -175,7 +175,11 @@ pub fn facts(client: &mut impl GenericClient, repository: &str) -> Result<Facts,
 /// Of the first row of [`facts`].
 fn server_damaged(row: &postgres::Row) -> Option<(String, DateTime<Utc>, String)> {
     let pages: Option<String> = row.get(8);
-    Some((row.get::<_, Option<_>>(7)?, row.get::<_, Option<_>>(1)?, pages?))
+    Some((
+        row.get::<_, Option<_>>(7)?,
+        row.get::<_, Option<_>>(1)?,
+        pages?,
+    ))
 }
 
 /// The system ids of the clusters whose backups a run log is about: its own database's, and those of which its runs have made some. Other

@@ -336,7 +336,10 @@ impl<'a> Session<'a> {
             });
         }
         let Some(live) = live else {
-            let own = self.own(all, "say which one with --system, or name a backup with --to")?;
+            let own = self.own(
+                all,
+                "say which one with --system, or name a backup with --to",
+            )?;
             let others: Vec<&&str> = all.iter().filter(|s| !own.contains(s)).collect();
             if !others.is_empty() {
                 notes.push(format!(

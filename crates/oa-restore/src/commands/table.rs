@@ -127,7 +127,8 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
         .map(|name| Ok((name.clone(), step(&mut live.client, name, args)?)))
         .collect::<Result<_, RestoreError>>()?;
     // Where one that is gone was, with a schema in its name, is looked up in the backup.
-    let known = |(name, step): &&(String, Step)| !(matches!(step, Step::Create) && name.contains('.'));
+    let known =
+        |(name, step): &&(String, Step)| !(matches!(step, Step::Create) && name.contains('.'));
     for (_, step) in steps.iter().filter(known) {
         let rows = matches!(step, Step::Rows { .. });
         event_triggers::check(&mut live, step.schema(), &on_its_way(), rows)?;
