@@ -1,6 +1,7 @@
 //! What every command needs: the repository opened, its backups, a plan, and a row in the run log.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -16,7 +17,9 @@ use oa_core::journal::{Recorder, catalog};
 use oa_core::model::run::RunStart;
 use oa_core::pg::{self, schema};
 use oa_repository::staging;
-use oa_repository::{Backup, Kind, ProgressReporter, Reader, RepositoryError, RepositoryLocation};
+use oa_repository::{
+    Backup, Kind, Level, ProgressReporter, Reader, RepositoryError, RepositoryLocation,
+};
 
 use super::options::{Kind as TargetKind, TargetArgs};
 use crate::live::LiveServer;
@@ -226,7 +229,33 @@ impl<'a> Session<'a> {
             Target::Backup(_) => all.clone(),
             _ => self.systems_for(args, live, &all, &mut notes)?,
         };
-        let found = self.planner(&systems, work).plan(&target, kind);
+        let kind = match (&args.full, kind) {
+            (Some(_), BackupKind::Logical) => {
+                return Err(RestoreError::Target(
+                    "--full names a physical backup, and --kind logical wants a dump".to_owned(),
+                )
+                .into());
+            }
+            (Some(_), _) => BackupKind::Physical,
+            (None, kind) => kind,
+        };
+        if let Some(id) = args.full.as_deref().filter(|id| !self.has_full(id)) {
+            return Err(RestoreError::NoPlan(format!(
+                "there is no full physical backup {id}; see oa-backup list"
+            ))
+            .into());
+        }
+        let mut planner = self.planner(&systems, work);
+        planner.full = args.full.as_deref();
+        planner.failed = self.failed();
+        let found = planner
+            .plan(&target, kind)
+            .map_err(|e| match (e, &args.full) {
+                (RestoreError::NoPlan(text), Some(id)) => {
+                    RestoreError::NoPlan(format!("beginning with full backup {id}: {text}"))
+                }
+                (e, _) => e,
+            });
         let mut plan = found.map_err(|e| match e {
             RestoreError::NoPlan(text) if systems.len() < all.len() => {
                 let others = all.iter().filter(|s| !systems.contains(s));
@@ -237,6 +266,16 @@ impl<'a> Session<'a> {
             }
             other => other,
         })?;
+        if let Some(id) = args
+            .full
+            .as_ref()
+            .filter(|id| !plan.backup().id.starts_with(*id))
+        {
+            return Err(RestoreError::NoPlan(format!(
+                "no full physical backup {id} leads to {target}; see oa-backup list"
+            ))
+            .into());
+        }
         let damaged = &plan.backup().meta.damaged;
         if !damaged.is_empty() {
             notes.push(format!(
@@ -269,6 +308,24 @@ impl<'a> Session<'a> {
         Ok(plan)
     }
 
+    fn has_full(&self, id: &str) -> bool {
+        self.backups.iter().any(|b| {
+            b.meta.kind == Kind::Physical && b.meta.level == Level::Full && b.id.starts_with(id)
+        })
+    }
+
+    /// Those whose verification failed, where PostgreSQL answers, which knows it.
+    fn failed(&self) -> BTreeSet<String> {
+        const FAILED: &str =
+            "SELECT id FROM oa.backups WHERE check_error IS NOT NULL AND removed_at IS NULL";
+        let client = pg::Settings::from_config(self.config, PROGRAM)
+            .ok()
+            .and_then(|settings| pg::connect(&settings).ok());
+        let rows = client.and_then(|mut client| client.query(FAILED, &[]).ok());
+        let rows = rows.unwrap_or_default();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
     /// For looking at the backups of these clusters.
     pub(crate) fn planner<'s>(
         &'s self,
@@ -279,6 +336,8 @@ impl<'a> Session<'a> {
             backups: &self.backups,
             systems,
             reader: &self.reader,
+            full: None,
+            failed: BTreeSet::new(),
             settings: self.settings,
             database: self.database.as_deref(),
             zone: self.zone,
@@ -304,6 +363,10 @@ impl<'a> Session<'a> {
 
     /// The backups of files out of which `--to` may choose.
     pub(crate) fn files(&self, args: &TargetArgs, target: &Target) -> Result<Vec<Backup>, Failure> {
+        if args.full.is_some() {
+            let said = "--full is for what is restored from a physical backup; files are not";
+            return Err(RestoreError::Target(said.to_owned()).into());
+        }
         let mut found = self.backups.clone();
         found.retain(|b| b.meta.kind == Kind::Files);
         if matches!(target, Target::Backup(_)) {
