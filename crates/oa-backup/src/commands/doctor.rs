@@ -22,7 +22,7 @@ use serde_json::json;
 use super::status::RepositoryState;
 use super::{print, stream};
 use crate::capture::rights;
-use crate::capture::server::Connected;
+use crate::capture::server::{Connected, Server};
 use crate::capture::slot_name;
 use crate::chain;
 use crate::error::BackupError;
@@ -251,6 +251,7 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
         let lost = connected.source(&slot).lost()?;
         found.extend(lost.map(|what| Ailment::new(what, "oa-backup incremental")));
     }
+    found.extend(stale_wal(staging.path(), &server, backups));
     if let Some(lag) = stream::measure(config)?.filter(|lag| lag.seconds.is_none()) {
         found.push(Ailment::of_words(format!(
             "{} Its log says why; restart it",
@@ -266,6 +267,44 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
         other => other?,
     }
     Ok(found)
+}
+
+/// WAL of a cluster that this one has taken the place of, by an upgrade or a restore: nobody stores anything of it any more.
+fn stale_wal(staging: &Path, server: &Server, backups: &[Backup]) -> Vec<Ailment> {
+    let newest = |system: &str, level: Option<Level>| {
+        let of_it = backups.iter().filter(|b| b.meta.system_id == system);
+        let of_it = of_it.filter(|b| level.is_none_or(|level| b.meta.level == level));
+        let physical = of_it.filter(|b| b.meta.kind == Kind::Physical);
+        physical.map(|b| b.meta.restorable_to).max()
+    };
+    let Some(full) = newest(&server.system_id, Some(Level::Full)) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(staging).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(system) = name
+            .strip_prefix("wal-")
+            .filter(|id| *id != server.system_id)
+        else {
+            continue;
+        };
+        let is_id = system.bytes().all(|b| b.is_ascii_digit());
+        if is_id && newest(system, None).is_none_or(|last| last < full) {
+            let files = std::fs::read_dir(entry.path())
+                .into_iter()
+                .flatten()
+                .flatten();
+            let bytes: u64 = files.filter_map(|f| Some(f.metadata().ok()?.len())).sum();
+            found.push(Ailment::of_words(format!(
+                "{} holds {} of WAL of another cluster, which was backed up from here before this one; if it does not come back: rm -r {}",
+                entry.path().display(),
+                Bytes(bytes),
+                entry.path().display()
+            )));
+        }
+    }
+    found
 }
 
 /// What a restore that was killed has left in the live server, where none runs now.
