@@ -2,7 +2,7 @@
 //! needs; so a service whose server's `oa_backup` is somebody else's has a slot with a name of its own.
 //!
 //! What was made here under a name, or chosen for good, is noted in the staging folder, durably, before the slot is made. An installation
-//! that has used `oa_backup` since before it was noted keeps it, unless that has gone on to where nothing was received here.
+//! that has used `oa_backup` since before it was noted keeps it, unless somebody else has moved it on to where nothing was received here.
 
 use std::fs;
 use std::path::PathBuf;
@@ -129,18 +129,20 @@ impl SlotChoice<'_> {
         };
         let end = |b: &Backup| b.meta.wal.as_ref().map(|w| w.to).or(b.meta.end_lsn);
         let stored = mine().filter_map(end).max();
-        let Some(received) = wal.received()? else {
-            // The staging folder was lost, or another machine has made the backups.
-            let is_taken = || active || self.is_used_elsewhere(client);
-            return Ok(stored.is_some() || !is_taken());
-        };
         let segment = self.server.segment_bytes;
-        Ok(stands_at
-            .is_none_or(|lsn| lsn.0 - lsn.0 % segment <= received.max(stored.unwrap_or(Lsn(0))).0))
+        let may_be = match wal.received()? {
+            Some(received) => {
+                let end = received.max(stored.unwrap_or(Lsn(0)));
+                stands_at.is_none_or(|lsn| lsn.0 - lsn.0 % segment <= end.0)
+            }
+            // The staging folder was lost, or another machine has made the backups.
+            None => stored.is_some(),
+        };
+        // Without anybody who can have moved it, it was made by hand, or by whoever manages the cluster.
+        Ok(may_be || !active && !self.is_used_elsewhere(client))
     }
 
-    /// Whether a run log in this cluster has physical backups of it that are not in this repository, or another database's has any. One that
-    /// was made by hand, or by whoever manages the cluster, is nobody's.
+    /// Whether a run log in this cluster has physical backups of it that are not in this repository, or another database's has any.
     fn is_used_elsewhere(&self, client: &mut Client) -> bool {
         let location = self.repository.location().shown();
         if has_physical(client, &self.server.system_id, location.as_ref()) {
