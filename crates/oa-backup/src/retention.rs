@@ -83,7 +83,8 @@ pub(crate) fn removable(
         .collect()
 }
 
-/// The same where some are damaged: they take the place of nothing that is whole. What would be kept if they were not there is kept as well.
+/// The same where some are damaged: they take the place of nothing that is whole. What would be kept if they were not there is kept as
+/// well.
 pub(crate) fn removable_beside_damaged(
     backups: &[Backup],
     paths: &TimelinePaths,

@@ -93,8 +93,8 @@ pub(crate) fn run(
     Ok(exit::OK)
 }
 
-/// Those of other services that use the same repository are theirs to copy. Without PostgreSQL nobody knows whose they are; then too many are
-/// better than too few.
+/// Those of other services that use the same repository are theirs to copy. Without PostgreSQL nobody knows whose they are; then too many
+/// are better than too few.
 fn chosen<'b>(all: &'b [Backup], own: Option<&OwnClusters>, wants_all: bool) -> Vec<&'b Backup> {
     let Some(own) = own.filter(|_| !wants_all) else {
         let first = all.first().map(|b| &b.meta.system_id);
