@@ -84,7 +84,7 @@ fn recorded(
         .ok()
         .and_then(|settings| pg::connect(&settings).ok());
     let Some(mut client) = connected else {
-        return Default::default();
+        return (BTreeMap::new(), BTreeMap::new());
     };
     (
         catalog::recovered(&mut client, location).unwrap_or_default(),
