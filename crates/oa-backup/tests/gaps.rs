@@ -110,12 +110,10 @@ fn services_that_back_up_one_server_do_not_move_each_others_slot() {
     };
     let goes_on = |done: &Done| assert_eq!(done.json()[0]["level"], "incremental", "{done:?}");
     let both_go_on = || {
-        for _ in 0..2 {
-            write_wal(&service);
-            assert_eq!(service.take("incremental")[0]["level"], "incremental");
-            write_wal(&service);
-            goes_on(&second("incremental"));
-        }
+        write_wal(&service);
+        assert_eq!(service.take("incremental")[0]["level"], "incremental");
+        write_wal(&service);
+        goes_on(&second("incremental"));
     };
     service.take("full");
     second("full");
