@@ -282,7 +282,8 @@ fn break_everything(service: &Service) {
          INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds, error)
          SELECT gen_random_uuid(), '3f2a9c1e', '/var/backups/oa', 'h', t, t, t, false, NULL, 'table market_full_view has 3 rows less than when it was backed up'
          FROM (SELECT now() - interval '1 day' AS t) x;
-         UPDATE oa.backups SET recovery_at = now(), recovery_error = 'recovery ended at 0/5000060, before 0/6000000' WHERE id = '3f2a9c1e';
+         UPDATE oa.backups SET recovery_at = now(), recovery_error = 'recovery ended at 0/5000060, before 0/6000000',
+           damaged_pages = 'table market_full_view, file base/16384/16402, page 7' WHERE id = '3f2a9c1e';
          INSERT INTO oa.repositories VALUES ('/var/backups/oa', now() - interval '10 days', 10000000, 1, 60000000), ('/var/backups/oa', now(), 20000000, 1, 4000000)",
     );
     let folder = service.state().join("browser");

@@ -97,6 +97,7 @@ pub(crate) fn rows<'b>(
         "size_bytes",
         "added_bytes",
         "tables",
+        "damaged_pages",
     ];
     let row = |b: &Backup| -> Vec<Value> {
         let m = &b.meta;
@@ -128,6 +129,7 @@ pub(crate) fn rows<'b>(
             m.mark
                 .as_ref()
                 .map_or_else(|| json!({}), |mark| json!(mark.tables)),
+            json!((!m.damaged.is_empty()).then(|| m.damaged.join("; "))),
         ]
     };
     batch(
@@ -257,6 +259,18 @@ pub(crate) fn recovered(
         (row.get(0), recovered)
     };
     Ok(rows.iter().map(one).collect())
+}
+
+/// What verification has found wrong with backups of a repository, by id.
+pub(crate) fn check_errors(
+    client: &mut impl GenericClient,
+    location: &RepositoryLocation,
+) -> Result<BTreeMap<String, String>, postgres::Error> {
+    let rows = client.query(
+        "SELECT id, left(check_error, 8000) FROM oa.backups WHERE repository = $1 AND removed_at IS NULL AND check_error IS NOT NULL",
+        &[&location.shown()],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Those of the recorded backups that are not there: `there` are the ids of all that is listed now, readable or not.

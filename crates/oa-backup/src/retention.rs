@@ -83,6 +83,29 @@ pub(crate) fn removable(
         .collect()
 }
 
+/// The same where some are damaged: they take the place of nothing that is whole. What would be kept if they were not there is kept as
+/// well.
+pub(crate) fn removable_beside_damaged(
+    backups: &[Backup],
+    paths: &TimelinePaths,
+    damaged: &dyn Fn(&Backup) -> bool,
+    keep: Keep,
+    zone: Tz,
+    now: DateTime<Utc>,
+) -> Vec<usize> {
+    let mut going = removable(backups, paths, keep, zone, now);
+    let whole = (0..backups.len()).filter(|i| !damaged(&backups[*i]));
+    let whole: Vec<usize> = whole.collect();
+    if whole.len() < backups.len() {
+        let alone: Vec<Backup> = whole.iter().map(|i| backups[*i].clone()).collect();
+        let alone_paths = whole.iter().map(|i| paths[*i].clone()).collect();
+        let goes = removable(&alone, &alone_paths, keep, zone, now);
+        let goes: HashSet<usize> = goes.into_iter().map(|i| whole[i]).collect();
+        going.retain(|i| goes.contains(i) || damaged(&backups[*i]));
+    }
+    going
+}
+
 /// Keeps those that are kept for their hour, day or week. Returns those of the days, or the newest one if none is kept for its day.
 fn keep_of(
     backups: &[Backup],

@@ -24,8 +24,9 @@ use oa_core::model::run::RunStart;
 use postgres::Client;
 
 use crate::capture::physical::Copied;
-use crate::capture::server::{Connected, Server};
+use crate::capture::server::{self, Connected, Server};
 use crate::capture::slot::Source;
+use crate::capture::slot_name::{self, SlotChoice};
 use crate::capture::wal::WalFolder;
 use crate::capture::{logical, physical};
 use crate::catalog;
@@ -68,6 +69,9 @@ pub(crate) struct BackupOutcome {
 /// Everything that a backup needs, connected and opened.
 pub(crate) struct Session<'a> {
     settings: &'a Settings,
+    /// The address for backups.
+    address: oa_core::pg::Settings,
+    slot: String,
     limit_rate: Option<Bytes>,
     reporter: ProgressReporter,
     repository: Repository,
@@ -120,6 +124,8 @@ impl<'a> Session<'a> {
         let (kind, obstacle) = server.kind(requested, &programs, &mut client)?;
         Ok(Self {
             settings,
+            address: server::settings(config)?,
+            slot: slot_name::known(settings, &staging, &server),
             limit_rate: settings.limit_rate,
             reporter: reporter.clone(),
             repository,
@@ -179,9 +185,12 @@ impl<'a> Session<'a> {
     }
 
     /// With what is wrong before anything is outcome.
-    fn begin(&self) -> Result<BackupOutcome, BackupError> {
+    fn begin(&mut self) -> Result<BackupOutcome, BackupError> {
         let mut outcome = BackupOutcome::default();
         let (backups, damages) = self.repository.readable_backups()?;
+        if self.kind == Kind::Physical {
+            self.choose_slot(&backups)?;
+        }
         outcome.problems.extend(
             damages
                 .into_iter()
@@ -191,12 +200,28 @@ impl<'a> Session<'a> {
         match &self.obstacle {
             Some(obstacle) if backups.iter().any(physical) => outcome.problems.push(format!(
                 "only a dump was made, although there are physical backups of this server: {obstacle}. Meanwhile slot {} keeps holding WAL on the server",
-                self.settings.slot
+                self.slot
             )),
             Some(obstacle) => tracing::info!("backing up logically: {obstacle}"),
             None => {}
         }
         Ok(outcome)
+    }
+
+    fn choose_slot(&mut self, backups: &[Backup]) -> Result<(), BackupError> {
+        if slot_name::is_chosen(self.settings, &self.staging, &self.server) {
+            return Ok(());
+        }
+        let _alone = self.lock_wal()?;
+        let choice = SlotChoice {
+            staging: &self.staging,
+            server: &self.server,
+            repository: &self.repository,
+            backups,
+            address: &self.address,
+        };
+        self.slot = choice.make(self.settings, &mut self.client)?;
+        Ok(())
     }
 
     fn take_full(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
@@ -272,7 +297,7 @@ impl<'a> Session<'a> {
             client: &mut self.client,
             programs: &self.programs,
             server: &self.server,
-            slot: &self.settings.slot,
+            slot: &self.slot,
         }
     }
 

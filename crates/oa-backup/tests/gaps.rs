@@ -92,6 +92,64 @@ fn a_gap_is_noticed_when_the_server_speaks_chinese() {
 }
 
 #[test]
+fn services_that_back_up_one_server_do_not_move_each_others_slot() {
+    let service = Service::ready(PHYSICAL);
+    let text = std::fs::read_to_string(service.path("oa.toml")).unwrap();
+    let text = text.replace("\"state\"", "\"state2\"");
+    std::fs::write(
+        service.path("second.toml"),
+        text.replace("\"repo\"", "\"repo2\""),
+    )
+    .unwrap();
+    service.create_repositories_of("second.toml");
+    let second = |level: &str| -> Done {
+        let command = service
+            .command_with("second.toml", &[level, "--format", "json"])
+            .output();
+        common::done(command.unwrap()).expect(0)
+    };
+    let goes_on = |done: &Done| assert_eq!(done.json()[0]["level"], "incremental", "{done:?}");
+    let both_go_on = || {
+        write_wal(&service);
+        assert_eq!(service.take("incremental")[0]["level"], "incremental");
+        write_wal(&service);
+        goes_on(&second("incremental"));
+    };
+    service.take("full");
+    second("full");
+    both_go_on();
+    // Earlier versions had one slot for both, and noted nothing: whoever finds that it has moved on gets another one.
+    let names = "SELECT slot_name::text FROM pg_replication_slots WHERE slot_name <> 'oa_backup'";
+    let other = service.texts(names);
+    sql(
+        &service,
+        &format!("SELECT pg_drop_replication_slot('{}')", other[0]),
+    );
+    for folder in ["state", "state2"] {
+        for file in service.files(&format!("{folder}/backup")) {
+            if file
+                .file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("slot-")
+            {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+    }
+    write_wal(&service);
+    goes_on(&second("incremental"));
+    let first = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0);
+    goes_on(&first);
+    assert!(first.stderr.contains("used by somebody else"), "{first:?}");
+    assert_eq!(service.texts(names).len(), 1);
+    both_go_on();
+    service.backup(&["verify", "--read-data"]).expect(0);
+}
+
+#[test]
 fn a_gap_is_noticed_when_the_server_speaks_german() {
     speaks("de_DE");
 }

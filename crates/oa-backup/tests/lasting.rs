@@ -96,6 +96,47 @@ fn a_damaged_page_is_named_with_its_table_and_keeps_no_backup_from_being_made() 
         ),
         1
     );
+    // As long as the newest full one has it, nobody says that all is well.
+    let status = service.backup(&["status", "--format", "json"]).expect(1);
+    let problems = status.json()[0]["problems"].to_string();
+    assert!(problems.contains("table quotes"), "{problems}");
+    let verify = service.backup(&["verify", "--format", "json"]).expect(0);
+    assert!(
+        verify.stdout.contains("damaged on the server"),
+        "{verify:?}"
+    );
+    // What an upgrade of the server has left here: the cluster has another number since then.
+    let stale = service.path("state/backup/wal-123");
+    fs::create_dir(&stale).unwrap();
+    let doctor = service.backup(&["doctor"]).expect(1);
+    for words in ["table quotes", &format!("rm -r {}", stale.display())] {
+        assert!(doctor.stdout.contains(words), "{words}: {doctor:?}");
+    }
+    let on_record = "SELECT id FROM oa.backups WHERE damaged_pages LIKE '%table quotes%'";
+    assert_eq!(service.texts(on_record), [full["id"].as_str().unwrap()]);
+    let alert = oa_testkit::program("oa-alert");
+    let check = || {
+        let mut command = std::process::Command::new(&alert);
+        command
+            .args([
+                "--config",
+                service.path("oa.toml").to_str().unwrap(),
+                "check",
+            ])
+            .env("DATABASE_URL", service.url())
+            .env("OA_BACKUP_PASSWORD", common::PASSWORD)
+            .stdin(std::process::Stdio::null());
+        common::done(command.output().unwrap())
+    };
+    let open =
+        "SELECT count(*) FROM oa.incidents WHERE rule = 'server_damaged' AND resolved_at IS NULL";
+    check();
+    assert_eq!(service.number(open), 1);
+    service.db().batch_execute("DROP TABLE quotes").unwrap();
+    service.take("full");
+    service.backup(&["status"]).expect(0);
+    check();
+    assert_eq!(service.number(open), 0);
 }
 
 #[test]

@@ -297,6 +297,16 @@ fn services_that_share_a_repository_neither_vouch_for_each_other_nor_prune_what_
     one.take("full");
     one.backup(&["verify"]).expect(0);
     assert_eq!(status(&one, 0)["ok"], true);
+    // A secondary repository is this service's own affair, too.
+    one.configure("kind = \"logical\"\n[backup.copy]\nrepository = \"second\"\npassword = \"env:OA_BACKUP_PASSWORD\"");
+    one.create_repositories();
+    let copied = one.backup(&["copy"]).expect(0).stdout;
+    assert!(
+        copied.starts_with("5 backup") && copied.contains("1 of other services"),
+        "{copied}"
+    );
+    let copied = one.backup(&["copy", "--all"]).expect(0).stdout;
+    assert!(copied.starts_with("1 backup"), "{copied}");
 }
 
 #[test]
@@ -354,6 +364,11 @@ fn status_says_what_the_alerts_say() {
     let moved = largest.with_extension("moved");
     fs::rename(&largest, &moved).unwrap();
     service.backup(&["verify"]).expect(1);
+    let list = service.list();
+    assert!(
+        list.iter().any(|b| b["check_error"].is_string()),
+        "{list:?}"
+    );
     let damaged = status(&service, 1);
     assert!(
         damaged["problems"]

@@ -67,7 +67,7 @@ fn of_disk(error: &RusticError) -> Option<(&io::Error, &'static str)> {
     };
     let remedy = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room on that disk, or let repository in [backup] name a larger one"
+            "; make room on that disk (df, and df -i for the number of files), or let repository in [backup] name a larger one"
         }
         io::ErrorKind::ReadOnlyFilesystem => "; mount that disk so that it can be written to",
         io::ErrorKind::PermissionDenied => "; let the user who runs this read and write there",

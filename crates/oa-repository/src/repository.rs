@@ -35,6 +35,12 @@ impl Repository {
         &self.location
     }
 
+    /// The number that it got when it was made, in hexadecimal digits; a copy of its files has the same.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.engine.config().id.to_hex().to_string()
+    }
+
     pub(crate) fn failed(
         &self,
         doing: &'static str,
@@ -141,9 +147,8 @@ impl Repository {
         Ok(infos.repo.iter().map(|i| i.size).sum())
     }
 
-    /// Copies backups that the other repository does not have, and checks that all of them is there. Returns how many.
-    pub fn copy_to(&self, other: &Self) -> Result<usize, RepositoryError> {
-        let mine = self.backups()?;
+    /// Copies those of these backups that the other repository does not have, and checks that all of them is there. Returns how many.
+    pub fn copy_to(&self, other: &Self, mine: &[&Backup]) -> Result<usize, RepositoryError> {
         let theirs = other.backups()?;
         let missing: Vec<&SnapshotFile> = mine
             .iter()

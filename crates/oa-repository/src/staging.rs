@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oa_core::app::config::{Backup as Settings, Config};
 use oa_core::base::state_dir::{StateDir, StateDirError};
@@ -18,6 +18,12 @@ pub fn open(config: &Config, settings: &Settings) -> Result<StateDir, StateDirEr
     let staging = StateDir::open(&path)?;
     close_to_others(staging.path());
     Ok(staging)
+}
+
+/// The folder of a cluster's WAL within the staging folder; where it is there, this machine has backed that cluster up.
+#[must_use]
+pub fn wal_folder(staging: &Path, system_id: &str) -> PathBuf {
+    staging.join(format!("wal-{system_id}"))
 }
 
 /// What an older version has staged for everybody to read. Folders of others, should they stand there, are left alone.

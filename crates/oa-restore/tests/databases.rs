@@ -165,7 +165,7 @@ fn a_role_that_may_not_replicate_restores_dumps() {
 
 #[test]
 fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
-    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    let service = Service::start_with("kind = \"physical\"\npaths = [\"/etc/passwd\"]\n", &[]);
     let other = oa_testkit::Postgres::start_anew();
     let there = other.superuser_url();
     service.init();
@@ -232,6 +232,47 @@ fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
             &["table", "whose", "--to", "latest"],
         )
         .failed(1, "say which one with --system");
+    // What needs no server takes this service's own, too; without PostgreSQL the WAL that this machine has received says which they are.
+    let own = service.text("SELECT system_identifier::text FROM pg_control_system()");
+    let plan = ["plan", "--to", "latest", "--format", "json"];
+    let into = service.path("files");
+    let files = [
+        "files",
+        "--to",
+        "latest",
+        "--target-dir",
+        into.to_str().unwrap(),
+        "--dry-run",
+    ];
+    assert_eq!(service.restore(&plan).ok().json()[0]["system_id"], own);
+    let other = service.restore(&files).ok();
+    assert!(other.stderr.contains(&id), "{other:?}");
+    let mut elsewhere = files.to_vec();
+    elsewhere.extend(["--system", "1"]);
+    service.restore(&elsewhere).failed(1, "it has system");
+    let down = "postgresql://oa@127.0.0.1:1/oa";
+    let forget = |id: &str| {
+        std::fs::remove_dir_all(service.path(&format!("state/backup/wal-{id}"))).unwrap();
+    };
+    forget(&id);
+    let found = service.on(down, "oa-restore", &plan).ok().json();
+    assert_eq!(found[0]["system_id"], own);
+    // Where nobody can say, nothing is taken by chance.
+    forget(&own);
+    let target = service.path("any");
+    let target = ["--target-dir", target.to_str().unwrap(), "--yes"];
+    let mut cluster = vec!["cluster", "--to", "latest"];
+    cluster.extend(target);
+    service
+        .on(down, "oa-restore", &cluster)
+        .failed(1, "say which one with --system");
+    let third = third.superuser_url();
+    service
+        .on(&third, "oa-restore", &files)
+        .failed(1, "say which one with --system");
+    service
+        .on(&third, "oa-restore", &["drill", "--yes"])
+        .failed(1, "name a backup by its id");
 }
 
 #[test]

@@ -202,6 +202,25 @@ fn event_triggers_of_the_source_do_not_act_in_the_private_server() {
     service.sql("DROP TABLE t");
     service.restore(&["table", "t", "--to", "latest"]).ok();
     assert_eq!(service.count("t"), 1000);
+    // One that would refuse it in the end is noticed before anything is recovered; what a killed restore has left goes all the same.
+    service.sql(
+        "CREATE TABLE oa_restore_0123456789ab (id int);
+         CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$;
+         CREATE EVENT TRIGGER no_drop ON sql_drop EXECUTE FUNCTION refuse();
+         CREATE EVENT TRIGGER no_alter ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION refuse()",
+    );
+    let beside = ["table", "t", "--to", "latest", "--as", "beside"];
+    service
+        .restore(&beside)
+        .failed(77, "ALTER EVENT TRIGGER \"no_alter\" DISABLE");
+    service.sql("ALTER EVENT TRIGGER no_alter DISABLE");
+    let doctor = service.backup(&["doctor"]);
+    assert!(
+        doctor.stdout.contains("oa_restore_0123456789ab"),
+        "{doctor:?}"
+    );
+    service.restore(&beside).ok();
+    assert_eq!(service.count("pg_class WHERE relname ~ '^oa_restore_'"), 0);
     // A database that comes back has its event triggers as they were.
     service
         .restore(&["database", "--to", "latest", "--into", "back"])

@@ -20,12 +20,21 @@ struct Stream(Child, PathBuf);
 
 impl Stream {
     fn start(service: &Service, every: &str) -> Self {
+        Self::start_as(service, every, None)
+    }
+
+    /// With an address that stands in `.env`, where somebody may change it.
+    fn start_as(service: &Service, every: &str, address: Option<&str>) -> Self {
         let log = File::options()
             .create(true)
             .append(true)
             .open(service.path("stream.log"))
             .unwrap();
         let mut command = service.command("oa-backup", &["stream", "--every", every]);
+        if let Some(address) = address {
+            keep_address(service, address);
+            command.env_remove("DATABASE_URL");
+        }
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let stream = Self(child, service.path("stream.log"));
         receives(service);
@@ -45,6 +54,11 @@ impl Drop for Stream {
             eprintln!("{}", fs::read_to_string(&self.1).unwrap());
         }
     }
+}
+
+fn keep_address(service: &Service, address: &str) {
+    let text = format!("DATABASE_URL={address}\n");
+    oa_testkit::write_private(&service.path(".env"), text);
 }
 
 fn said(service: &Service) -> String {
@@ -103,7 +117,7 @@ fn restored(service: &Service, sql: &str) -> String {
 fn a_stream_goes_on_whatever_ends_it_or_its_server() {
     let mut service = Service::start_with("kind = \"physical\"\n", &[("fsync", "on")]);
     service.init();
-    service.sql("CREATE TABLE t (id int)");
+    service.sql("CREATE TABLE t (id int); CREATE ROLE streamer SUPERUSER LOGIN PASSWORD 'before'");
     // Without any backup it makes a full one, and begins.
     let mut stream = Stream::start(&service, "1s");
     stored_after(&service, "what is streamed to be stored");
@@ -129,8 +143,17 @@ fn a_stream_goes_on_whatever_ends_it_or_its_server() {
     stream.kill();
     let next = service.backup(&["incremental", "--format", "json"]).ok();
     assert_eq!(level(&next), "incremental");
-    stream = Stream::start(&service, "1s");
+    let url = service.server.superuser_url();
+    let (_, host) = url.split_once('@').unwrap();
+    let address = |password: &str| format!("postgresql://streamer:{password}@{host}");
+    stream = Stream::start_as(&service, "1s", Some(&address("before")));
     stored_after(&service, "a new stream to store");
+    service.sql("ALTER ROLE streamer PASSWORD 'after'");
+    keep_address(&service, &address("after"));
+    stored_after(
+        &service,
+        "it to store with a password that was changed meanwhile",
+    );
     service.sql("ALTER SYSTEM RESET synchronous_standby_names");
     service.sql("SELECT pg_reload_conf()");
 

@@ -184,7 +184,11 @@ fn of_two_points_with_one_name_the_newer_is_meant() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
     service.init();
     service.sql("CREATE TABLE t (id int)");
-    service.backup(&["full"]).ok();
+    let full = || {
+        let made = service.backup(&["full", "--format", "json"]).ok();
+        made.json()[0]["id"].as_str().unwrap().to_owned()
+    };
+    let first = full();
     for id in 1..=4 {
         service.sql(&format!("INSERT INTO t VALUES ({id})"));
         if id % 2 == 0 {
@@ -197,6 +201,24 @@ fn of_two_points_with_one_name_the_newer_is_meant() {
         .restore(&["table", "t", "--to", "name:before the move", "--as", "copy"])
         .ok();
     assert_eq!(service.count("copy"), 4);
+    // What is restored begins with the newest full backup that is whole, or with the one that is named.
+    let second = full();
+    let begins = |more: &[&str]| {
+        let mut arguments = vec!["plan", "--to", "latest", "--format", "json"];
+        arguments.extend(more);
+        service.restore(&arguments).ok().json()[0]["backup"].clone()
+    };
+    assert_eq!(begins(&[]), second);
+    assert_eq!(begins(&["--full", &first]), first);
+    service.sql(&format!(
+        "UPDATE oa.backups SET check_error = 'x' WHERE id = '{second}'"
+    ));
+    assert_eq!(begins(&[]), first);
+    assert_eq!(begins(&["--full", &second]), second);
+    service
+        .restore(&["plan", "--to", "latest", "--full", "0000"])
+        .failed(1, "no full physical backup 0000");
+    service.sql("UPDATE oa.backups SET check_error = NULL");
     // A point on a timeline that was given up is still the one of its name.
     service.text("SELECT pg_create_restore_point('given up')::text");
     let early = service.now();

@@ -96,6 +96,7 @@ impl Found {
             "backup_late"
             | "backup_unverified"
             | "backup_missing"
+            | "server_damaged"
             | "backup_unrecoverable"
             | "drill_overdue"
             | "drill_failed"

@@ -17,6 +17,7 @@ use oa_repository::{Lsn, PostgresError, Programs, Segment};
 
 use super::server::Server;
 use super::slot::Source;
+use super::wal::segments_in;
 use crate::error::BackupError;
 
 /// The stream's name among the server's sessions: for `synchronous_standby_names`.
@@ -45,6 +46,14 @@ impl Live {
             lock: format!("receiving-{}", server.system_id),
             segment_bytes: server.segment_bytes,
         }
+    }
+
+    /// What a stream has received and nobody has taken over.
+    pub(crate) fn segments(&self) -> Result<Vec<Segment>, BackupError> {
+        if !self.path.exists() {
+            return Ok(Vec::new());
+        }
+        segments_in(&self.path, self.segment_bytes)
     }
 
     /// For whoever is about to receive; `None` while somebody does.

@@ -7,4 +7,5 @@ pub(crate) mod physical;
 pub(crate) mod rights;
 pub(crate) mod server;
 pub(crate) mod slot;
+pub(crate) mod slot_name;
 pub(crate) mod wal;

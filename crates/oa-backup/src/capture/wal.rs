@@ -19,7 +19,7 @@ use super::slot::{Past, Slot, Source};
 use crate::error::BackupError;
 use oa_repository::Programs;
 use oa_repository::parameters::{self, Change};
-use oa_repository::staging::empty_folder;
+use oa_repository::staging::{empty_folder, wal_folder};
 use oa_repository::{ContentFingerprint, Lsn, PostgresError, Segment, WalRange};
 
 /// What is in the repository already, of the newest full backup and of its WAL.
@@ -53,7 +53,7 @@ pub(crate) struct WalFolder {
 impl WalFolder {
     /// The folder of a server within the staging folder; made if absent.
     pub(crate) fn open(staging: &StateDir, server: &Server) -> Result<Self, BackupError> {
-        let path = staging.path().join(format!("wal-{}", server.system_id));
+        let path = wal_folder(staging.path(), &server.system_id);
         fs::create_dir_all(&path).map_err(BackupError::disk("could not create", &path))?;
         let system_id = server.system_id.parse().map_err(|_| {
             PostgresError::Program(format!(
@@ -80,14 +80,23 @@ impl WalFolder {
 
     /// Its segments in the order of the WAL.
     pub(crate) fn segments(&self) -> Result<Vec<Segment>, BackupError> {
-        let failed = BackupError::disk("could not read", &self.path);
-        let mut segments = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(&failed)? {
-            let name = entry.map_err(&failed)?.file_name();
-            segments.extend(Segment::parse(&name.to_string_lossy(), self.segment_bytes));
-        }
-        segments.sort_by_key(|s| (s.start, s.timeline));
-        Ok(segments)
+        segments_in(&self.path, self.segment_bytes)
+    }
+
+    /// Up to where WAL was received, by segments: one that is partial counts up to its beginning. `None`: none was.
+    pub(crate) fn received(&self) -> Result<Option<Lsn>, BackupError> {
+        let live = self.live.segments()?;
+        let all = self.segments()?.into_iter().chain(live);
+        Ok(all.map(|s| self.end_of(&s)).max())
+    }
+
+    fn end_of(&self, segment: &Segment) -> Lsn {
+        let filled = if segment.partial {
+            0
+        } else {
+            self.segment_bytes
+        };
+        Lsn(segment.start.0 + filled)
     }
 
     /// Receives everything up to now, or to the LSN of `fingerprint`, and checks what is there. `since`: what is in the repository; with
@@ -164,6 +173,11 @@ impl WalFolder {
         // A slot that was made after what is still to be received would be moved back to it, even where it is gone.
         if start.is_none_or(|(_, lsn)| slot.reaches(lsn, self.segment_bytes)) {
             arguments.push(format!("--slot={}", source.slot));
+        } else {
+            tracing::warn!(
+                "replication slot {} stands beyond what is received here: it was made anew, or somebody else receives through it, and then the server may remove WAL that is needed here; give this service a slot of its own with slot in [backup]",
+                source.slot
+            );
         }
         if let Err(error) = source.programs.run("pg_receivewal", &arguments) {
             return Err(self.why_not(source, start, to, error.into())?);
@@ -186,10 +200,8 @@ impl WalFolder {
 
     /// Where `pg_receivewal` will go on: a segment that is partial is received again.
     fn next(&self) -> Result<Option<(u32, Lsn)>, BackupError> {
-        Ok(self.segments()?.last().map(|s| {
-            let filled = if s.partial { 0 } else { self.segment_bytes };
-            (s.timeline, Lsn(s.start.0 + filled))
-        }))
+        let last = self.segments()?.pop();
+        Ok(last.map(|s| (s.timeline, self.end_of(&s))))
     }
 
     /// Whether the server has removed what is to be received next. `None`: this role may not look, and the slot promises nothing.
@@ -404,4 +416,16 @@ impl WalFolder {
         }
         source.ensure_slot().map(drop)
     }
+}
+
+/// The segments in a folder, in the order of the WAL.
+pub(super) fn segments_in(folder: &Path, segment_bytes: u64) -> Result<Vec<Segment>, BackupError> {
+    let failed = BackupError::disk("could not read", folder);
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(folder).map_err(&failed)? {
+        let name = entry.map_err(&failed)?.file_name();
+        segments.extend(Segment::parse(&name.to_string_lossy(), segment_bytes));
+    }
+    segments.sort_by_key(|s| (s.start, s.timeline));
+    Ok(segments)
 }

@@ -10,16 +10,19 @@ use serde_json::json;
 use super::{print, trigger};
 use crate::PROGRAM;
 use crate::catalog::{self, OwnClusters};
-use oa_repository::ProgressReporter;
+use oa_repository::{Backup, ProgressReporter};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Also the backups of other services that use the same repository
+    #[arg(long)]
+    all: bool,
     /// Started by cron: recorded in the run log
     #[arg(long)]
     pub(crate) cron: bool,
 }
 
-/// Copies what the secondary repository does not have.
+/// Copies what the secondary repository does not have of this service's backups.
 pub(crate) fn run(
     config: &Config,
     args: &Args,
@@ -39,15 +42,18 @@ pub(crate) fn run(
         let to = secondary.open_recorded(config, reporter)?;
         secondary.close_to_others();
         secondary.keep_spares()?;
-        let copied = from.copy_to(&to)?;
-        let there = to.backups()?;
-        let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
-        let mut ended = JobOutcome::success((copied, ids));
-        ended.fetched = copied as u64;
         let own = recorder
             .connect()
             .ok()
             .and_then(|(mut client, _)| OwnClusters::ask(&mut client).ok());
+        let all = from.backups()?;
+        let chosen = chosen(&all, own.as_ref(), args.all);
+        let others = all.len() - chosen.len();
+        let copied = from.copy_to(&to, &chosen)?;
+        let there = to.backups()?;
+        let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
+        let mut ended = JobOutcome::success((copied, others, ids));
+        ended.fetched = copied as u64;
         ended
             .batches
             .extend(own.map(|own| catalog::rows(&secondary, own.among(&there))));
@@ -61,7 +67,7 @@ pub(crate) fn run(
         Ok(ended)
     });
     oa_core::app::flush_now(config);
-    let (copied, there) = result?;
+    let (copied, others, there) = result?;
     // What had disappeared there has another id now.
     if copied > 0
         && let Ok((mut client, _)) = recorder.connect()
@@ -74,9 +80,30 @@ pub(crate) fn run(
             );
         }
     }
+    let rest = match others {
+        0 => String::new(),
+        count => format!(
+            "; {count} of other services, or of a server before this one, are not copied (--all does)"
+        ),
+    };
     print(&format!(
-        "{copied} backup(s) copied to {}\n",
+        "{copied} backup(s) copied to {}{rest}\n",
         secondary.shown()
     ))?;
     Ok(exit::OK)
+}
+
+/// Those of other services that use the same repository are theirs to copy. Without PostgreSQL nobody knows whose they are; then too many
+/// are better than too few.
+fn chosen<'b>(all: &'b [Backup], own: Option<&OwnClusters>, wants_all: bool) -> Vec<&'b Backup> {
+    let Some(own) = own.filter(|_| !wants_all) else {
+        let first = all.first().map(|b| &b.meta.system_id);
+        if !wants_all && all.iter().any(|b| Some(&b.meta.system_id) != first) {
+            tracing::warn!(
+                "without PostgreSQL nobody knows which backups are of other services; all are copied"
+            );
+        }
+        return all.iter().collect();
+    };
+    own.among(all)
 }

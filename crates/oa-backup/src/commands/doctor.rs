@@ -15,13 +15,15 @@ use oa_repository::{
     Backup, Kind, Level, ProgressReporter, Repository, RepositoryError, RepositoryLocation, staging,
 };
 use oa_wording::Wording;
+use postgres::Client;
 use rustix::fs::{Access, access};
 use serde_json::json;
 
 use super::status::RepositoryState;
 use super::{print, stream};
 use crate::capture::rights;
-use crate::capture::server::Connected;
+use crate::capture::server::{Connected, Server};
+use crate::capture::slot_name;
 use crate::chain;
 use crate::error::BackupError;
 
@@ -37,6 +39,8 @@ const FULL: &str = "oa-backup full";
 
 /// A backup takes some bytes for its description in any case.
 const ROOM: u64 = 16 << 20;
+/// And some files.
+const FILES: u64 = 64;
 
 /// Something that is wrong.
 struct Ailment {
@@ -193,6 +197,17 @@ fn of_room(folder: &Path, needed: u64) -> Option<Ailment> {
         )));
     }
     let disk = rustix::fs::statvfs(folder).ok()?;
+    // File systems that make them as they are needed say that there are none at all.
+    if disk.f_files > 0 && disk.f_favail < FILES {
+        return Some(Ailment::new(
+            format!(
+                "the disk of the repository has room for {} more files only, however much space is left (df -i {}); remove files there, or let repository in [backup] name another disk",
+                disk.f_favail,
+                folder.display()
+            ),
+            "oa-backup prune --dry-run",
+        ));
+    }
     let free = disk.f_bavail * disk.f_frsize;
     (free < needed.max(ROOM)).then(|| {
         Ailment::new(
@@ -222,24 +237,27 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
     let settings = config.backup_settings()?;
     let mut connected = Connected::open(config)?;
     let server = connected.server.clone();
+    let staging = staging::open(config, settings)?;
     let mut found = Vec::new();
     let (kind, obstacle) = server.kind(settings.kind, &connected.programs, &mut connected.client)?;
     found.extend(obstacle.map(|why| Ailment::of_words(format!("only dumps are made: {why}"))));
     found.extend(rights::missing(&mut connected.client)?.map(Ailment::of_words));
+    found.extend(left_by_restores(&mut connected.client)?.map(Ailment::of_words));
     let has_full = backups.iter().any(|b| {
         chain::is_of(&server, b) && b.meta.kind == Kind::Physical && b.meta.level == Level::Full
     });
     if kind == Kind::Physical && has_full {
-        let lost = connected.source(&settings.slot).lost()?;
+        let slot = slot_name::known(settings, &staging, &server);
+        let lost = connected.source(&slot).lost()?;
         found.extend(lost.map(|what| Ailment::new(what, "oa-backup incremental")));
     }
+    found.extend(stale_wal(staging.path(), &server, backups));
     if let Some(lag) = stream::measure(config)?.filter(|lag| lag.seconds.is_none()) {
         found.push(Ailment::of_words(format!(
             "{} Its log says why; restart it",
             lag.sentence().trim_end()
         )));
     }
-    let staging = staging::open(config, settings)?;
     let needed = match kind {
         Kind::Physical => server.size_bytes,
         Kind::Logical | Kind::Files => server.database_bytes,
@@ -249,6 +267,67 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
         other => other?,
     }
     Ok(found)
+}
+
+/// WAL of a cluster that this one has taken the place of, by an upgrade or a restore: nobody stores anything of it any more.
+fn stale_wal(staging: &Path, server: &Server, backups: &[Backup]) -> Vec<Ailment> {
+    let newest = |system: &str, level: Option<Level>| {
+        let of_it = backups.iter().filter(|b| b.meta.system_id == system);
+        let of_it = of_it.filter(|b| level.is_none_or(|level| b.meta.level == level));
+        let physical = of_it.filter(|b| b.meta.kind == Kind::Physical);
+        physical.map(|b| b.meta.restorable_to).max()
+    };
+    let Some(full) = newest(&server.system_id, Some(Level::Full)) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(staging).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(system) = name
+            .strip_prefix("wal-")
+            .filter(|id| *id != server.system_id)
+        else {
+            continue;
+        };
+        let is_id = system.bytes().all(|b| b.is_ascii_digit());
+        if is_id && newest(system, None).is_none_or(|last| last < full) {
+            let files = std::fs::read_dir(entry.path())
+                .into_iter()
+                .flatten()
+                .flatten();
+            let bytes: u64 = files.filter_map(|f| Some(f.metadata().ok()?.len())).sum();
+            found.push(Ailment::of_words(format!(
+                "{} holds {} of WAL of another cluster, which was backed up from here before this one; if it does not come back: rm -r {}",
+                entry.path().display(),
+                Bytes(bytes),
+                entry.path().display()
+            )));
+        }
+    }
+    found
+}
+
+/// What a restore that was killed has left in the live server, where none runs now.
+fn left_by_restores(client: &mut Client) -> Result<Option<String>, BackupError> {
+    let rows = client
+        .query(
+            "SELECT 'table ' || c.oid::regclass::text FROM pg_class c WHERE c.relkind = 'r' AND c.relname ~ $1
+               AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'oa-restore')
+             UNION ALL
+             SELECT 'database ' || datname FROM pg_database WHERE datname ~ $1
+               AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'oa-restore')",
+            &[&"^oa_restore_[0-9a-f]{12}$"],
+        )
+        .map_err(BackupError::query(
+            "could not look for what restores have left",
+        ))?;
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    Ok((!names.is_empty()).then(|| {
+        format!(
+            "a restore that was interrupted has left {}, which nobody uses: the next oa-restore table removes such tables, and the next oa-restore database such databases; or drop them",
+            names.join(", ")
+        )
+    }))
 }
 
 /// Backups that are not whole. The damage has to be taken out before anything is stored again; then a full backup stores what the server

@@ -34,9 +34,11 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         tracing::warn!("could not find out whether all of these can be restored: {e}");
         BTreeMap::new()
     });
+    let (recovered, failed) = recorded(config, &location);
     let overview = Overview {
         stranded,
-        recovered: recovered(config, &location),
+        recovered,
+        failed,
         // What keeps the list from being read is named below.
         pins: repository.pins().unwrap_or_default(),
         ..Overview::of(&location, config)
@@ -52,6 +54,14 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             backup.meta.damaged.join("; ")
         );
     }
+    let there = |id: &&String| backups.iter().any(|b| b.id == **id);
+    for id in overview.failed.keys().filter(there) {
+        tracing::warn!(
+            "the verification of backup {} failed: {}",
+            short(id),
+            overview.failed[id]
+        );
+    }
     for damage in &damages {
         tracing::error!("{}", damage.what);
     }
@@ -65,11 +75,19 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     })
 }
 
-fn recovered(config: &Config, location: &RepositoryLocation) -> BTreeMap<String, Recovered> {
+/// What came of recovering the backups, and what verification has found wrong with them.
+fn recorded(
+    config: &Config,
+    location: &RepositoryLocation,
+) -> (BTreeMap<String, Recovered>, BTreeMap<String, String>) {
     let connected = pg::Settings::from_config(config, PROGRAM)
         .ok()
         .and_then(|settings| pg::connect(&settings).ok());
-    connected
-        .and_then(|mut client| catalog::recovered(&mut client, location).ok())
-        .unwrap_or_default()
+    let Some(mut client) = connected else {
+        return (BTreeMap::new(), BTreeMap::new());
+    };
+    (
+        catalog::recovered(&mut client, location).unwrap_or_default(),
+        catalog::check_errors(&mut client, location).unwrap_or_default(),
+    )
 }

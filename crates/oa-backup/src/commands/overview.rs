@@ -21,6 +21,8 @@ pub(crate) struct Overview<'a> {
     pub(crate) stranded: BTreeMap<String, String>,
     /// What came of recovering some of them.
     pub(crate) recovered: BTreeMap<String, Recovered>,
+    /// What verification has found wrong with some of them.
+    pub(crate) failed: BTreeMap<String, String>,
     /// Why some of them are kept whatever retention says.
     pub(crate) pins: BTreeMap<String, Pin>,
 }
@@ -32,6 +34,7 @@ impl<'a> Overview<'a> {
             zone: config.timezone,
             stranded: BTreeMap::new(),
             recovered: BTreeMap::new(),
+            failed: BTreeMap::new(),
             pins: BTreeMap::new(),
         }
     }
@@ -76,7 +79,8 @@ impl<'a> Overview<'a> {
             "finished_at": time(b.finished_at()), "seconds": (seconds * 10.0).round() / 10.0, "files": m.stored.files,
             "size_bytes": m.stored.size_bytes, "added_bytes": m.stored.added_bytes, "size": Bytes(m.stored.size_bytes).to_string(),
             "added": Bytes(m.stored.added_bytes).to_string(), "tables": m.mark.as_ref().map(|k| k.tables.len()),
-            "unrestorable": self.stranded.get(&b.id), "recovered": shown, "recovered_to": recovered.and_then(|r| r.to).map(time),
+            "unrestorable": self.stranded.get(&b.id), "check_error": self.failed.get(&b.id),
+            "recovered": shown, "recovered_to": recovered.and_then(|r| r.to).map(time),
             "damaged_pages": m.damaged, "pinned": self.pins.get(&b.id).map(|p| &p.reason), "pinned_at": self.pins.get(&b.id).map(|p| time(p.at)),
             "recovery_error": recovered.and_then(|r| r.error.as_deref()),
         })

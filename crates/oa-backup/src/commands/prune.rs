@@ -1,6 +1,6 @@
 //! `oa-backup prune`: removes what retention no longer keeps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
@@ -17,7 +17,7 @@ use super::overview::Overview;
 use super::{short, trigger};
 use crate::PROGRAM;
 use crate::catalog::{self, OwnClusters};
-use crate::retention::{Keep, removable};
+use crate::retention::{Keep, removable_beside_damaged};
 use oa_repository::timeline;
 use oa_repository::{Backup, ProgressReporter, Repository, RepositoryError, RepositoryLocation};
 
@@ -70,8 +70,10 @@ pub(crate) fn run(
     let paths = timeline::paths(&repository, &backups)?;
     let pinned = pinned(&repository, &backups)?;
     let now = super::clock(config);
-    let own: BTreeSet<String> = own(config, &backups);
-    let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, now)
+    let (own, failed) = recorded(config, &location, &backups);
+    let damaged = |b: &Backup| !b.meta.damaged.is_empty() || failed.contains_key(&b.id);
+    let zone = config.timezone;
+    let going: Vec<Backup> = removable_beside_damaged(&backups, &paths, &damaged, keep, zone, now)
         .into_iter()
         .map(|i| backups[i].clone())
         .filter(|b| own.contains(&b.id) && !pinned.contains(&b.id))
@@ -166,13 +168,18 @@ fn forget(
     Ok(())
 }
 
-/// Those of other services that use the same repository are theirs to keep. Whose they are is asked of PostgreSQL, without which none is
-/// removed.
-fn own(config: &Config, backups: &[Backup]) -> BTreeSet<String> {
-    let client = Settings::from_config(config, PROGRAM)
+/// Those of this service, and what verification has found wrong: those of other services that use the same repository are theirs to keep.
+/// Whose they are is asked of PostgreSQL, without which none is removed.
+fn recorded(
+    config: &Config,
+    location: &RepositoryLocation,
+    backups: &[Backup],
+) -> (BTreeSet<String>, BTreeMap<String, String>) {
+    let mut client = Settings::from_config(config, PROGRAM)
         .ok()
         .and_then(|settings| pg::connect(&settings).ok());
-    let own = client.and_then(|mut client| OwnClusters::ask(&mut client).ok());
+    let own = client.as_mut().and_then(|c| OwnClusters::ask(c).ok());
+    let failed = client.and_then(|mut c| catalog::check_errors(&mut c, location).ok());
     let first = backups.first().map(|b| &b.meta.system_id);
     let several = backups.iter().any(|b| Some(&b.meta.system_id) != first);
     if own.is_none() && several {
@@ -181,7 +188,8 @@ fn own(config: &Config, backups: &[Backup]) -> BTreeSet<String> {
         );
     }
     let own = own.map_or_else(|| backups.iter().collect(), |own| own.among(backups));
-    own.into_iter().map(|b| b.id.clone()).collect()
+    let own = own.into_iter().map(|b| b.id.clone()).collect();
+    (own, failed.unwrap_or_default())
 }
 
 /// What is pinned, and the full backups without which that restores nothing.

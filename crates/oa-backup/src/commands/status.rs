@@ -37,10 +37,9 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
     let state = RepositoryState::look(config, &location, &repository)?;
     let now = state.now();
-    let (last, full) = (state.last(now), state.full(now));
+    let full = state.full(now);
     let problems = state.problems(config, location.shown().as_ref(), now);
     let size = repository.size_bytes()?;
-    let drill = state.records.as_ref().and_then(|r| r.drill.as_ref());
     let reached = state.records.is_some();
     let stream = reached
         .then(|| stream::measure(config).ok())
@@ -55,42 +54,11 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         value["problems"] = json!(problems);
         print(&format!("{value}\n"))?;
     } else {
-        let day = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%Y-%m-%d");
         let second = |at: DateTime<Utc>| {
             at.with_timezone(&config.timezone)
                 .format("%Y-%m-%d %H:%M:%S")
         };
-        let mut text = match last {
-            None if state.has_only_others() => format!(
-                "None of the backups in {} is of this server: everything on it would be lost. Make one with: oa-backup full\n",
-                location.shown()
-            ),
-            None => format!(
-                "There is no backup in {}: everything would be lost. Make one with: oa-backup full\n",
-                location.shown()
-            ),
-            Some(b) => format!(
-                "If this machine died now, {} of changes would be lost; {}.\n",
-                human_duration(age(b, now), Locale::En),
-                match drill {
-                    Some(Drill {
-                        at,
-                        took: Some(took),
-                        ok: true,
-                        ..
-                    }) => format!(
-                        "the last drill ({}) restored in {}",
-                        day(*at),
-                        human_duration(*took, Locale::En)
-                    ),
-                    Some(drill) => format!("the last drill ({}) failed", day(drill.at)),
-                    None if state.records.is_none() => {
-                        "whether a restore drill has run nobody knows without PostgreSQL".to_owned()
-                    }
-                    None => "no restore drill has run yet: oa-restore drill".to_owned(),
-                }
-            ),
-        };
+        let mut text = state.headline(config, location.shown().as_ref(), now);
         if let Some(b) = full {
             text.push_str(&format!(
                 "The newest full backup is {} ({}, {}).\n",
@@ -243,6 +211,52 @@ impl RepositoryState {
         !self.backups.is_empty() && self.backups.iter().all(|b| self.others.contains(&b.id))
     }
 
+    /// What could be lost now, in one sentence.
+    fn headline(&self, config: &Config, repository: &str, now: DateTime<Utc>) -> String {
+        let day = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%Y-%m-%d");
+        let drill = self.records.as_ref().and_then(|r| r.drill.as_ref());
+        match self.last(now) {
+            None if self.has_only_others() => format!(
+                "None of the backups in {repository} is of this server: everything on it would be lost. Make one with: oa-backup full\n"
+            ),
+            None => format!(
+                "There is no backup in {repository}: everything would be lost. Make one with: oa-backup full\n"
+            ),
+            Some(_) if self.none_is_whole() => format!(
+                "None of the full backups in {repository} has passed its last verification: it may be that nothing can be restored. Make one with: oa-backup full\n"
+            ),
+            Some(b) => format!(
+                "If this machine died now, {} of changes would be lost; {}.\n",
+                human_duration(age(b, now), Locale::En),
+                match drill {
+                    Some(Drill {
+                        at,
+                        took: Some(took),
+                        ok: true,
+                        ..
+                    }) => format!(
+                        "the last drill ({}) restored in {}",
+                        day(*at),
+                        human_duration(*took, Locale::En)
+                    ),
+                    Some(drill) => format!("the last drill ({}) failed", day(drill.at)),
+                    None if self.records.is_none() => {
+                        "whether a restore drill has run nobody knows without PostgreSQL".to_owned()
+                    }
+                    None => "no restore drill has run yet: oa-restore drill".to_owned(),
+                }
+            ),
+        }
+    }
+
+    /// Whether verification has found damage in all that lead anywhere.
+    fn none_is_whole(&self) -> bool {
+        let damaged = self.records.iter().flat_map(|r| &r.damaged);
+        let damaged: BTreeSet<&str> = damaged.map(|(id, _)| id.as_str()).collect();
+        let mut alone = self.good().filter(|b| b.meta.stands_alone());
+        alone.all(|b| damaged.contains(b.id.as_str()))
+    }
+
     fn last(&self, now: DateTime<Utc>) -> Option<&Backup> {
         self.good()
             .max_by_key(|b| (!is_future(b, now), b.meta.restorable_to))
@@ -349,9 +363,12 @@ impl RepositoryState {
         let last = self.last(now).filter(|b| !is_future(b, now));
         let full = self.full(now).filter(|b| !is_future(b, now));
         let recorded = self.records.clone();
+        let marked = full.filter(|b| !b.meta.damaged.is_empty());
         Facts {
             recoverable_to: last.map(|b| b.meta.restorable_to),
             full: full.map(|b| (b.finished_at(), b.meta.stored.added_bytes)),
+            server_damaged: marked
+                .map(|b| (b.id.clone(), b.finished_at(), b.meta.damaged.join("; "))),
             gone: self.missing.iter().map(gone).collect(),
             stranded: self
                 .backups

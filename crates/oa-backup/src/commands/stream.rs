@@ -30,6 +30,7 @@ use super::backup;
 use crate::PROGRAM;
 use crate::capture::live::{APPLICATION, Stream};
 use crate::capture::server::{self, Connected, Server};
+use crate::capture::slot_name;
 use crate::capture::wal::WalFolder;
 use crate::error::BackupError;
 use crate::session;
@@ -98,14 +99,13 @@ pub(crate) fn run(
     // What no time mends is said at once, and not again and again.
     RepositoryLocation::primary(config)?;
     server::settings(config)?;
-    let recorder = Recorder::open(config, PROGRAM)?;
+    Recorder::open(config, PROGRAM)?;
     let folder = staging::open(config, settings).map_err(BackupError::from)?;
     let Some(_alone) = folder.try_lock("stream").map_err(BackupError::from)? else {
         return Err(Busy("oa-backup stream runs already on this machine".to_owned()).into());
     };
     let mut streaming = Streaming {
         config,
-        recorder: &recorder,
         reporter,
         every: args.every.0.max(TICK),
         known: None,
@@ -146,7 +146,6 @@ pub(crate) fn run(
 
 struct Streaming<'a> {
     config: &'a Config,
-    recorder: &'a Recorder,
     reporter: &'a ProgressReporter,
     every: Duration,
     /// The server that it received from last.
@@ -179,8 +178,10 @@ impl Streaming<'_> {
                 "WAL cannot be received: {why}"
             ))));
         }
+        let folder = staging::open(self.config, settings).map_err(BackupError::from)?;
+        let slot = slot_name::known(settings, &folder, &connected.server);
         if self.known.is_some()
-            && let Some(lost) = connected.source(&settings.slot).lost()?
+            && let Some(lost) = connected.source(&slot).lost()?
         {
             tracing::error!("{lost}; it is made anew, and a full backup is made if WAL is missing");
         }
@@ -197,7 +198,8 @@ impl Streaming<'_> {
         }
         // A backup that was made has resolved it, and the next one would again: what comes now is only logged.
         (self.noted, self.stores) = (None, true);
-        let folder = staging::open(self.config, settings).map_err(BackupError::from)?;
+        // The backup may have chosen it.
+        let slot = slot_name::known(settings, &folder, &connected.server);
         let wal = WalFolder::open(&folder, &connected.server)?;
         let (_receiving, mut stream) = {
             let _lock = session::lock_wal(&folder)?;
@@ -206,17 +208,16 @@ impl Streaming<'_> {
                     "another process receives the WAL".to_owned(),
                 ));
             };
-            let source = &mut connected.source(&settings.slot);
+            let source = &mut connected.source(&slot);
             source.ensure_slot()?;
             (
                 receiving,
-                wal.live()
-                    .receive(wal.path(), source.programs, &settings.slot)?,
+                wal.live().receive(wal.path(), source.programs, &slot)?,
             )
         };
-        tracing::warn!("WAL is received through slot {}", settings.slot);
+        tracing::warn!("WAL is received through slot {slot}");
         self.known = Some((connected.server.clone(), connected.programs.clone()));
-        self.follow(&mut connected, &mut stream, &settings.slot)
+        self.follow(&mut connected, &mut stream, &slot)
     }
 
     fn follow(
@@ -272,14 +273,16 @@ impl Streaming<'_> {
 
     /// Whether there is a backup of everything until now. What keeps it from being made is in the run log, and an alert.
     fn store(&self) -> bool {
-        let made = backup::make(
-            self.config,
-            self.recorder,
-            &job(),
-            &backup::Args::of_stream(),
-            Level::Incremental,
-            self.reporter,
-        );
+        let made = self.recorder().and_then(|recorder| {
+            backup::make(
+                self.config,
+                &recorder,
+                &job(),
+                &backup::Args::of_stream(),
+                Level::Incremental,
+                self.reporter,
+            )
+        });
         match made {
             Ok((_, problems)) => {
                 for problem in problems {
@@ -294,6 +297,11 @@ impl Streaming<'_> {
         }
     }
 
+    /// By the address as it is now: a password may be changed while this runs.
+    fn recorder(&self) -> Result<Recorder, Failure> {
+        Ok(Recorder::open(self.config, PROGRAM)?)
+    }
+
     fn note(&mut self, why: String) {
         if !self.stores && self.noted.as_ref() != Some(&why) {
             let _ = self.record(anyhow::anyhow!(why.clone()).into());
@@ -305,8 +313,10 @@ impl Streaming<'_> {
     fn record(&self, failure: Failure) -> Failure {
         let mut failure = Some(failure);
         let unknown = || Failure::from(anyhow::anyhow!("WAL is not received"));
-        let result = work::recorded(self.recorder, &job(), |_| {
-            Err::<JobOutcome<()>, Failure>(failure.take().unwrap_or_else(unknown))
+        let result = self.recorder().and_then(|recorder| {
+            work::recorded(&recorder, &job(), |_| {
+                Err::<JobOutcome<()>, Failure>(failure.take().unwrap_or_else(unknown))
+            })
         });
         flush_now(self.config);
         result.err().unwrap_or_else(unknown)
@@ -322,12 +332,20 @@ impl Streaming<'_> {
         let (Some((server, programs)), Some(seen)) = (&self.known, self.seen.take()) else {
             return;
         };
-        let result = work::recorded(self.recorder, &job(), |run| {
-            let left =
-                session::store_left_behind(self.config, run, server, programs, seen, self.reporter);
-            let location = RepositoryLocation::primary(self.config)?;
-            let left = left?.unwrap_or_default();
-            Ok(backup::outcome_of(self.recorder, &location, left))
+        let result = self.recorder().and_then(|recorder| {
+            work::recorded(&recorder, &job(), |run| {
+                let left = session::store_left_behind(
+                    self.config,
+                    run,
+                    server,
+                    programs,
+                    seen,
+                    self.reporter,
+                );
+                let location = RepositoryLocation::primary(self.config)?;
+                let left = left?.unwrap_or_default();
+                Ok(backup::outcome_of(&recorder, &location, left))
+            })
         });
         flush_now(self.config);
         match result {
@@ -376,8 +394,13 @@ impl Lag {
 
 /// Measures it; `None` where nobody streams now.
 pub(super) fn measure(config: &Config) -> Result<Option<Lag>, BackupError> {
-    let slot = &config.backup_settings()?.slot;
+    let settings = config.backup_settings()?;
     let mut connected = Connected::open(config)?;
+    let slot = &slot_name::known(
+        settings,
+        &staging::open(config, settings)?,
+        &connected.server,
+    );
     let source = &mut connected.source(slot);
     let streams = |progress: &crate::capture::slot::Progress| {
         let user = progress.user.as_ref();

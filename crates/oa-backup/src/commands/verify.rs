@@ -365,12 +365,20 @@ fn listing(backups: &[Backup], damages: &[Damage], gone: &[Damage]) -> Listing {
             .collect::<Vec<_>>()
     };
     for b in backups {
-        let found = of(&b.id);
+        let marked = format!(
+            "whole, but for what was damaged on the server: {}",
+            b.meta.damaged.join("; ")
+        );
+        let mut found = of(&b.id);
+        let is_whole = found.is_empty();
+        if is_whole && !b.meta.damaged.is_empty() {
+            found.push(&marked);
+        }
         let stranded = gone.iter().any(|d| d.backup.as_ref() == Some(&b.id));
         let wrong = if stranded { "unrestorable" } else { "damaged" };
         listing.push(json!({
             "id": b.id, "short_id": b.short_id(), "kind": b.meta.kind, "level": b.meta.level,
-            "result": if !found.is_empty() { wrong } else if unchecked { "not checked" } else { "ok" }, "finding": found.first(), "findings": found,
+            "result": if !is_whole { wrong } else if unchecked { "not checked" } else { "ok" }, "finding": found.first(), "findings": found,
         }));
     }
     let known = |d: &&Damage| {

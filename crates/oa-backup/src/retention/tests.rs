@@ -101,6 +101,34 @@ fn what_a_wrong_clock_has_made_stays_and_replaces_no_other() {
 }
 
 #[test]
+fn what_is_damaged_takes_the_place_of_nothing_that_is_whole() {
+    let all: Vec<Backup> = (0..90)
+        .flat_map(|day| {
+            [2, 14].map(|hour| backup(Kind::Physical, Level::Full, day * 24 + hour, None))
+        })
+        .collect();
+    let first = |b: &Backup| (b.meta.timeline == 1).then(|| TimelinePath::only(1));
+    let paths = all.iter().map(first).collect();
+    let (now, keep) = (after(&all), Keep { weekly: 1, ..KEEP });
+    let gone = |damaged: &dyn Fn(&Backup) -> bool| {
+        removable_beside_damaged(&all, &paths, damaged, keep, ZONE, now)
+    };
+    let all_whole = gone(&|_| false);
+    assert_eq!(all_whole, removable(&all, keep, ZONE, now));
+    // Since the fiftieth day each is: the newest thirty days before that stay, and of the damaged ones no more than usual.
+    let hours = |b: &Backup| (b.meta.restorable_to - all[0].meta.restorable_to).num_hours();
+    let damaged = gone(&|b| hours(b) >= 50 * 24);
+    assert!(
+        !damaged.contains(&99) && damaged.contains(&0),
+        "{damaged:?}"
+    );
+    let kept = (0..100).filter(|i| !damaged.contains(i)).count();
+    assert!((30..=60).contains(&kept), "{kept}");
+    let usual = all_whole.iter().filter(|i| **i >= 100);
+    assert!(usual.eq(damaged.iter().filter(|i| **i >= 100)));
+}
+
+#[test]
 fn on_the_first_day_every_moment_since_the_first_full_backup_stays_restorable() {
     let mut all = Vec::new();
     let mut from = 0;

@@ -83,7 +83,12 @@ impl Service {
 
     /// As `init` does.
     pub fn create_repositories(&self) {
-        create_repositories(&self.path("oa.toml"));
+        self.create_repositories_of("oa.toml");
+    }
+
+    /// Of another configuration file beside it.
+    pub fn create_repositories_of(&self, config: &str) {
+        create_repositories(&self.path(config));
     }
 
     /// `more` stands at the end of `[backup]`.

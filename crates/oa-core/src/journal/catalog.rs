@@ -103,6 +103,8 @@ pub struct Facts {
     pub read_back_at: Option<DateTime<Utc>>,
     /// Id and finding of those whose verification failed, newest first.
     pub damaged: Vec<(String, String)>,
+    /// The newest full backup, as above, when the server had damaged pages as it was made: its id, the end of it, and where.
+    pub server_damaged: Option<(String, DateTime<Utc>, String)>,
     /// Those that were recorded and are gone from the repository, newest first.
     pub gone: Vec<NamedBackup>,
     /// Those that are there and restore nothing, because their full backup is gone.
@@ -124,7 +126,8 @@ pub struct Facts {
 pub fn facts(client: &mut impl GenericClient, repository: &str) -> Result<Facts, postgres::Error> {
     let row = client.query_one(
         "SELECT s.restorable_to, s.full_at, coalesce(s.full_added_bytes, 0), e.first_at, e.read_back, now(),
-                (SELECT max(finished_at) FROM oa.drills WHERE repository = $1 AND ok)
+                (SELECT max(finished_at) FROM oa.drills WHERE repository = $1 AND ok), s.full_id,
+                (SELECT left(b.damaged_pages, 8000) FROM oa.backups b WHERE b.id = s.full_id)
          FROM (SELECT min(finished_at) AS first_at, max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL) AS read_back
                FROM oa.backups WHERE repository = $1) e
          LEFT JOIN oa.repository_state s ON s.repository = $1",
@@ -141,6 +144,7 @@ pub fn facts(client: &mut impl GenericClient, repository: &str) -> Result<Facts,
         now: row.get(5),
         drilled_at: row.get(6),
         damaged: Vec::new(),
+        server_damaged: server_damaged(&row),
         gone: Vec::new(),
         stranded: Vec::new(),
         recovery: recovery(client, repository)?,
@@ -166,6 +170,16 @@ pub fn facts(client: &mut impl GenericClient, repository: &str) -> Result<Facts,
         }
     }
     Ok(facts)
+}
+
+/// Of the first row of [`facts`].
+fn server_damaged(row: &postgres::Row) -> Option<(String, DateTime<Utc>, String)> {
+    let pages: Option<String> = row.get(8);
+    Some((
+        row.get::<_, Option<_>>(7)?,
+        row.get::<_, Option<_>>(1)?,
+        pages?,
+    ))
 }
 
 /// The system ids of the clusters whose backups a run log is about: its own database's, and those of which its runs have made some. Other
@@ -294,6 +308,7 @@ impl Facts {
             first_at: None,
             read_back_at: None,
             damaged: Vec::new(),
+            server_damaged: None,
             gone: Vec::new(),
             stranded: Vec::new(),
             recovery: None,
@@ -309,6 +324,7 @@ impl Facts {
         let mut found = Vec::new();
         found.extend(self.late(limits));
         found.extend(self.missing());
+        found.extend(self.server_damage());
         found.extend(self.unverified(limits));
         found.extend(self.unrecoverable());
         found.extend(self.drills(limits));
@@ -355,6 +371,16 @@ impl Facts {
             gone_count: self.gone.len(),
             stranded: first(&self.stranded),
             stranded_count: self.stranded.len(),
+        })
+    }
+
+    fn server_damage(&self) -> Option<Finding> {
+        let (id, at, pages) = self.server_damaged.as_ref()?;
+        Some(Finding::ServerDamaged {
+            repository: self.repository.clone(),
+            id: id.clone(),
+            at: *at,
+            pages: pages.clone(),
         })
     }
 

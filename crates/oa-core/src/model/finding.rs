@@ -303,6 +303,17 @@ pub enum Finding {
         /// What was found.
         error: String,
     },
+    /// Pages of the server were damaged when its newest full backup was made, and are in it as they were.
+    ServerDamaged {
+        /// The repository.
+        repository: String,
+        /// The backup.
+        id: String,
+        /// When it ended.
+        at: DateTime<Utc>,
+        /// Where.
+        pages: String,
+    },
     /// The last backup that was tried does not recover.
     BackupUnrecoverable {
         /// The repository.
@@ -405,6 +416,7 @@ impl Finding {
             Self::BackupAbsent { .. } | Self::BackupLate { .. } => "backup_late",
             Self::BackupMissing { .. } => "backup_missing",
             Self::BackupDamaged { .. } | Self::BackupUnverified { .. } => "backup_unverified",
+            Self::ServerDamaged { .. } => "server_damaged",
             Self::BackupUnrecoverable { .. } => "backup_unrecoverable",
             Self::DrillFailed { .. } => "drill_failed",
             Self::DrillSlow { .. } => "drill_slow",
@@ -414,7 +426,7 @@ impl Finding {
     }
 
     /// All rules that `oa-alert check` asks.
-    pub const RULES: [&'static str; 25] = [
+    pub const RULES: [&'static str; 26] = [
         "run_missed",
         "never_run",
         "cron_stopped",
@@ -435,6 +447,7 @@ impl Finding {
         "backup_late",
         "backup_unverified",
         "backup_missing",
+        "server_damaged",
         "backup_unrecoverable",
         "drill_overdue",
         "drill_failed",
@@ -467,6 +480,7 @@ impl Finding {
             | Self::BackupMissing { repository, .. }
             | Self::BackupDamaged { repository, .. }
             | Self::BackupUnverified { repository, .. }
+            | Self::ServerDamaged { repository, .. }
             | Self::BackupUnrecoverable { repository, .. }
             | Self::DrillFailed { repository, .. }
             | Self::DrillSlow { repository, .. }
@@ -530,6 +544,7 @@ impl Finding {
             }
             | Self::BackupMissing { .. }
             | Self::BackupDamaged { .. }
+            | Self::ServerDamaged { .. }
             | Self::BackupUnrecoverable { .. }
             | Self::DrillFailed { .. }
             | Self::RepositoryFilling {

@@ -7,9 +7,38 @@ use postgres::config::{Host, TargetSessionAttrs};
 
 use super::connect::{Address, ConnectError, Settings, default_mode, explain_address};
 use super::tls::Mode;
+use crate::base::secrets::Secret;
 
 /// Certificates of the system, for libpq before version 16, which does not know `sslrootcert=system`.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The same address, but for its database.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn of_database(settings: &Settings, database: &str) -> Result<Settings, ConnectError> {
+    let variables = environment(settings, Some(database))?;
+    let mut text = String::new();
+    for (name, key) in [
+        ("PGHOST", "host"),
+        ("PGPORT", "port"),
+        ("PGUSER", "user"),
+        ("PGPASSWORD", "password"),
+        ("PGDATABASE", "dbname"),
+        ("PGOPTIONS", "options"),
+        ("PGSSLMODE", "sslmode"),
+        ("PGSSLROOTCERT", "sslrootcert"),
+    ] {
+        if let Some((_, value)) = variables.iter().find(|(n, _)| *n == name) {
+            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+            text.push_str(&format!("{key}='{value}' "));
+        }
+    }
+    Ok(Settings {
+        url: Secret::new(text),
+        ..settings.clone()
+    })
+}
 
 /// The variables that make libpq connect as [`super::connect()`] does. `database` replaces the address's own.
 ///

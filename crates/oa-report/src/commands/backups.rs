@@ -59,8 +59,15 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         row["restorable_until"] = json!(local(backup.restorable_to, config.timezone));
         row["size"] = json!(size(backup.size_bytes));
         row["added"] = json!(size(backup.added_bytes));
-        if backup.check_error.is_some() {
-            row["checked"] = json!("FAILED");
+        // What is not there, or restores nothing, was verified before that.
+        let wrong = [
+            (backup.missing_since.is_some(), "MISSING"),
+            (backup.check_error.is_some(), "FAILED"),
+            (backup.unrestorable.is_some(), "UNRESTORABLE"),
+            (backup.damaged_pages.is_some(), "SERVER DAMAGED"),
+        ];
+        if let Some((_, word)) = wrong.iter().find(|(is_so, _)| *is_so) {
+            row["checked"] = json!(word);
         }
         listing.push(row);
     }

@@ -177,6 +177,7 @@ fn backup(frame: &Frame, b: &Backup, main: Option<&str>) -> Markup {
                 span class={ "level " (b.level) } { (level) } " " span.faint { (kind) }
                 @if main.is_some_and(|m| m != b.repository) { " " span.tag title=(b.repository) { (lang.say("副本", "copy")) } }
                 @if let Some(reason) = &b.unrestorable { span.error.full { (reason) } }
+                @if let Some(pages) = &b.damaged_pages { span.error.full { (lang.say("服务器的数据页已损坏：", "damaged on the server: ")) (pages) } }
                 @if b.missing_since.is_some() { span.status.bad { (icon("error")) (lang.say("已消失", "gone")) } }
             }
             td data-label=(lang.say("可恢复", "Restorable")) { (frame.clock.at(b.restorable_from)) @if b.restorable_from != b.restorable_to { " – " (frame.clock.at(b.restorable_to)) } }

@@ -58,6 +58,8 @@ pub(crate) struct Backup {
     pub(crate) unrestorable: Option<String>,
     /// The newest point in time to which a private server recovered with it (UTC).
     pub(crate) recovered_to: Option<DateTime<Utc>>,
+    /// Where pages of the server were damaged when it was made, and so are in it.
+    pub(crate) damaged_pages: Option<String>,
 }
 
 /// One rehearsed restore.
@@ -173,7 +175,8 @@ pub(crate) struct Status {
 }
 
 const COLUMNS: &str = "id, kind, level, parent_id, repository, host, database, started_at, finished_at, restorable_from, restorable_to, size_bytes,
-    added_bytes, checked, checked_at, left(check_error, 8000), removed_at, missing_since, unrestorable, recovered_to";
+    added_bytes, checked, checked_at, left(check_error, 8000), removed_at, missing_since, unrestorable, recovered_to,
+    left(damaged_pages, 8000)";
 
 fn backup(row: &postgres::Row) -> Backup {
     Backup {
@@ -197,6 +200,7 @@ fn backup(row: &postgres::Row) -> Backup {
         missing_since: row.get(17),
         unrestorable: some_text(row, 18),
         recovered_to: row.get(19),
+        damaged_pages: some_text(row, 20),
     }
 }
 

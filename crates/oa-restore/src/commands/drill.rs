@@ -80,9 +80,7 @@ struct Drill {
 
 pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
     let mut session = Session::open(config, args.from_copy, &args.run.bars(quiet))?;
-    if args.id.is_none() {
-        session.leave_out_others();
-    }
+    session.leave_out_others(args.id.as_deref())?;
     if args.quick {
         return super::quick::run(&session, config, args.cron, &args.run);
     }

@@ -43,7 +43,8 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
     let bars = args.run.bars(quiet);
     let session = Session::open(config, args.target.from_copy, &bars)?;
     let target = session.target(&args.target.to)?;
-    let backup = plan::files(&session.backups, &target, |at| session.shown(at))?;
+    let of_this = session.files(&args.target, &target)?;
+    let backup = plan::files(&of_this, &target, |at| session.shown(at))?;
     let parts = parts(&session, &backup, &args.paths)?;
     let files: u64 = parts.iter().map(|p| p.files).sum();
     let bytes: u64 = parts.iter().map(|p| p.bytes).sum();

@@ -22,9 +22,12 @@ pub(crate) struct TargetArgs {
     /// Which kind of backup to restore from
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kind: Kind,
-    /// Use the backups of the cluster with this system id [default: the live server's; where there is none, any]
+    /// Use the backups of the cluster with this system id [default: the live server's, or this service's]
     #[arg(long, value_name = "ID")]
     pub(crate) system: Option<String>,
+    /// Begin with the full physical backup whose id starts with this [default: the newest whole one that leads there]
+    #[arg(long, value_name = "ID")]
+    pub(crate) full: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

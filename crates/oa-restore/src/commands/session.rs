@@ -1,6 +1,7 @@
 //! What every command needs: the repository opened, its backups, a plan, and a row in the run log.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -16,7 +17,9 @@ use oa_core::journal::{Recorder, catalog};
 use oa_core::model::run::RunStart;
 use oa_core::pg::{self, schema};
 use oa_repository::staging;
-use oa_repository::{Backup, Kind, ProgressReporter, Reader, RepositoryError, RepositoryLocation};
+use oa_repository::{
+    Backup, Kind, Level, ProgressReporter, Reader, RepositoryError, RepositoryLocation,
+};
 
 use super::options::{Kind as TargetKind, TargetArgs};
 use crate::live::LiveServer;
@@ -84,17 +87,41 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Leaves out the backups of other services that use the same repository, where PostgreSQL answers, which knows whose they are, and
-    /// where some are of this one.
-    pub(crate) fn leave_out_others(&mut self) {
-        let own = pg::Settings::from_config(self.config, PROGRAM)
+    /// Leaves out the backups of other services that use the same repository, as far as it is known whose they are. `id`: one that is named
+    /// is this service's to use, whosever it is.
+    pub(crate) fn leave_out_others(&mut self, id: Option<&str>) -> Result<(), RestoreError> {
+        if id.is_some() {
+            return Ok(());
+        }
+        let all = self.systems_of(|_| true);
+        let own = self.own(&all, "name a backup by its id")?;
+        let own: Vec<String> = own.into_iter().map(str::to_owned).collect();
+        self.backups.retain(|b| own.contains(&b.meta.system_id));
+        Ok(())
+    }
+
+    /// Of the clusters in the repository those that are this service's: as PostgreSQL knows, and where it does not answer, those whose WAL
+    /// this machine has received. All where there is but one; an error where there are several, and nobody can say.
+    fn own<'s>(&self, all: &[&'s str], remedy: &str) -> Result<Vec<&'s str>, RestoreError> {
+        if all.len() < 2 {
+            return Ok(all.to_vec());
+        }
+        let known = pg::Settings::from_config(self.config, PROGRAM)
             .ok()
             .and_then(|settings| pg::connect(&settings).ok())
-            .and_then(|mut client| catalog::own_clusters(&mut client).ok())
-            .unwrap_or_default();
-        if self.backups.iter().any(|b| own.contains(&b.meta.system_id)) {
-            self.backups.retain(|b| own.contains(&b.meta.system_id));
+            .and_then(|mut client| catalog::own_clusters(&mut client).ok());
+        let is_own = |id: &&&str| match &known {
+            Some(own) => own.contains(**id),
+            None => staging::wal_folder(&self.staging, id).is_dir(),
+        };
+        let own: Vec<&str> = all.iter().filter(is_own).copied().collect();
+        if own.is_empty() {
+            return Err(RestoreError::NoPlan(format!(
+                "the repository holds {}, and nobody can say which of them is this service's; {remedy}",
+                self.describe_systems(all.iter())
+            )));
         }
+        Ok(own)
     }
 
     pub(crate) fn users(&self) -> &[String] {
@@ -202,7 +229,33 @@ impl<'a> Session<'a> {
             Target::Backup(_) => all.clone(),
             _ => self.systems_for(args, live, &all, &mut notes)?,
         };
-        let found = self.planner(&systems, work).plan(&target, kind);
+        let kind = match (&args.full, kind) {
+            (Some(_), BackupKind::Logical) => {
+                return Err(RestoreError::Target(
+                    "--full names a physical backup, and --kind logical wants a dump".to_owned(),
+                )
+                .into());
+            }
+            (Some(_), _) => BackupKind::Physical,
+            (None, kind) => kind,
+        };
+        if let Some(id) = args.full.as_deref().filter(|id| !self.has_full(id)) {
+            return Err(RestoreError::NoPlan(format!(
+                "there is no full physical backup {id}; see oa-backup list"
+            ))
+            .into());
+        }
+        let mut planner = self.planner(&systems, work);
+        planner.full = args.full.as_deref();
+        planner.failed = self.failed();
+        let found = planner
+            .plan(&target, kind)
+            .map_err(|e| match (e, &args.full) {
+                (RestoreError::NoPlan(text), Some(id)) => {
+                    RestoreError::NoPlan(format!("beginning with full backup {id}: {text}"))
+                }
+                (e, _) => e,
+            });
         let mut plan = found.map_err(|e| match e {
             RestoreError::NoPlan(text) if systems.len() < all.len() => {
                 let others = all.iter().filter(|s| !systems.contains(s));
@@ -213,6 +266,24 @@ impl<'a> Session<'a> {
             }
             other => other,
         })?;
+        if let Some(id) = args
+            .full
+            .as_ref()
+            .filter(|id| !plan.backup().id.starts_with(*id))
+        {
+            return Err(RestoreError::NoPlan(format!(
+                "no full physical backup {id} leads to {target}; see oa-backup list"
+            ))
+            .into());
+        }
+        let damaged = &plan.backup().meta.damaged;
+        if !damaged.is_empty() {
+            notes.push(format!(
+                "the server had damaged pages when backup {} was made, and they are restored as they were: {}. A time before the damage may have them whole",
+                plan.backup().short_id(),
+                damaged.join("; ")
+            ));
+        }
         let system = &plan.backup().meta.system_id;
         if live
             .and_then(|live| live.system_id.as_ref())
@@ -237,6 +308,24 @@ impl<'a> Session<'a> {
         Ok(plan)
     }
 
+    fn has_full(&self, id: &str) -> bool {
+        self.backups.iter().any(|b| {
+            b.meta.kind == Kind::Physical && b.meta.level == Level::Full && b.id.starts_with(id)
+        })
+    }
+
+    /// Those whose verification failed, where PostgreSQL answers, which knows it.
+    fn failed(&self) -> BTreeSet<String> {
+        const FAILED: &str =
+            "SELECT id FROM oa.backups WHERE check_error IS NOT NULL AND removed_at IS NULL";
+        let client = pg::Settings::from_config(self.config, PROGRAM)
+            .ok()
+            .and_then(|settings| pg::connect(&settings).ok());
+        let rows = client.and_then(|mut client| client.query(FAILED, &[]).ok());
+        let rows = rows.unwrap_or_default();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
     /// For looking at the backups of these clusters.
     pub(crate) fn planner<'s>(
         &'s self,
@@ -247,6 +336,8 @@ impl<'a> Session<'a> {
             backups: &self.backups,
             systems,
             reader: &self.reader,
+            full: None,
+            failed: BTreeSet::new(),
             settings: self.settings,
             database: self.database.as_deref(),
             zone: self.zone,
@@ -256,14 +347,39 @@ impl<'a> Session<'a> {
 
     /// The clusters of which there are backups, the one that was backed up last first.
     pub(crate) fn systems(&self) -> Vec<&str> {
+        self.systems_of(|kind| kind != Kind::Files)
+    }
+
+    fn systems_of(&self, counts: impl Fn(Kind) -> bool) -> Vec<&str> {
         let mut systems = Vec::new();
         for backup in self.backups.iter().rev() {
             let id = backup.meta.system_id.as_str();
-            if backup.meta.kind != Kind::Files && !systems.contains(&id) {
+            if counts(backup.meta.kind) && !systems.contains(&id) {
                 systems.push(id);
             }
         }
         systems
+    }
+
+    /// The backups of files out of which `--to` may choose.
+    pub(crate) fn files(&self, args: &TargetArgs, target: &Target) -> Result<Vec<Backup>, Failure> {
+        if args.full.is_some() {
+            let said = "--full is for what is restored from a physical backup; files are not";
+            return Err(RestoreError::Target(said.to_owned()).into());
+        }
+        let mut found = self.backups.clone();
+        found.retain(|b| b.meta.kind == Kind::Files);
+        if matches!(target, Target::Backup(_)) {
+            return Ok(found);
+        }
+        let all = self.systems_of(|kind| kind == Kind::Files);
+        let mut notes = Vec::new();
+        let systems = self.systems_for(args, None, &all, &mut notes)?;
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        found.retain(|b| systems.contains(&b.meta.system_id.as_str()));
+        Ok(found)
     }
 
     fn systems_for<'s>(
@@ -283,13 +399,24 @@ impl<'a> Session<'a> {
             });
         }
         let Some(live) = live else {
-            if all.len() > 1 {
+            let own = self.own(
+                all,
+                "say which one with --system, or name a backup with --to",
+            )?;
+            let others: Vec<&&str> = all.iter().filter(|s| !own.contains(s)).collect();
+            if !others.is_empty() {
                 notes.push(format!(
-                    "the repository holds {}: the newest that had that point in time is taken; choose another one with --system",
-                    self.describe_systems(all.iter())
+                    "the repository also holds {}: take that with --system",
+                    self.describe_systems(others.into_iter())
                 ));
             }
-            return Ok(all.to_vec());
+            if own.len() > 1 {
+                notes.push(format!(
+                    "the repository holds {}: the newest that had that point in time is taken; choose another one with --system",
+                    self.describe_systems(own.iter())
+                ));
+            }
+            return Ok(own);
         };
         if let Some(own) = all.iter().find(|s| live.system_id.as_deref() == Some(**s)) {
             return Ok(vec![*own]);
@@ -314,8 +441,8 @@ impl<'a> Session<'a> {
             let newest = self
                 .backups
                 .iter()
-                .filter(|b| b.meta.kind != Kind::Files && b.meta.system_id == **id)
-                .max_by_key(|b| b.meta.restorable_to)?;
+                .filter(|b| b.meta.system_id == **id)
+                .max_by_key(|b| (b.meta.kind != Kind::Files, b.meta.restorable_to))?;
             Some(format!(
                 "system {id} (database {}, backed up to {})",
                 newest.meta.database,

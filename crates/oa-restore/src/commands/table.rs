@@ -33,7 +33,7 @@ use crate::error::stop_if_asked;
 use crate::live::large_objects::{self, LargeObjects};
 use crate::live::shape::{self, Renamed, derived, shortened};
 use crate::live::tables::{self, Table, quoted};
-use crate::live::{DISK_REMEDY, LiveServer, roles, rows};
+use crate::live::{DISK_REMEDY, LiveServer, event_triggers, roles, rows};
 use crate::plan::RestorePlan;
 use crate::recover::{PrivateServer, WorkFolder};
 use crate::{PROGRAM, RestoreError};
@@ -62,10 +62,15 @@ pub(crate) struct Args {
 /// Names of tables on their way end so.
 const ON_ITS_WAY: &str = "oa_restore_";
 
+fn on_its_way() -> String {
+    let tag = Uuid::now_v7().simple().to_string();
+    format!("{ON_ITS_WAY}{}", &tag[20..])
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// It comes under another name.
-    Beside { new: String },
+    Beside { new: String, schema: Option<String> },
     /// There is none now.
     Create,
     /// It takes the place of the one there, which is kept.
@@ -75,9 +80,18 @@ enum Step {
 }
 
 impl Step {
+    /// Where it goes, as far as that is known before it is looked up in the backup.
+    fn schema(&self) -> Option<&str> {
+        match self {
+            Self::Beside { schema, .. } => schema.as_deref(),
+            Self::Create => None,
+            Self::Replace { live, .. } | Self::Rows { live, .. } => Some(&live.schema),
+        }
+    }
+
     fn describe(&self, name: &str) -> String {
         match self {
-            Self::Beside { new } => format!("{name} comes back as {new}"),
+            Self::Beside { new, .. } => format!("{name} comes back as {new}"),
             Self::Create => format!("{name} comes back (there is none now)"),
             Self::Replace { live, kept } => {
                 format!("{} is replaced and kept as {kept}", live.shown())
@@ -112,6 +126,13 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
         .iter()
         .map(|name| Ok((name.clone(), step(&mut live.client, name, args)?)))
         .collect::<Result<_, RestoreError>>()?;
+    // Where one that is gone was, with a schema in its name, is looked up in the backup.
+    let known =
+        |(name, step): &&(String, Step)| !(matches!(step, Step::Create) && name.contains('.'));
+    for (_, step) in steps.iter().filter(known) {
+        let rows = matches!(step, Step::Rows { .. });
+        event_triggers::check(&mut live, step.schema(), &on_its_way(), rows)?;
+    }
     let described: Vec<String> = steps.iter().map(|(name, s)| s.describe(name)).collect();
     if args.run.dry_run {
         for line in &described {
@@ -171,13 +192,13 @@ fn restore_all(
     steps: &[(String, Step)],
     (args, by): (&Args, Option<Uuid>),
 ) -> Result<TablesOutcome, RestoreError> {
+    remove_left(live)?;
     let private =
         PrivateServer::start(&session.reader, plan, work, session.users(), |_, _| Ok(()))?;
     private
         .server
         .silence_event_triggers()
         .map_err(RestoreError::in_private)?;
-    remove_left(live)?;
     let mut restored = Vec::new();
     for (name, step) in steps {
         let row =
@@ -252,13 +273,19 @@ fn step(client: &mut Client, name: &str, args: &Args) -> Result<Step, RestoreErr
             )));
         }
         let schema = live.as_ref().map(|t| t.schema.clone());
-        let new_quoted = schema.map_or_else(|| quote_ident(new), |s| quoted(&s, new));
+        let new_quoted = match &schema {
+            Some(schema) => quoted(schema, new),
+            None => quote_ident(new),
+        };
         if tables::find(client, &new_quoted)?.is_some() {
             return Err(RestoreError::Refused(format!(
                 "{new} exists already; give another name to --as, nothing was changed"
             )));
         }
-        return Ok(Step::Beside { new: new.clone() });
+        return Ok(Step::Beside {
+            new: new.clone(),
+            schema,
+        });
     }
     let Some(live) = live else {
         return Ok(Step::Create);
@@ -355,8 +382,7 @@ fn restore(
         .map_err(RestoreError::query("could not prepare the private server"))
         .map_err(RestoreError::in_private)?;
     let table = find_in_backup(&mut past, plan, name, step)?;
-    let tag = Uuid::now_v7().simple().to_string();
-    let on_its_way = format!("{ON_ITS_WAY}{}", &tag[20..]);
+    let on_its_way = on_its_way();
     let source = TransferSource {
         private,
         database: &database,
@@ -409,7 +435,7 @@ fn install(
                 "kept_as": (put.updated > 0).then(|| format!("{}.{kept}", into.schema)), "large_objects": carried,
             }))
         }
-        Step::Beside { new } => {
+        Step::Beside { new, .. } => {
             let named = Table {
                 name: new.clone(),
                 ..table.clone()
@@ -498,7 +524,7 @@ fn transfer(
         .programs(source.plan.programs(), None)?
         .run("psql", &arguments)
     {
-        let triggers = event_triggers(&mut live.client)?;
+        let triggers = event_triggers::hint(&mut live.client)?;
         return Err(RestoreError::Differs(format!(
             "{} does not fit into the live database, and nothing was changed: {e}. With --as it comes without foreign keys and triggers{triggers}",
             table.shown()
@@ -520,25 +546,6 @@ fn transfer(
         )));
     }
     Ok(is)
-}
-
-/// A hint, where the live database has event triggers.
-fn event_triggers(client: &mut Client) -> Result<String, RestoreError> {
-    let rows = client
-        .query(
-            "SELECT evtname::text FROM pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1",
-            &[],
-        )
-        .map_err(RestoreError::query("could not look for event triggers"))?;
-    let names: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-    Ok(if names.is_empty() {
-        String::new()
-    } else {
-        format!(
-            ". Event triggers of the live database act on it too: {}; should one of them be the reason, restore as a superuser, or have one disable it meanwhile (ALTER EVENT TRIGGER … DISABLE)",
-            names.join(", ")
-        )
-    })
 }
 
 /// `pg_dump` of a table skips its extended statistics.
@@ -618,16 +625,14 @@ fn take_the_name(
     Ok(kept_as)
 }
 
-/// After an error, which is reported; this one adds nothing to it.
+/// Of what does not stay. Where even that fails, the next restore tries it again, and until then it is in nobody's way.
 fn drop_table(live: &mut LiveServer, table: &Table) {
-    if let Err(e) = live
-        .client
-        .batch_execute(&format!("DROP TABLE IF EXISTS {}", table.quoted()))
-    {
+    if let Err(e) = event_triggers::drop_quietly(live, &table.quoted()) {
         tracing::warn!(
-            "could not remove {}: {}",
+            "could not remove {}, which nobody uses: {}; the next oa-restore table removes it, or DROP TABLE {}",
             table.shown(),
-            oa_core::pg::describe(&e)
+            oa_core::pg::describe(&e),
+            table.quoted()
         );
     }
 }
@@ -638,17 +643,22 @@ fn remove_left(live: &mut LiveServer) -> Result<(), RestoreError> {
     let rows = live
         .client
         .query(
-            "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            "SELECT n.nspname::text, c.relname::text, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind = 'r' AND c.relname ~ ('^' || $1 || '[0-9a-f]{12}$') AND pg_has_role(c.relowner, 'USAGE')",
             &[&ON_ITS_WAY],
         )
         .map_err(&failed)?;
     for row in &rows {
         let (schema, name): (String, String) = (row.get(0), row.get(1));
-        tracing::warn!("removing {schema}.{name}, which a killed restore has left");
-        live.client
-            .batch_execute(&format!("DROP TABLE {}", quoted(&schema, &name)))
-            .map_err(&failed)?;
+        let left = Table {
+            oid: row.get(2),
+            schema,
+            name,
+            kind: "r".to_owned(),
+            unlogged: false,
+        };
+        tracing::warn!("removing {}, which a killed restore has left", left.shown());
+        drop_table(live, &left);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The live server: what is there, what may be done, and what is brought back into it.
 
+pub(crate) mod event_triggers;
 pub(crate) mod large_objects;
 pub(crate) mod roles;
 pub(crate) mod rows;
@@ -198,27 +199,7 @@ impl LiveServer {
 
     /// Another session, in another database.
     pub(crate) fn connect_to(&self, database: &str) -> Result<Client, RestoreError> {
-        let variables = pg::libpq::environment(&self.settings, Some(database))?;
-        let mut text = String::new();
-        for (name, key) in [
-            ("PGHOST", "host"),
-            ("PGPORT", "port"),
-            ("PGUSER", "user"),
-            ("PGPASSWORD", "password"),
-            ("PGDATABASE", "dbname"),
-            ("PGOPTIONS", "options"),
-            ("PGSSLMODE", "sslmode"),
-            ("PGSSLROOTCERT", "sslrootcert"),
-        ] {
-            if let Some((_, value)) = variables.iter().find(|(n, _)| *n == name) {
-                let value = value.replace('\\', "\\\\").replace('\'', "\\'");
-                text.push_str(&format!("{key}='{value}' "));
-            }
-        }
-        let settings = Settings {
-            url: oa_core::base::secrets::Secret::new(text),
-            ..self.settings.clone()
-        };
+        let settings = pg::libpq::of_database(&self.settings, database)?;
         let mut client = pg::connect(&settings)?;
         client
             .batch_execute("SET statement_timeout = 0")

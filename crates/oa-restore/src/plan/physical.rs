@@ -65,7 +65,9 @@ impl Planner<'_> {
                 let now = clock(all()) + MAX_CLOCK_SKEW;
                 let newest = |b: &&Backup| (b.meta.restorable_to <= now, b.meta.restorable_to);
                 let wal_backup = mine(Level::Incremental).max_by_key(newest);
-                let full = mine(Level::Full).max_by_key(newest);
+                let whole = |b: &&Backup| (b.meta.restorable_to <= now, !self.is_failed(b));
+                let full = mine(Level::Full).filter(|b| self.may_begin(b));
+                let full = full.max_by_key(|b| (whole(b), b.meta.restorable_to));
                 let mut plan = match (wal_backup, full) {
                     (Some(wal_backup), full)
                         if full.is_none_or(|f| newest(&f) <= newest(&wal_backup)) =>
@@ -228,17 +230,39 @@ impl Planner<'_> {
             b.meta.kind == Kind::Physical
                 && b.meta.level == Level::Full
                 && b.meta.system_id == wal_backup.meta.system_id
+                && self.may_begin(b)
                 && fits(b)
         });
+        let mut fulls: Vec<&Backup> = fulls.collect();
+        let newest = fulls.first().copied();
+        fulls.sort_by_key(|b| self.is_failed(b));
         let mut reason = None;
         for full in fulls {
             match self.join(target, wal_backup, full, end) {
-                Ok(plan) => return Ok(Some(plan)),
+                Ok(mut plan) => {
+                    if let Some(newest) = newest.filter(|b| self.is_failed(b) && b.id != full.id) {
+                        plan.notes.push(format!(
+                            "full backup {} is left out, because its verification failed; from {} it takes longer (--full {} takes it all the same)",
+                            newest.short_id(),
+                            full.short_id(),
+                            newest.short_id()
+                        ));
+                    }
+                    return Ok(Some(plan));
+                }
                 Err(e @ RestoreError::Programs(_)) => return Err(e),
                 Err(e) => reason = reason.or(Some(e)),
             }
         }
         reason.map_or(Ok(None), Err)
+    }
+
+    fn may_begin(&self, full: &Backup) -> bool {
+        self.full.is_none_or(|id| full.id.starts_with(id))
+    }
+
+    fn is_failed(&self, backup: &Backup) -> bool {
+        self.failed.contains(&backup.id)
     }
 
     fn join(

@@ -1,5 +1,6 @@
 //! Chooses the strategy: physical if it reaches the target, else the newest dump before it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -19,6 +20,10 @@ pub(crate) struct Planner<'a> {
     /// The clusters whose backups may be taken, the newest first. A backup that is named is taken whosever it is.
     pub(crate) systems: &'a [&'a str],
     pub(crate) reader: &'a Reader,
+    /// The full backup to begin with, by the first digits of its id.
+    pub(crate) full: Option<&'a str>,
+    /// Those whose verification failed: what leads to the target without them is taken first.
+    pub(crate) failed: BTreeSet<String>,
     /// `[backup]`
     pub(crate) settings: &'a Settings,
     /// The database of the connection, where it is known.

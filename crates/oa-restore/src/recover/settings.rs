@@ -125,7 +125,7 @@ fn target(end: &StopAt) -> String {
 }
 
 /// What of the source's own settings does not fit another machine, another time, or a second server beside the first.
-const SKIPPED: [&str; 25] = [
+const SKIPPED: [&str; 27] = [
     "archive_cleanup_command",
     "archive_command",
     "archive_library",
@@ -134,6 +134,9 @@ const SKIPPED: [&str; 25] = [
     "data_directory",
     "external_pid_file",
     "hba_file",
+    // "on" keeps a server from starting where there are none; without it they are used where there are some.
+    "huge_page_size",
+    "huge_pages",
     "ident_file",
     "listen_addresses",
     "log_directory",

@@ -550,26 +550,27 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
             vec![
                 format!("Backup {id}: {}", quoted(error)),
                 "Effect: it may not be restorable, nor what continues it".to_owned(),
-                "What to do: make a new full backup now with oa-backup full, then oa-backup verify --read-data; check the repository's disk"
-                    .to_owned(),
+                "What to do: make a new full backup now with oa-backup full, then oa-backup verify --read-data; check the repository's disk".to_owned(),
+            ],
+        ),
+        Finding::ServerDamaged { id, at, pages, .. } => (
+            "data of the server are damaged",
+            vec![
+                format!("In full backup {id} of {}: {}", w.at(*at), quoted(pages)),
+                "Effect: what was on these pages cannot be read, and newer backups do not have it either".to_owned(),
+                "What to do: bring damaged tables back with oa-restore table NAME --to a time before the damage, and keep a backup from then with oa-backup pin; rebuild damaged indexes with REINDEX; then oa-backup full".to_owned(),
             ],
         ),
         Finding::BackupUnverified { last, never, .. } => (
             "the backups have not been read back for a long time",
             vec![
-                if *never {
-                    format!(
-                        "The first backup ended at {} and none was ever read back; that is due every {} (verify_limit)",
-                        dated(last, w),
-                        w.span(last.limit)
-                    )
-                } else {
-                    format!(
-                        "They were last read back at {}; that is due every {} (verify_limit)",
-                        dated(last, w),
-                        w.span(last.limit)
-                    )
-                },
+                format!(
+                    "{} {}{}; that is due every {} (verify_limit)",
+                    if *never { "The first backup ended at" } else { "They were last read back at" },
+                    dated(last, w),
+                    if *never { " and none was ever read back" } else { "" },
+                    w.span(last.limit)
+                ),
                 "Effect: what has silently rotted on the disk is noticed only by a restore".to_owned(),
                 "What to do: run oa-backup verify --read-data, and put it into the crontab".to_owned(),
             ],

@@ -522,6 +522,15 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
                     .to_owned(),
             ],
         ),
+        Finding::ServerDamaged { id, at, pages, .. } => (
+            "数据库服务器的数据页损坏",
+            vec![
+                format!("{} 的全量备份 {id} 中：{}", w.at(*at), quoted(pages)),
+                "影响：这些页上的数据已无法读取，之后的备份中也没有".to_owned(),
+                "处理：用 oa-restore table 表名 --to 损坏之前的时间 找回受损的表，并用 oa-backup pin 保留那时的备份；受损的索引用 REINDEX 重建；然后执行 oa-backup full"
+                    .to_owned(),
+            ],
+        ),
         Finding::BackupUnverified { last, never, .. } => (
             "备份很久没有完整读回",
             vec![

@@ -31,8 +31,8 @@ pub struct Backup {
     /// Folder with PostgreSQL's programs. Default: the system's usual places.
     pub bin_dir: Option<PathBuf>,
     /// The replication slot that keeps the server from removing WAL before it is backed up.
-    #[serde(default = "default_slot")]
-    pub slot: String,
+    /// Default: `oa_backup`, or a name of its own where somebody else uses that.
+    pub slot: Option<String>,
     /// Files and folders that are backed up along with the database.
     #[serde(default)]
     pub paths: Vec<PathBuf>,
@@ -227,9 +227,6 @@ pub enum BackupKind {
     Logical,
 }
 
-fn default_slot() -> String {
-    "oa_backup".to_owned()
-}
 fn default_jobs() -> u32 {
     2
 }
