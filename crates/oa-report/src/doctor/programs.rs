@@ -1,11 +1,12 @@
 //! What the other programs know of their own settings: asked of them, as processes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use oa_core::app::config::Config;
 use oa_core::app::{exit, sibling};
+use oa_core::base::trust::quoted;
 use serde_json::Value;
 
 use super::{Findings, State, edit};
@@ -51,6 +52,43 @@ pub(super) fn installed(findings: &mut Findings) {
                 false => "sudo scripts/install",
             },
         ),
+    }
+}
+
+/// A second installation on this machine: which of the two is started depends on who starts it.
+pub(super) fn others(findings: &mut Findings) {
+    let Some(own) = std::env::current_exe()
+        .ok()
+        .and_then(|me| me.canonicalize().ok())
+    else {
+        return;
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/local/bin", "/usr/bin"].map(PathBuf::from);
+    let mut found: Vec<PathBuf> = std::env::split_paths(&path)
+        .chain(usual)
+        .filter_map(|folder| folder.join("oa-report").canonicalize().ok())
+        .filter(|other| *other != own)
+        .collect();
+    found.sort();
+    found.dedup();
+    for other in found {
+        let prefix = other.ancestors().nth(2).unwrap_or(Path::new("/usr/local"));
+        findings.warn(
+            "programs",
+            format!(
+                "there is a second installation: {}, and this is {}",
+                other.display(),
+                own.display()
+            ),
+            match prefix == Path::new("/usr") {
+                true => "sudo apt-get remove oa".to_owned(),
+                false => format!(
+                    "sudo scripts/install --uninstall --prefix {}",
+                    quoted(prefix)
+                ),
+            },
+        );
     }
 }
 
