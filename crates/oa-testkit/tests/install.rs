@@ -486,6 +486,13 @@ fn serve_and_upgrade(machine: &Machine, line: &str, settings: &[(String, String)
     assert!(again.status.success(), "{}", said(&again));
     assert_eq!(fs::read(machine.at("/etc/oa/oa.toml")).unwrap(), before);
     assert!(page.try_wait().unwrap().is_none(), "it goes on");
+    let doctor = "oa-report doctor --format json";
+    let found = machine.shell(USER, doctor, settings).output().unwrap();
+    assert!(
+        said(&found).contains("was started before the upgrade"),
+        "{}",
+        said(&found)
+    );
     let _ = rustix::process::kill_process(
         rustix::process::Pid::from_child(&page),
         rustix::process::Signal::TERM,

@@ -113,6 +113,7 @@ pub(crate) fn examine(config: &Config, crontab: Option<&Path>) -> Findings {
     let mut findings = Findings::default();
     programs::installed(&mut findings);
     programs::others(&mut findings);
+    programs::outdated(&mut findings);
     findings.ok("configuration", config.path.display().to_string());
     for warning in config.warnings() {
         findings.warn("configuration", warning, edit(&config.path));

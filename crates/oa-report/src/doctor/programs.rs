@@ -1,5 +1,6 @@
 //! What the other programs know of their own settings: asked of them, as processes.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -88,6 +89,50 @@ pub(super) fn others(findings: &mut Findings) {
                     quoted(prefix)
                 ),
             },
+        );
+    }
+}
+
+/// What runs all the time goes on with its old program after an upgrade, until it is started again.
+pub(super) fn outdated(findings: &mut Findings) {
+    const LASTING: [(&str, &str); 3] = [
+        ("serve", "oa-report.service"),
+        ("stream", "oa-backup-stream.service"),
+        ("listen", "oa-alert-listen.service"),
+    ];
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let id = process.file_name().to_string_lossy().into_owned();
+        // Of other accounts' processes it cannot be seen.
+        let Ok(running) = fs::read_link(process.path().join("exe")) else {
+            continue;
+        };
+        let running = running.to_string_lossy().into_owned();
+        let Some(path) = running.strip_suffix(" (deleted)").map(Path::new) else {
+            continue;
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let said = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let words: Vec<&str> = said.split('\0').skip(1).filter(|w| !w.is_empty()).collect();
+        let lasting = LASTING.iter().find(|(word, _)| words.contains(word));
+        let Some((word, unit)) = lasting.filter(|_| PROGRAMS.contains(&&*name)) else {
+            continue;
+        };
+        let words: Vec<String> = words.iter().map(|word| quoted(Path::new(word))).collect();
+        let mend = match Path::new("/run/systemd/system").exists() {
+            true => format!("sudo systemctl restart {unit}"),
+            false => format!(
+                "kill {id}; nohup {} {} >/dev/null 2>&1 &",
+                quoted(path),
+                words.join(" ")
+            ),
+        };
+        findings.warn(
+            "programs",
+            format!(
+                "{name} {word} (process {id}) was started before the upgrade and is the old version"
+            ),
+            mend,
         );
     }
 }

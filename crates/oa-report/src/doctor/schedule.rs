@@ -302,8 +302,7 @@ fn page(config: &Config, findings: &mut Findings) {
             "page",
             format!("nobody answers at {at}, where oa-report serve should: {e}; its line starts it with the machine only"),
             format!(
-                "sudo -u {} sh -c 'nohup {}/oa-report --config {} serve -q >/dev/null 2>&1 &'",
-                account(geteuid().as_raw()),
+                "nohup {}/oa-report --config {} serve -q >/dev/null 2>&1 &",
                 own_folder(),
                 quoted(&config.path)
             ),
