@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oa_core::base::trust::{account, quoted};
+use oa_core::schedule::Schedule;
 
 use super::programs::PROGRAMS;
 
@@ -225,10 +226,11 @@ impl Crontab {
                 account,
                 command: command.to_owned(),
             };
-            let misplaced = found
-                .account
-                .as_deref()
-                .is_some_and(|a| PROGRAMS.contains(&base(a)));
+            // A line without an account, or with four fields.
+            let misplaced = found.account.iter().map(String::as_str);
+            let misplaced = misplaced
+                .chain(found.when.split(' '))
+                .any(|word| PROGRAMS.contains(&base(word)));
             if misplaced || found.programs().next().is_some() {
                 lines.push(found);
             }
@@ -380,7 +382,22 @@ impl Crontab {
             }
         }
         if let Place::System(path) = &self.place {
-            found.extend(ignored(path, &self.text));
+            found.extend(ignored(path, &self.text, &self.lines));
+        }
+        // crontab -e refuses them by itself.
+        let wrong = |line: &Line| {
+            let wrong = wrong_times(&line.when).filter(|_| self.place != Place::Account);
+            wrong.map(|why| (line.when.clone(), why))
+        };
+        if let Some((when, why)) = self.lines.iter().find_map(wrong) {
+            let detail = format!(
+                "{shown}: cron takes \"{when}\" for no time ({why}), and starts nothing of the file"
+            );
+            found.push((
+                detail,
+                self.place
+                    .edit("minute, hour, day, month and weekday before the command"),
+            ));
         }
         if self.place.has_accounts() {
             for line in &self.lines {
@@ -423,6 +440,32 @@ fn me() -> String {
     account(rustix::process::geteuid().as_raw())
 }
 
+/// Why cron does not know when that is.
+fn wrong_times(when: &str) -> Option<String> {
+    const NAMES: [&str; 8] = [
+        "@reboot",
+        "@yearly",
+        "@annually",
+        "@monthly",
+        "@weekly",
+        "@daily",
+        "@midnight",
+        "@hourly",
+    ];
+    match when.starts_with('@') {
+        true => (!NAMES.contains(&when)).then(|| format!("it is none of {}", NAMES.join(", "))),
+        false => Schedule::parse(when, chrono_tz::UTC)
+            .err()
+            .map(|e| e.to_string()),
+    }
+}
+
+/// Asked of the system, which may have accounts elsewhere than in its file.
+fn is_known_account(name: &str) -> bool {
+    let done = Command::new("id").args(["-u", "--", name]).output();
+    done.is_ok_and(|done| done.status.success())
+}
+
 /// What editors, package managers and people leave beside a file, so that cron does not look at it.
 fn is_left_over(path: &Path) -> bool {
     const ENDS: [&str; 9] = [
@@ -438,7 +481,7 @@ fn is_left_over(path: &Path) -> bool {
 }
 
 /// Why cron does not look at a file of the system.
-fn ignored(path: &Path, text: &str) -> Option<(String, String)> {
+fn ignored(path: &Path, text: &str, lines: &[Line]) -> Option<(String, String)> {
     let (shown, quoted) = (path.display(), quoted(path));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // Debian's cron is the strict one.
@@ -459,19 +502,26 @@ fn ignored(path: &Path, text: &str) -> Option<(String, String)> {
             format!("sudo mv {quoted} /etc/cron.d/{plain}"),
         ));
     }
-    let found = fs::metadata(path).ok()?;
-    if found.uid() != 0 || found.mode() & 0o022 != 0 {
+    let found = fs::metadata(path);
+    if found.is_ok_and(|found| found.uid() != 0 || found.mode() & 0o022 != 0) {
         return Some((
             format!("cron ignores {shown}: it must belong to root, and nobody else may change it"),
             format!("sudo chown root:root {quoted} && sudo chmod 644 {quoted}"),
         ));
     }
-    (strict && !text.ends_with('\n')).then(|| {
-        (
+    if strict && !text.ends_with('\n') {
+        return Some((
             format!("cron ignores {shown}: its last line does not end"),
             format!("echo | sudo tee -a {quoted}"),
-        )
-    })
+        ));
+    }
+    let accounts = lines.iter().filter_map(|line| line.account.as_deref());
+    let mut named = accounts.filter(|name| !PROGRAMS.contains(&base(name)));
+    let unknown = named.find(|name| !is_known_account(name))?;
+    Some((
+        format!("cron ignores {shown}: there is no account {unknown} on this machine"),
+        format!("sudoedit {quoted}   # {} instead of {unknown}", me()),
+    ))
 }
 
 #[cfg(test)]
@@ -605,6 +655,31 @@ mod tests {
             faults(system("* * * * * oa-alert check\n")).last().unwrap(),
             &format!("sudoedit /etc/crontab   # {me} oa-alert …")
         );
+        let text =
+            format!("* * * * * {me} oa-alert check\n* * * * * no-such-account oa-crawl drain\n");
+        assert_eq!(
+            faults(system(&text)).last().unwrap(),
+            &format!("sudoedit /etc/crontab   # {me} instead of no-such-account")
+        );
+        let named = |text: &str| {
+            let place = Place::of(Path::new("/nowhere/file"), text);
+            faults(Crontab::parse(place, text)).len()
+        };
+        for wrong in [
+            "*/5 * * * oa-alert check\n",
+            "61 * * * * oa-alert check\n",
+            "0 25 * * * oa oa-backup full\n",
+            "@often oa-alert check\n",
+        ] {
+            assert_eq!(named(wrong), 1, "{wrong}");
+        }
+        for right in [
+            "@reboot oa-report serve\n",
+            "0-59/2 8-16 * jan-mar mon-fri oa-alert check\n",
+            "30 4 * * 7 oa oa-backup verify\n",
+        ] {
+            assert_eq!(named(right), 0, "{right}");
+        }
         let dotted = Crontab::parse(
             Place::System(PathBuf::from("/etc/cron.d/oa.cron")),
             "* * * * * oa oa-alert check\n",
