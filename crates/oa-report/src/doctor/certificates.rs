@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use hyper::Uri;
@@ -58,14 +59,7 @@ pub(super) fn look(
     if let Some(path) = &config.crawl.ca_file {
         judge.file("ca_file", path, false, findings);
     }
-    let asked: Vec<_> = https(config)
-        .into_iter()
-        .map(|(host, port)| thread::spawn(move || (certificate_of(&host, port), host, port)))
-        .collect();
-    for (shown, host, port) in asked.into_iter().filter_map(|asked| asked.join().ok()) {
-        let Some(validity) = shown else {
-            continue;
-        };
+    for (host, port, validity) in seen_by_https(config) {
         let mend = format!(
             "echo | openssl s_client -connect {host}:{port} -servername {host} 2>/dev/null | openssl x509 -noout -dates   # it is renewed there"
         );
@@ -178,7 +172,26 @@ fn https(config: &Config) -> BTreeSet<(String, u16)> {
         .collect()
 }
 
-fn certificate_of(host: &str, port: u16) -> Option<Validity> {
-    let mut stream = certificate::dial(host, port, LIMIT).ok()?;
-    certificate::shown(&mut stream, host).ok()
+/// Those of them that answer, all asked at once: a name server that is down would keep each of them for long.
+fn seen_by_https(config: &Config) -> Vec<(String, u16, Validity)> {
+    let (sender, receiver) = mpsc::channel();
+    for (host, port) in https(config) {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            let shown = certificate::dial(&host, port, LIMIT)
+                .and_then(|mut stream| certificate::shown(&mut stream, &host));
+            if let Ok(validity) = shown {
+                let _ = sender.send((host, port, validity));
+            }
+        });
+    }
+    drop(sender);
+    let until = Instant::now() + 2 * LIMIT;
+    let next = || {
+        let left = until.saturating_duration_since(Instant::now());
+        receiver.recv_timeout(left).ok()
+    };
+    let mut seen: Vec<_> = std::iter::from_fn(next).collect();
+    seen.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    seen
 }

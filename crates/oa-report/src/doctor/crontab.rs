@@ -453,6 +453,8 @@ fn wrong_times(when: &str) -> Option<String> {
         "@hourly",
     ];
     match when.starts_with('@') {
+        // cronie's word for any of them.
+        _ if when.contains('~') => None,
         true => (!NAMES.contains(&when)).then(|| format!("it is none of {}", NAMES.join(", "))),
         false => Schedule::parse(when, chrono_tz::UTC)
             .err()
