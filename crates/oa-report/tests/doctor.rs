@@ -255,6 +255,7 @@ fn forty_broken_installations_are_each_given_the_command_that_mends_them() {
         assert_eq!(line["command"].is_null(), line["state"] == "ok", "{line}");
     }
     well.warned("certificate", "expires in 47 hours", "ssl_cert_file");
+    well.warned("database", "autovacuum", "ALTER SYSTEM SET autovacuum = on");
     well.warned(
         "channel phone",
         "never taken a message",

@@ -79,10 +79,20 @@ fn is_read_only(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS)
 }
 
-/// `TMPFS_MAGIC` and `RAMFS_MAGIC` of Linux's magic.h.
+/// What kind of file system it is on, by Linux's magic.h.
+fn is_kind(path: &Path, magic: &[u32]) -> bool {
+    let found = rustix::fs::statfs(path).map(|disk| disk.f_type as u32);
+    found.is_ok_and(|found| magic.contains(&found))
+}
+
+/// tmpfs and ramfs.
 fn is_memory(path: &Path) -> bool {
-    let kind = rustix::fs::statfs(path).map(|disk| disk.f_type as u64);
-    kind.is_ok_and(|kind| matches!(kind, 0x0102_1994 | 0x8584_58f6))
+    is_kind(path, &[0x0102_1994, 0x8584_58f6])
+}
+
+/// NFS, SMB and its elders.
+fn is_remote(path: &Path) -> bool {
+    is_kind(path, &[0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42])
 }
 
 /// Makes the disk below a path writable again. The kernel takes that away when the disk fails, and says so in its own log.
@@ -140,6 +150,13 @@ pub(super) fn disks(config: &Config, findings: &mut Findings) {
                 "{} is kept in memory (tmpfs): it is gone with the next start of the machine",
                 place.display()
             ),
+            super::edit(&config.path),
+        );
+    }
+    if is_remote(&config.state_dir) {
+        findings.warn(
+            "state_dir",
+            format!("{} is on another machine's disk: the locks there do not hold as the spool needs them", config.state_dir.display()),
             super::edit(&config.path),
         );
     }

@@ -17,6 +17,8 @@ use crate::queries::watch::{self, Fault};
 
 /// What is started each minute and was not for so long is started no more, in seconds.
 const SILENT: f64 = 300.0;
+/// autovacuum freezes rows at 200 million transactions, whatever else it does.
+const OLD_TRANSACTIONS: i32 = 1_000_000_000;
 /// The oldest version that the programs are tested with.
 const OLDEST: i32 = 150_000;
 
@@ -126,7 +128,8 @@ fn settled(client: &mut Client, config: &Config, findings: &mut Findings) -> Res
         "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), current_setting('server_encoding'),
                 pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool, current_setting('fsync')::bool,
                 current_setting('full_page_writes')::bool, current_setting('synchronous_commit'), current_setting('data_checksums')::bool,
-                current_setting('is_superuser')::bool, quote_ident(current_user), quote_ident(current_database())",
+                current_setting('is_superuser')::bool, quote_ident(current_user), quote_ident(current_database()),
+                current_setting('autovacuum')::bool AND current_setting('track_counts')::bool, (SELECT max(age(datfrozenxid)) FROM pg_database)",
         &[],
     )?;
     let (version, shown, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -174,6 +177,21 @@ fn settled(client: &mut Client, config: &Config, findings: &mut Findings) -> Res
             "database",
             "synchronous_commit is off: a power cut loses what was confirmed last",
             "sudo -u postgres psql -c 'ALTER SYSTEM SET synchronous_commit = on' -c 'SELECT pg_reload_conf()'",
+        );
+    }
+    if !row.get::<_, bool>(12) {
+        findings.warn(
+            "database",
+            "autovacuum or track_counts is off: tables grow, plans get worse, and at last the server takes nothing more",
+            "sudo -u postgres psql -c 'ALTER SYSTEM SET autovacuum = on' -c 'ALTER SYSTEM SET track_counts = on' -c 'SELECT pg_reload_conf()'",
+        );
+    }
+    let age: i32 = row.get(13);
+    if age > OLD_TRANSACTIONS {
+        findings.error(
+            "database",
+            format!("the oldest transaction is {age} transactions back; at 2100 million the server takes nothing more"),
+            "sudo -u postgres vacuumdb --all --freeze",
         );
     }
     let checksums: bool = row.get(8);
