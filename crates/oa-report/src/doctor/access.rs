@@ -17,11 +17,11 @@ pub(super) fn rights(client: &mut Client, findings: &mut Findings) -> Result<(),
     let row = client.query_one(
         "SELECT quote_ident(current_user),
                 (SELECT string_agg(t, ', ') FROM unnest(ARRAY['oa.runs', 'oa.attempts', 'oa.tasks', 'oa.slots', 'oa.days', 'oa.incidents',
-                   'oa.alerts', 'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups', 'oa.silences', 'oa.requests', 'oa.used_links', 'oa.cards', 'oa.listeners',
-                   'oa.channels', 'oa.raw', 'oa.rejects', 'oa.revisions']) t
+                   'oa.alerts', 'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups', 'oa.silences', 'oa.requests', 'oa.used_links',
+                   'oa.cards', 'oa.listeners', 'oa.channels', 'oa.raw', 'oa.rejects', 'oa.revisions']) t
                  WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))),
-                (SELECT string_agg(t, ', ') FROM unnest(ARRAY['oa.runs', 'oa.tasks', 'oa.slots', 'oa.days', 'oa.incidents', 'oa.alerts', 'oa.deliveries',
-                   'oa.starts', 'oa.watches', 'oa.backups', 'oa.silences', 'oa.requests', 'oa.cards', 'oa.listeners', 'oa.channels', 'oa.locks']) t
+                (SELECT string_agg(t, ', ') FROM unnest(ARRAY['oa.runs', 'oa.tasks', 'oa.slots', 'oa.days', 'oa.incidents', 'oa.alerts',
+                   'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups', 'oa.silences', 'oa.requests', 'oa.cards', 'oa.listeners', 'oa.channels', 'oa.locks']) t
                  WHERE NOT has_table_privilege(t, 'UPDATE')),
                 (SELECT string_agg(t, ', ') FROM unnest(ARRAY['oa.raw', 'oa.revisions']) t WHERE NOT has_table_privilege(t, 'DELETE')),
                 has_schema_privilege('oa', 'USAGE'), has_schema_privilege('public', 'USAGE')",

@@ -1,4 +1,4 @@
-//! Certificates that expire: from one second to the next nobody gets in any more. The servers' own are looked at by shaking hands with them,
+//! Certificates that expire: from one second to the next nobody gets in any more. The servers' own are seen by shaking hands with them,
 //! without a word after that; who does not answer is reported by others.
 
 use std::collections::BTreeSet;

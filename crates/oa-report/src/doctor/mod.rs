@@ -1,8 +1,9 @@
 //! What is wrong with an installation, and the command that mends each thing. Everything is looked at that an operator would look at
 //! by hand, and nothing is changed.
 //!
-//! `machine` needs nothing but this machine, `server` and `access` ask PostgreSQL, `certificates` whoever speaks TLS, `programs` asks the other programs what they know of their own
-//! settings. A check that cannot be made because of an earlier one is left out: what is in its way is reported already.
+//! `machine` needs nothing but this machine, `server` and `access` ask PostgreSQL, `certificates` whoever speaks TLS, `programs` the other
+//! programs what they know of their own settings. A check that cannot be made because of an earlier one is left out: what is in its way is
+//! reported already.
 
 mod access;
 mod certificates;
