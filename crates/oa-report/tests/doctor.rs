@@ -622,7 +622,7 @@ fn broken_database(here: &Installation) {
     found.warned("reader", "oa-report as-of", "IN SCHEMA public TO page");
     here.superuser(
         "ALTER DATABASE oa RESET synchronous_commit; ALTER ROLE oa RESET default_transaction_read_only; ALTER ROLE oa NOSUPERUSER VALID UNTIL 'infinity' CONNECTION LIMIT -1;
-         CREATE ROLE crawler LOGIN PASSWORD 'page'; GRANT USAGE ON SCHEMA oa, public TO crawler; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO crawler",
+         CREATE ROLE crawler LOGIN PASSWORD 'page'",
     );
     here.plain();
     let (from, to) = (
@@ -630,6 +630,10 @@ fn broken_database(here: &Installation) {
         page_url(here).replace("page:", "crawler:"),
     );
     here.env(&from, &to);
+    let found = here.doctor(1);
+    found.broken("roles", "may not use schema", "GRANT USAGE ON SCHEMA");
+    assert!(!found.0.iter().any(|line| line["check"] == "schema"));
+    here.superuser("GRANT USAGE ON SCHEMA oa, public TO crawler; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO crawler");
     here.doctor(1).broken(
         "roles",
         "crawler may not read and write",

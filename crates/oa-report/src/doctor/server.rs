@@ -53,11 +53,19 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
         .and_then(|()| clock(&mut client, config, findings))
         .and_then(|()| wal(&mut client, config, findings))
         .and_then(|()| Ok(client.query_one("SELECT now()", &[])?.get(0)));
-    match asked {
-        Ok(now) => certificates::look(config, &addresses, now, findings),
+    let lacking = asked.and_then(|now| {
+        certificates::look(config, &addresses, now, findings);
+        access::rights(&mut client, findings)
+    });
+    let lacking = match lacking {
+        Ok(lacking) => lacking,
         Err(e) => return findings.error("database", describe(&e), "oa-report doctor"),
-    }
+    };
     if let Err(e) = schema::check(&mut client) {
+        // What may not be read is said already.
+        if lacking && matches!(e, SchemaError::Query(_)) {
+            return;
+        }
         let command = match &e {
             SchemaError::Newer { .. } => {
                 "sudo apt-get install oa   # or scripts/install of the newer version"
@@ -68,8 +76,7 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
         return findings.error("schema", e.to_string(), command);
     }
     findings.ok("schema", format!("version {}", schema::needed()));
-    let asked = access::rights(&mut client, findings)
-        .and_then(|()| access::logins(&mut client, config, findings))
+    let asked = access::logins(&mut client, config, findings)
         .and_then(|()| firing(&mut client, findings))
         .and_then(|()| proven(&mut client, config, findings))
         .and_then(|()| slots(&mut client, config, findings));
