@@ -485,7 +485,7 @@ fn misread_schedules(here: &Installation) {
     };
     let lines = crontab.lines().map(|line| named(line) + "\n");
     fs::write(here.at("crontab"), lines.collect::<String>()).unwrap();
-    let found = here.doctor(0);
+    let found = here.doctor(1);
     assert_eq!(
         found.line("schedule", "everything has a line")["state"],
         "ok"
@@ -501,7 +501,7 @@ fn expired_certificates(here: &Installation) {
     let at = |name: &str| here.authority.with_file_name(name).display().to_string();
     let with = |parameters: &str| here.env("/oa\n", &format!("/oa?{parameters}\n"));
     // Nobody looks at it: then it is no fault, and somebody else may.
-    here.doctor(0)
+    here.doctor(1)
         .warned("certificate", "expired at", "ssl_cert_file");
     with(&format!("sslmode=verify-ca&sslrootcert={}", at("ca.pem")));
     let found = here.doctor(1);

@@ -516,9 +516,10 @@ fn check_sequences(
     tables.dedup();
     for (schema, table) in tables {
         let lacking = client.query_one(
-            "SELECT string_agg(s.oid::regclass::text, ', ') FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+            "SELECT string_agg(s.oid::regclass::text, ', ') FROM pg_depend d JOIN pg_class s ON s.oid = d.objid
              WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'a'
-               AND d.refobjid = to_regclass(format('%I.%I', $1::text, $2::text)) AND NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE')",
+               AND d.refobjid = to_regclass(format('%I.%I', $1::text, $2::text))
+               AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') ELSE false END",
             &[&schema, &table],
         );
         let (problem, grant) = match lacking.map(|row| row.get::<_, Option<String>>(0)) {

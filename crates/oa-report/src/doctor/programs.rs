@@ -1,6 +1,7 @@
 //! What the other programs know of their own settings: asked of them, as processes.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use oa_core::app::config::Config;
 use oa_core::app::{exit, sibling};
 use oa_core::base::trust::quoted;
+use rustix::process::geteuid;
 use serde_json::Value;
 
 use super::{Findings, State, edit};
@@ -102,8 +104,13 @@ pub(super) fn outdated(findings: &mut Findings) {
     ];
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let id = process.file_name().to_string_lossy().into_owned();
-        // Of other accounts' processes it cannot be seen.
-        let Ok(running) = fs::read_link(process.path().join("exe")) else {
+        let is_ours = process
+            .metadata()
+            .is_ok_and(|m| m.uid() == geteuid().as_raw());
+        let Some(running) = is_ours
+            .then(|| fs::read_link(process.path().join("exe")).ok())
+            .flatten()
+        else {
             continue;
         };
         let running = running.to_string_lossy().into_owned();
