@@ -642,8 +642,8 @@ fn broken_database(here: &Installation) {
     // It may add rows and not change them, and its table's numbers are not its own.
     here.superuser("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA oa, public TO crawler");
     here.sql(
-        "ALTER TABLE market_full_view ALTER id DROP IDENTITY; CREATE SEQUENCE numbers OWNED BY market_full_view.id;
-         ALTER TABLE market_full_view ALTER id SET DEFAULT nextval('numbers')",
+        "ALTER TABLE market_full_view ALTER id DROP IDENTITY; CREATE SEQUENCE public.numbers OWNED BY market_full_view.id;
+         ALTER TABLE market_full_view ALTER id SET DEFAULT nextval('public.numbers')",
     );
     let found = here.doctor(1);
     found.broken("roles", "crawler may not change rows of oa.runs", "UPDATE");
