@@ -1,13 +1,18 @@
-//! `oa-report doctor` on an installation that is well, and on some forty that are broken: each fault is found, and the command that it
+//! `oa-report doctor` on an installation that is well, and on some sixty that are broken: each fault is found, and the command that it
 //! names is one that mends it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use oa_testkit::{Postgres, program, workspace_root, write_private};
+use chrono::Utc;
+use oa_core::base::secrets::Secret;
+use oa_core::pg;
+use oa_testkit::{Postgres, program, wait_until, workspace_root, write_private};
 use serde_json::Value;
 
 const CONFIG: &str = r#"state_dir = "state"
@@ -36,6 +41,8 @@ const FIRED: &str = "INSERT INTO oa.starts (what, host, day) VALUES ('check', 'h
 struct Installation {
     dir: tempfile::TempDir,
     server: Postgres,
+    /// The certificate of the server's authority, which is beside its own.
+    authority: PathBuf,
 }
 
 /// A line of the answer: its state, its text and the command.
@@ -74,10 +81,16 @@ impl Found {
 
 impl Installation {
     fn well() -> Self {
-        let server = Postgres::start_with(&[("fsync", "on"), ("full_page_writes", "on")]);
+        let (server, authority) = Postgres::start_with_tls_and(&[
+            ("fsync", "on"),
+            ("full_page_writes", "on"),
+            ("archive_mode", "on"),
+            ("archive_command", "true"),
+        ]);
         let one = Self {
             dir: tempfile::tempdir().unwrap(),
             server,
+            authority,
         };
         fs::create_dir(one.at("log")).unwrap();
         one.restore();
@@ -179,6 +192,38 @@ impl Installation {
         write_private(&self.at(".env"), text.replace(from, to));
     }
 
+    /// Runs openssl beside the server's certificate.
+    fn openssl(&self, arguments: &str) {
+        let done = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(self.authority.parent().unwrap())
+            .output()
+            .unwrap();
+        assert!(
+            done.status.success(),
+            "openssl {arguments}: {}",
+            said(&done)
+        );
+    }
+
+    /// Gives the server a certificate that ends so many days from now.
+    fn sign(&self, days: i64) {
+        self.openssl(&format!(
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days {days} -extfile ext"
+        ));
+        self.superuser("SELECT pg_reload_conf()");
+        let settings = pg::Settings {
+            url: Secret::new(self.server.url()),
+            connect_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::ZERO,
+            program: "test",
+        };
+        wait_until("the server shows it", Duration::from_secs(30), || {
+            let end = pg::certificate(&settings).and_then(|(_, end)| end);
+            end.is_some_and(|end| (end > Utc::now()) == (days > 0))
+        });
+    }
+
     fn mode(&self, path: &str, mode: u32) {
         fs::set_permissions(self.at(path), fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -209,11 +254,24 @@ fn forty_broken_installations_are_each_given_the_command_that_mends_them() {
         assert_ne!(line["state"], "error", "{line}");
         assert_eq!(line["command"].is_null(), line["state"] == "ok", "{line}");
     }
+    well.warned("certificate", "expires in 47 hours", "ssl_cert_file");
+    well.warned("database", "autovacuum", "ALTER SYSTEM SET autovacuum = on");
+    well.warned(
+        "channel phone",
+        "never taken a message",
+        "oa-alert test phone",
+    );
+    let done = here
+        .command("oa-alert", &["test", "phone"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", said(&done));
     broken_configurations(&here);
     broken_files(&here);
     broken_settings(&here);
     broken_schedules(&here);
     misread_schedules(&here);
+    expired_certificates(&here);
     broken_database(&here);
     broken_schema(&here);
 }
@@ -346,8 +404,9 @@ fn broken_schedules(here: &Installation) {
         })
         .collect::<String>();
     fs::write(here.at("crontab"), without).unwrap();
-    here.sql("UPDATE oa.starts SET last_at = now() - interval '3 hours'; DELETE FROM oa.starts WHERE what = 'due'");
+    here.sql("UPDATE oa.starts SET last_at = now() - interval '3 hours'; DELETE FROM oa.starts WHERE what = 'due'; UPDATE oa.channels SET took_last = false");
     let found = here.doctor(1);
+    found.broken("channel phone", "not taken the last", "oa-alert test phone");
     found.broken("backup", "OA_BACKUP_PASSWORD, which is not set", "oa.toml");
     found.broken("schedule", "nothing starts oa-backup full", "crontab");
     found.warned("schedule", "nothing starts oa-restore drill", "crontab");
@@ -359,10 +418,23 @@ fn broken_schedules(here: &Installation) {
     here.sql(FIRED);
     here.sql("UPDATE oa.starts SET first_at = now() - interval '1 hour', starts = 7 WHERE what = 'check'");
     here.sql("INSERT INTO oa.starts (what, host, day, first_at, last_at) SELECT 'due', 'elsewhere', current_date, t, t FROM (SELECT now() - interval '3 hours') x (t)");
+    here.sql("UPDATE oa.starts SET first_at = now() - interval '1 hour', starts = 130 WHERE what = 'due' AND host = 'here'; UPDATE oa.channels SET took_last = true");
+    here.sql("INSERT INTO oa.watches (what, host, ok, detail) VALUES ('heartbeat', 'here', false, 'refused')");
     let found = here.doctor(0);
     found.warned("timers", "started 7 times within 60 minutes", "systemctl");
+    found.warned(
+        "timers",
+        "130 times within 60 minutes on here; two schedules",
+        "systemctl",
+    );
     found.warned("timers", "3 hours ago on elsewhere", "systemctl");
-    here.sql("DELETE FROM oa.starts WHERE host = 'elsewhere'");
+    found.warned(
+        "heartbeat_url",
+        "could not reach it: refused",
+        "oa-alert check",
+    );
+    assert_eq!(found.line("channel phone", "has taken")["state"], "ok");
+    here.sql("DELETE FROM oa.starts WHERE host = 'elsewhere'; DELETE FROM oa.watches WHERE what = 'heartbeat'");
     here.sql(FIRED);
 }
 
@@ -405,6 +477,74 @@ fn misread_schedules(here: &Installation) {
     let nothing = |l: &Value| l["detail"].as_str().unwrap().contains("nothing starts");
     assert!(!found.0.iter().any(nothing), "options are not in the way");
     here.plain();
+    // The file of a package, before it is installed: its lines name an account.
+    let at = |line: &str| line.starts_with(|c: char| c.is_ascii_digit() || "*@".contains(c));
+    let named = |line: &str| match at(line) {
+        true => line.replacen(" oa-", " oa-of-elsewhere oa-", 1),
+        false => line.to_owned(),
+    };
+    let lines = crontab.lines().map(|line| named(line) + "\n");
+    fs::write(here.at("crontab"), lines.collect::<String>()).unwrap();
+    let found = here.doctor(1);
+    assert_eq!(
+        found.line("schedule", "everything has a line")["state"],
+        "ok"
+    );
+    here.plain();
+}
+
+/// Of the server, of this program's own, of its authorities, and of the page.
+fn expired_certificates(here: &Installation) {
+    here.plain();
+    here.openssl("x509 -in ca.pem -signkey ca.key -days -1 -out over.pem");
+    here.sign(-1);
+    let at = |name: &str| here.authority.with_file_name(name).display().to_string();
+    let with = |parameters: &str| here.env("/oa\n", &format!("/oa?{parameters}\n"));
+    // Nobody looks at it: then it is no fault, and somebody else may.
+    here.doctor(1)
+        .warned("certificate", "expired at", "ssl_cert_file");
+    with(&format!("sslmode=verify-ca&sslrootcert={}", at("ca.pem")));
+    let found = here.doctor(1);
+    found.broken("database", "TLS connection", "ssl_cert_file");
+    found.broken("certificate", "of PostgreSQL at 127.0.0.1", "ssl_cert_file");
+    here.plain();
+    with(&format!("sslmode=verify-ca&sslrootcert={}", at("over.pem")));
+    let found = here.doctor(1);
+    found.broken("certificate", "authority in sslrootcert", "openssl x509");
+    here.plain();
+    with(&format!(
+        "sslcert={}&sslkey={}",
+        at("over.pem"),
+        at("ca.key")
+    ));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let mut page = Command::new("openssl")
+        .args(["s_server", "-www", "-quiet", "-accept"])
+        .arg(format!("127.0.0.1:{port}"))
+        .args(["-cert", &at("over.pem"), "-key", &at("ca.key")])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the page listens", Duration::from_secs(30), || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    here.config(|c| {
+        let cut = c.split("[backup]").next().unwrap();
+        format!("{cut}[report]\nurl = \"https://localhost:{port}\"\n")
+    });
+    let found = here.doctor(1);
+    let _ = page.kill();
+    page.wait().unwrap();
+    found.broken("certificate", "in sslcert", "openssl x509");
+    found.broken(
+        "certificate",
+        "https://localhost",
+        "s_client -connect localhost",
+    );
+    here.sign(30);
+    here.plain();
 }
 
 /// 33 to 41: the server, its settings and its roles.
@@ -424,12 +564,25 @@ fn broken_database(here: &Installation) {
         .broken("database", "refused the login", ".env");
     here.plain();
 
+    here.superuser("ALTER SYSTEM SET archive_command = 'false'");
+    here.superuser(
+        "SELECT pg_reload_conf(), pg_create_physical_replication_slot('forgotten', true)",
+    );
+    here.superuser("SELECT pg_switch_wal()");
+    wait_until("archiving fails", Duration::from_secs(60), || {
+        let mut client =
+            postgres::Client::connect(&here.server.superuser_url(), postgres::NoTls).unwrap();
+        let failed = client.query_one("SELECT failed_count > 0 FROM pg_stat_archiver", &[]);
+        failed.unwrap().get(0)
+    });
     here.superuser(
         "ALTER DATABASE oa SET synchronous_commit = off; ALTER ROLE oa SET default_transaction_read_only = on; ALTER ROLE oa SUPERUSER;
+         ALTER ROLE oa VALID UNTIL 'tomorrow' CONNECTION LIMIT 9;
          CREATE ROLE page LOGIN PASSWORD 'page'; GRANT USAGE ON SCHEMA oa TO page; GRANT SELECT ON oa.schema_history TO page",
     );
     here.config(|c| {
-        c.split("[backup]").next().unwrap().to_owned() + "[report]\ndatabase_url = \"env:PAGE\"\n"
+        let cut = c.replace("[alert]\n", "[alert]\nwal_limit = \"1KiB\"\n");
+        cut.split("[backup]").next().unwrap().to_owned() + "[report]\ndatabase_url = \"env:PAGE\"\n"
     });
     here.env(
         "HEARTBEAT=",
@@ -443,6 +596,20 @@ fn broken_database(here: &Installation) {
     );
     found.warned("database", "synchronous_commit is off", "ALTER SYSTEM SET");
     found.warned("roles", "oa is a superuser", "oa-migrate init --roles");
+    found.warned(
+        "roles",
+        "password of oa expires at",
+        "VALID UNTIL 'infinity'",
+    );
+    found.warned("roles", "role oa takes 9 sessions", "CONNECTION LIMIT -1");
+    found.broken("wal", "archive_command fails", "SHOW archive_command");
+    found.broken(
+        "wal",
+        "nobody reads slot forgotten",
+        "pg_drop_replication_slot('forgotten')",
+    );
+    here.superuser("ALTER SYSTEM RESET archive_command");
+    here.superuser("SELECT pg_reload_conf(), pg_drop_replication_slot('forgotten')");
     found.broken("reader", "page may not read", "GRANT SELECT");
     here.superuser("GRANT SELECT ON ALL TABLES IN SCHEMA oa TO page; UPDATE pg_database SET datcollversion = 'of another system' WHERE datname = 'oa'");
     let found = here.doctor(1);
@@ -454,8 +621,8 @@ fn broken_database(here: &Installation) {
     here.superuser("UPDATE pg_database SET datcollversion = NULL WHERE datname = 'oa'");
     found.warned("reader", "oa-report as-of", "IN SCHEMA public TO page");
     here.superuser(
-        "ALTER DATABASE oa RESET synchronous_commit; ALTER ROLE oa RESET default_transaction_read_only; ALTER ROLE oa NOSUPERUSER;
-         CREATE ROLE crawler LOGIN PASSWORD 'page'; GRANT USAGE ON SCHEMA oa, public TO crawler; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO crawler",
+        "ALTER DATABASE oa RESET synchronous_commit; ALTER ROLE oa RESET default_transaction_read_only; ALTER ROLE oa NOSUPERUSER VALID UNTIL 'infinity' CONNECTION LIMIT -1;
+         CREATE ROLE crawler LOGIN PASSWORD 'page'",
     );
     here.plain();
     let (from, to) = (
@@ -463,10 +630,27 @@ fn broken_database(here: &Installation) {
         page_url(here).replace("page:", "crawler:"),
     );
     here.env(&from, &to);
+    let found = here.doctor(1);
+    found.broken("roles", "may not use schema", "GRANT USAGE ON SCHEMA");
+    assert!(!found.0.iter().any(|line| line["check"] == "schema"));
+    here.superuser("GRANT USAGE ON SCHEMA oa, public TO crawler; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO crawler");
     here.doctor(1).broken(
         "roles",
         "crawler may not read and write",
         "GRANT SELECT, INSERT, UPDATE",
+    );
+    // It may add rows and not change them, and its table's numbers are not its own.
+    here.superuser("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA oa, public TO crawler");
+    here.sql(
+        "ALTER TABLE market_full_view ALTER id DROP IDENTITY; CREATE SEQUENCE public.numbers OWNED BY market_full_view.id;
+         ALTER TABLE market_full_view ALTER id SET DEFAULT nextval('public.numbers')",
+    );
+    let found = here.doctor(1);
+    found.broken("roles", "crawler may not change rows of oa.alerts", "UPDATE");
+    found.broken(
+        "market_full_view",
+        "the sequence numbers",
+        "GRANT USAGE ON SEQUENCE numbers TO crawler",
     );
     here.plain();
 }

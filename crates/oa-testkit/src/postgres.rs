@@ -353,7 +353,17 @@ impl Postgres {
     /// When `openssl` fails.
     #[must_use]
     pub fn start_with_tls() -> (Self, PathBuf) {
-        let mut cluster = Self::start();
+        Self::start_with_tls_and(&[])
+    }
+
+    /// The same, with further lines of postgresql.conf. Beside the authority's certificate `ca.pem` are its key `ca.key`, the server's
+    /// request `server.csr` and `ext`, by which a further `server.pem` can be signed.
+    ///
+    /// # Panics
+    /// When `openssl` fails.
+    #[must_use]
+    pub fn start_with_tls_and(settings: &[(&str, &str)]) -> (Self, PathBuf) {
+        let mut cluster = Self::start_with(settings);
         cluster.stop();
         let folder = cluster.home.path().to_owned();
         let openssl = |arguments: &str| {

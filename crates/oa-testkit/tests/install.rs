@@ -249,19 +249,21 @@ mount --bind "$base/local" /usr/local
 mount --bind "$base/backups" /var/backups
 mount --bind "$base/srv" /srv
 mount -t tmpfs tmpfs /var/lib
+[[ ! -d /var/spool/cron/crontabs ]] || mount -t tmpfs tmpfs /var/spool/cron/crontabs
 mount -t tmpfs tmpfs /var/log
 mount -t tmpfs tmpfs /run
 rm -rf /etc/oa /etc/cron.d/oa
+mkdir -p /etc/cron.d
 "$3/scripts/install" --bin "$bin" >/dev/null 2>&1
 setup() { /usr/local/sbin/oa-setup --yes --timers none --no-drill "$@"; }
-refused() { # refused CODE FLAGS…: nothing is changed
+refused() { # refused CODE FLAGS…: nothing is changed; $why is what it said
     local wanted=$1 code=0 before
     shift
     before=$(cat /etc/oa/oa.toml /etc/oa/.env | sha256sum)
-    setup "$@" >/dev/null 2>/tmp/oa-setup.$$ || code=$?
-    [[ $code == "$wanted" && $before == $(cat /etc/oa/oa.toml /etc/oa/.env | sha256sum) ]] || { echo "$* ended with $code: $(cat /tmp/oa-setup.$$)"; exit 1; }
-    rm /tmp/oa-setup.$$
+    why=$(setup "$@" 2>&1 >/dev/null) || code=$?
+    [[ $code == "$wanted" && $before == $(cat /etc/oa/oa.toml /etc/oa/.env | sha256sum) ]] || { echo "$* ended with $code: $why"; exit 1; }
 }
+names() { [[ $why == *"line $(grep -n "$1" "$2" | head -1 | cut -d: -f1) of $2"* ]] || { echo "it does not name the line of $1: $why"; exit 1; }; }
 well() { # its last step is the doctor's, who finds that nothing starts the programs
     local said
     said=$(setup "$@" 2>&1 || true)
@@ -274,13 +276,56 @@ grep -q '^locale = "en"' /etc/oa/oa.toml
 [[ -e /srv/first/config && ! -e /var/backups/oa/config ]]
 # The same again.
 well --database "$DATABASE" --backups /srv/first
-refused 78 --backups s3://bucket/oa
-refused 78 --backups /var/backups/oa
-refused 78 --database "$DATABASE-of-others"
-refused 78 --local
+# All of it is said at once, each with its line.
+echo another >"$base/password"
+OA_S3_ACCESS_KEY=key OA_CHANNEL_URL=http://127.0.0.1:9/hook refused 78 --backups s3://bucket/oa --s3-endpoint http://127.0.0.1:9 --s3-region eu \
+    --s3-path-style --database "$DATABASE-of-others" --backup-password "file:$base/password"
+[[ $(wc -l <<<"$why") == 8 ]] || { echo "not all is said: $why"; exit 1; }
+names '^repository' /etc/oa/oa.toml
+names '^DATABASE_URL' /etc/oa/.env
+names '^OA_BACKUP_PASSWORD' /etc/oa/.env
+refused 78 --local --channel webhook --backups /var/backups/oa
+[[ $(wc -l <<<"$why") == 3 ]] || { echo "not all is said: $why"; exit 1; }
+refused 78 --timers systemd
+: >"$base/password"
+refused 2 --backup-password "file:$base/password"
 refused 2 --local --database "$DATABASE"
-echo another >/tmp/oa-setup.$$
-refused 78 --backup-password "file:/tmp/oa-setup.$$"
+refused 2 --cluster 15/main
+refused 2 --backups /srv/first --s3-region eu
+OA_CHANNEL_URL=http://127.0.0.1:9/hook refused 2 --channel none
+OA_CHANNEL_SECRET=secret refused 2 --channel wecom
+cp -p /etc/oa/oa.toml "$base/oa.toml"
+sed -i 's|^repository = .*|repository = "s3://bucket/oa"|' /etc/oa/oa.toml
+printf '\n[backup.s3]\nendpoint = "https://storage.example"\nregion = "eu"\naccess_key = "env:OTHER"\nsecret_key = "env:OTHER"\n' >>/etc/oa/oa.toml
+OA_S3_SECRET_KEY=other refused 78 --backups s3://bucket/oa/ --s3-endpoint https://storage.example:443/ --s3-path-style --s3-region us
+[[ $(wc -l <<<"$why") == 3 && $why == *"[backup.s3] of /etc/oa/oa.toml has none"* ]] || { echo "not all is said: $why"; exit 1; }
+names '^region' /etc/oa/oa.toml
+names '^secret_key' /etc/oa/oa.toml
+cp -p "$base/oa.toml" /etc/oa/oa.toml
+# Who else makes a schedule.
+if [[ -d /var/spool/cron/crontabs ]] && command -v crontab >/dev/null; then
+    echo '* * * * * oa-crawl drain' | crontab -u oa -
+    refused 78 --timers cron
+    crontab -u oa -r
+fi
+printf '#!/bin/sh\n' >/usr/local/sbin/cron && chmod 755 /usr/local/sbin/cron
+/usr/local/sbin/oa-setup --timers cron
+printf '\n[backup.copy]\nrepository = "/srv/copy"\n' >>/etc/oa/oa.toml
+sed -i 's/^# @reboot oa oa-backup stream/@reboot oa oa-backup stream/; s/^5 /6 /' /etc/cron.d/oa
+/usr/local/sbin/oa-setup --timers cron
+grep -q '^6 ' /etc/oa/cron.d.former
+grep -q '^@reboot oa oa-backup stream' /etc/cron.d/oa && grep -q '^0 .* oa oa-backup copy' /etc/cron.d/oa && ! grep '^6 ' /etc/cron.d/oa
+/usr/local/sbin/oa-setup --timers none
+[[ ! -e /etc/cron.d/oa ]]
+cp -p "$base/oa.toml" /etc/oa/oa.toml
+rm /etc/oa/cron.d.former
+# Nor does the installation become another account's, or go to a place that nobody looks at.
+for flags in "--user nobody" "--uninstall --user oa" "--prefix relative" "--uninstall --prefix /opt/nothing"; do
+    code=0
+    # shellcheck disable=SC2086
+    "$3/scripts/install" $flags >/dev/null 2>&1 || code=$?
+    [[ $code == 77 || $code == 2 || $code == 1 ]] && [[ $(stat -c %U /var/lib/oa) == oa && -x /usr/local/bin/oa-crawl ]] || { echo "scripts/install $flags ended with $code"; exit 1; }
+done
 export OA_CHANNEL_URL=http://127.0.0.1:9/hook
 printf '
 [[alert.channels]]
@@ -319,7 +364,12 @@ mount -t tmpfs -o ro tmpfs /var/log/oa && mended 'mounted read-only'
 umount /var/log/oa
 mount -t tmpfs -o ro,mode=0700,uid="$(id -u oa)" tmpfs /var/lib/oa && mended 'Read-only file system'
 umount /var/lib/oa
-doctor | grep -q 'everything has a line or a timer' || { echo "not everything is mended: $(doctor)"; exit 1; }
+zones=/usr/share/zoneinfo
+[[ ! -e $zones/Asia/Shanghai ]] || ln -sf $zones/America/New_York /etc/localtime
+chmod 600 /etc/cron.d/oa && mended 'may not read /etc/cron.d/oa'
+found=$(doctor)
+[[ $found == *'everything has a line or a timer'* ]] || { echo "not everything is mended: $found"; exit 1; }
+[[ ! -e $zones/Asia/Shanghai || -e /usr/sbin/crond || $found == *'"check":"time zone"'*'America/New_York'* ]] || { echo "cron's hours are others: $found"; exit 1; }
 "#;
 
 #[test]
@@ -423,6 +473,13 @@ fn serve_and_upgrade(machine: &Machine, line: &str, settings: &[(String, String)
     assert!(again.status.success(), "{}", said(&again));
     assert_eq!(fs::read(machine.at("/etc/oa/oa.toml")).unwrap(), before);
     assert!(page.try_wait().unwrap().is_none(), "it goes on");
+    let doctor = "oa-report doctor --format json";
+    let found = machine.shell(USER, doctor, settings).output().unwrap();
+    assert!(
+        said(&found).contains("was started before the upgrade"),
+        "{}",
+        said(&found)
+    );
     let _ = rustix::process::kill_process(
         rustix::process::Pid::from_child(&page),
         rustix::process::Signal::TERM,

@@ -103,6 +103,11 @@ fn note(config: &Config, client: &mut Client, took: &[&str]) {
 
 fn resolve(config: &Config, client: &mut Client, took: &[&str]) -> Result<(), postgres::Error> {
     for channel in took {
+        // That it has taken a message at all is asked by oa-report doctor.
+        client.execute(
+            "INSERT INTO oa.channels (name, paused_until, took_last) VALUES ($1, now(), true) ON CONFLICT (name) DO NOTHING",
+            &[channel],
+        )?;
         // Nothing waits for a channel of a configuration that is only tried.
         let row = client.query_one(
             "SELECT now(), EXISTS (SELECT FROM oa.channels WHERE name = $1::text AND took_last IS FALSE)

@@ -1,5 +1,6 @@
 //! What knows nothing of the service: texts, units, secrets, files, processes.
 
+pub mod certificate;
 pub mod clock;
 pub(crate) mod conninfo;
 pub mod exact;

@@ -14,6 +14,7 @@ use postgres::{Client, NoTls};
 
 use super::tls::TlsSettings;
 use super::{describe, passfile, tls};
+use crate::base::certificate::Validity;
 use crate::base::conninfo::pairs;
 use crate::base::secrets::Secret;
 
@@ -257,15 +258,62 @@ pub fn tls_servers(settings: &Settings) -> Vec<String> {
 /// speaks no TLS. Nothing at all when nobody answers, or all are reached without TLS.
 #[must_use]
 pub fn certificate(settings: &Settings) -> Option<(String, Option<DateTime<Utc>>)> {
-    tcp_servers(settings).into_iter().find_map(|(host, port)| {
-        match tls::certificate_end(&host, port, settings.connect_timeout) {
-            Ok(end) => Some((format!("{host}:{port}"), end)),
-            Err(e) => {
-                tracing::debug!("could not see the certificate of {host}:{port}: {e}");
-                None
-            }
-        }
-    })
+    let (server, shown) = seen(settings).next()?;
+    Some((server, shown.map(|validity| validity.to)))
+}
+
+/// The same of all servers that answer and speak TLS.
+#[must_use]
+pub fn certificates(settings: &Settings) -> Vec<(String, Validity)> {
+    let with_tls = |(server, shown): (String, Option<Validity>)| Some((server, shown?));
+    seen(settings).filter_map(with_tls).collect()
+}
+
+fn seen(settings: &Settings) -> impl Iterator<Item = (String, Option<Validity>)> {
+    let limit = settings.connect_timeout;
+    tcp_servers(settings)
+        .into_iter()
+        .filter_map(
+            move |(host, port)| match tls::shown_certificate(&host, port, limit) {
+                Ok(shown) => Some((format!("{host}:{port}"), shown)),
+                Err(e) => {
+                    tracing::debug!("could not see the certificate of {host}:{port}: {e}");
+                    None
+                }
+            },
+        )
+}
+
+/// Whether this address looks at the server's certificate, as libpq's `sslmode` means it.
+#[must_use]
+pub fn verifies(settings: &Settings) -> bool {
+    let Ok(address) = Address::parse(settings.url.expose()) else {
+        return false;
+    };
+    let Ok(config) = postgres::Config::from_str(&address.text) else {
+        return false;
+    };
+    let mode = address.tls.mode;
+    match mode.unwrap_or_else(|| default_mode(config.get_hosts())) {
+        tls::Mode::VerifyCa | tls::Mode::VerifyFull => true,
+        tls::Mode::Require => address.tls.root_cert.is_some(),
+        tls::Mode::Disable | tls::Mode::Prefer => false,
+    }
+}
+
+/// The files with certificates that the address names, each with its parameter: `sslcert` is this program's own, `sslrootcert` holds the
+/// authorities.
+#[must_use]
+pub fn certificate_files(settings: &Settings) -> Vec<(&'static str, PathBuf)> {
+    let Ok(address) = Address::parse(settings.url.expose()) else {
+        return Vec::new();
+    };
+    let named = [
+        ("sslcert", address.tls.client_cert),
+        ("sslrootcert", address.tls.root_cert),
+    ];
+    let named = named.into_iter();
+    named.filter_map(|(of, path)| Some((of, path?))).collect()
 }
 
 fn tcp_servers(settings: &Settings) -> Vec<(String, u16)> {
@@ -325,7 +373,7 @@ fn speaks_tls(one: &postgres::Config, settings: &Settings) -> bool {
     let port = one.get_ports().first().copied().unwrap_or(5432);
     match one.get_hosts().first() {
         Some(Host::Tcp(name)) => !matches!(
-            tls::certificate_end(name, port, settings.connect_timeout),
+            tls::shown_certificate(name, port, settings.connect_timeout),
             Ok(None)
         ),
         _ => false,

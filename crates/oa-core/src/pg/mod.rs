@@ -13,7 +13,10 @@ mod session;
 mod tls;
 pub mod upsert;
 
-pub use connect::{ConnectError, Settings, certificate, check_address, connect, tls_servers};
+pub use connect::{
+    ConnectError, Settings, certificate, certificate_files, certificates, check_address, connect,
+    tls_servers, verifies,
+};
 pub use lock::alone;
 pub use meaning::{Meaning, is_connection_error, is_passing};
 pub use session::{Connection, Prepared, Session, Tx, is_outdated};

@@ -3,21 +3,19 @@
 mod certificates;
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, Error, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, Error, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use x509_cert::der::Decode;
 
+use crate::base::certificate::{self, Validity};
 use crate::base::trust::{self, Content};
 use certificates::{AnyCertificate, Verified};
 
@@ -173,21 +171,17 @@ pub(super) fn is_tls_error(error: &postgres::Error) -> bool {
     false
 }
 
-/// The end of validity (UTC) of the certificate that a PostgreSQL server shows, whoever signed it; `None` when it speaks no TLS.
+/// The certificate that a PostgreSQL server shows, whoever signed it; `None` when it speaks no TLS.
 ///
 /// # Errors
 /// When it does not answer within the limit, or not as PostgreSQL does.
-pub fn certificate_end(
+pub fn shown_certificate(
     host: &str,
     port: u16,
     limit: Duration,
-) -> Result<Option<DateTime<Utc>>, String> {
+) -> Result<Option<Validity>, String> {
     let text = |e: std::io::Error| e.to_string();
-    let address = (host, port).to_socket_addrs().map_err(text)?.next();
-    let address = address.ok_or("the name has no address")?;
-    let mut stream = TcpStream::connect_timeout(&address, limit).map_err(text)?;
-    stream.set_read_timeout(Some(limit)).map_err(text)?;
-    stream.set_write_timeout(Some(limit)).map_err(text)?;
+    let mut stream = certificate::dial(host, port, limit)?;
     // SSLRequest: length 8, code 80877103. https://www.postgresql.org/docs/15/protocol-message-formats.html
     stream
         .write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
@@ -197,23 +191,5 @@ pub fn certificate_end(
     if answer != *b"S" {
         return Ok(None);
     }
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
-    let mut tls =
-        ClientConnection::new(Arc::new(config), name).map_err(|e: Error| e.to_string())?;
-    while tls.is_handshaking() {
-        tls.complete_io(&mut stream).map_err(text)?;
-    }
-    let shown = tls.peer_certificates().and_then(<[_]>::first);
-    let shown = shown.ok_or("the server shows no certificate")?;
-    let parsed = x509_cert::Certificate::from_der(shown).map_err(|e| e.to_string())?;
-    let end = parsed.tbs_certificate.validity.not_after.to_unix_duration();
-    let end = i64::try_from(end.as_secs()).map_err(|e| e.to_string())?;
-    Ok(DateTime::from_timestamp(end, 0))
+    certificate::shown(&mut stream, host).map(Some)
 }

@@ -288,7 +288,7 @@ fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
             )),
             Some(program) => Ok(program.display().to_string()),
             None => Err((
-                exit::OK,
+                exit::CONFIG,
                 format!(
                     "no Chromium is installed, which {} need; install the package chromium",
                     tasks.join(", ")
@@ -494,6 +494,42 @@ fn check_rights(client: &mut Client, sources: Option<&Sources>, report: &mut Che
                 format!("the role has no right to {rights} in {schema}.{table}; grant it"),
                 Some(format!(
                     "psql \"OWNER'S ADDRESS\" -c 'GRANT {rights} ON {schema}.{table} TO {role}'"
+                )),
+            ),
+            Err(e) => (pg::describe(&e), None),
+        };
+        report.add_with(table, Err((exit::CONFIG, problem)), grant.as_deref());
+    }
+    check_sequences(client, sources, &role, report);
+}
+
+/// Numbers of rows that come from a sequence (`serial`), whose rights are its own; an identity column's are the table's.
+fn check_sequences(
+    client: &mut Client,
+    sources: Option<&Sources>,
+    role: &str,
+    report: &mut CheckReport,
+) {
+    let stores = sources.iter().flat_map(|s| s.enabled()).map(|s| &s.store);
+    let mut tables: Vec<(&str, &str)> = stores.map(|s| (&*s.schema, &*s.table)).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    for (schema, table) in tables {
+        let lacking = client.query_one(
+            "SELECT string_agg(s.oid::regclass::text, ', ') FROM pg_depend d JOIN pg_class s ON s.oid = d.objid
+             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'a'
+               AND d.refobjid = to_regclass(format('%I.%I', $1::text, $2::text))
+               AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') ELSE false END",
+            &[&schema, &table],
+        );
+        let (problem, grant) = match lacking.map(|row| row.get::<_, Option<String>>(0)) {
+            Ok(None) => continue,
+            Ok(Some(names)) => (
+                format!(
+                    "the role may not take numbers from the sequence {names} of {schema}.{table}; grant it"
+                ),
+                Some(format!(
+                    "psql \"OWNER'S ADDRESS\" -c 'GRANT USAGE ON SEQUENCE {names} TO {role}'"
                 )),
             ),
             Err(e) => (pg::describe(&e), None),

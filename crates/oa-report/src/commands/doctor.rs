@@ -16,7 +16,7 @@ use crate::doctor::{self, Findings, State};
 /// Check the installation, and give the command that mends each thing
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Looks at the programs, the configuration, owners and modes, disks, the crontab or timers, PostgreSQL and its settings, schema, roles, clocks, whether anything really starts the programs, alert channels, backups, sources, their secrets, Chromium and the trading calendar. It asks no site, sends no message and changes nothing. Run it as the account that runs the programs.\n\nExits with 0 when nothing is wrong or only warnings are there, and with 1 when something must be mended.\n\nExamples:\n  sudo -u oa oa-report doctor\n  oa-report doctor --format json | jq 'select(.state != \"ok\")'\n  oa-report doctor --crontab crontab.example   # before it is installed"
+    after_help = "Looks at the programs, the configuration, owners and modes, disks, the crontab or timers, PostgreSQL and its settings, certificates, schema, roles, clocks, whether anything really starts the programs, alert channels, backups, sources, their secrets, Chromium and the trading calendar. It asks no site, sends no message and changes nothing. Run it as the account that runs the programs.\n\nExits with 0 when nothing is wrong or only warnings are there, and with 1 when something must be mended.\n\nExamples:\n  sudo -u oa oa-report doctor\n  oa-report doctor --format json | jq 'select(.state != \"ok\")'\n  oa-report doctor --crontab crontab.example   # before it is installed; a file for cron.d is seen from its lines"
 )]
 pub(crate) struct Args {
     /// Look at this crontab instead of the account's own

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oa_core::base::trust::{account, quoted};
+use oa_core::schedule::Schedule;
 
 use super::programs::PROGRAMS;
 
@@ -15,8 +16,8 @@ use super::programs::PROGRAMS;
 pub(super) enum Place {
     /// `crontab -e`.
     Account,
-    /// A file that was named on the command line, in the form of an account's.
-    Named(PathBuf),
+    /// A file that was named on the command line, in either form.
+    Named { path: PathBuf, is_system: bool },
     /// `/etc/crontab` and what is in `/etc/cron.d`.
     System(PathBuf),
 }
@@ -25,18 +26,34 @@ const SYSTEM: &str = "/etc/crontab";
 const FOLDER: &str = "/etc/cron.d";
 
 impl Place {
-    /// That of a file which was named: its place says in which form it is.
-    pub(super) fn of(path: &Path) -> Self {
-        match path == Path::new(SYSTEM) || path.parent() == Some(Path::new(FOLDER)) {
-            true => Self::System(path.to_owned()),
-            false => Self::Named(path.to_owned()),
+    /// That of a file which was named. Where cron reads it, its place says in which form it is; elsewhere most of its lines do.
+    pub(super) fn of(path: &Path, text: &str) -> Self {
+        if path == Path::new(SYSTEM) || path.parent() == Some(Path::new(FOLDER)) {
+            return Self::System(path.to_owned());
+        }
+        let lines = text.lines().filter_map(job);
+        let (with, without): (Vec<bool>, Vec<bool>) = lines
+            .map(|(_, rest)| begins_with_account(rest))
+            .partition(|with| *with);
+        Self::Named {
+            path: path.to_owned(),
+            is_system: with.len() > without.len(),
+        }
+    }
+
+    /// Whether each line has an account before its command.
+    fn has_accounts(&self) -> bool {
+        match self {
+            Self::Account => false,
+            Self::Named { is_system, .. } => *is_system,
+            Self::System(_) => true,
         }
     }
 
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Account => "the crontab".to_owned(),
-            Self::Named(path) | Self::System(path) => path.display().to_string(),
+            Self::Named { path, .. } | Self::System(path) => path.display().to_string(),
         }
     }
 
@@ -44,11 +61,71 @@ impl Place {
     pub(super) fn edit(&self, what: &str) -> String {
         let edit = match self {
             Self::Account => "crontab -e".to_owned(),
-            Self::Named(path) => super::edit(path),
+            Self::Named { path, .. } => super::edit(path),
             Self::System(path) => format!("sudoedit {}", quoted(path)),
         };
         format!("{edit}   # {what}")
     }
+}
+
+/// When a line of a crontab starts something, and the rest of it. None of empty lines, comments and variables.
+fn job(line: &str) -> Option<(String, &str)> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') || variable(line).is_some() {
+        return None;
+    }
+    let fields = if line.starts_with('@') { 1 } else { 5 };
+    let (mut when, mut rest) = (Vec::new(), line);
+    for _ in 0..fields {
+        let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        when.push(word);
+        rest = after.trim_start();
+    }
+    Some((when.join(" "), rest))
+}
+
+fn variable(line: &str) -> Option<(String, String)> {
+    let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (key, value) = line.split_once('=')?;
+    let key = key.trim();
+    let value = value.trim().trim_matches(['"', '\'']);
+    key.chars()
+        .all(name)
+        .then(|| (key.to_owned(), value.to_owned()))
+}
+
+/// Whether what stands behind the times begins with an account instead of a command. Some words are both (mail, sync), and the account of
+/// another machine is not known on this one: then what comes next decides.
+fn begins_with_account(rest: &str) -> bool {
+    let mut words = rest.split_whitespace();
+    let word = words.next().unwrap_or_default();
+    let next = words.next().unwrap_or_default();
+    let named = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if !word.chars().all(named) || PROGRAMS.contains(&word) {
+        return false;
+    }
+    let program_follows = PROGRAMS.contains(&base(next)) || next.starts_with('/');
+    match (is_account(word), is_command(word)) {
+        (true, true) | (false, false) => program_follows,
+        (account, _) => account,
+    }
+}
+
+fn is_account(name: &str) -> bool {
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    accounts
+        .lines()
+        .any(|line| line.split(':').next() == Some(name))
+}
+
+/// A program of this machine, or a word of the shell.
+fn is_command(name: &str) -> bool {
+    const OF_SHELL: [&str; 12] = [
+        ".", ":", "cd", "command", "eval", "exec", "export", "if", "set", "ulimit", "umask",
+        "while",
+    ];
+    const FOLDERS: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/sbin"];
+    OF_SHELL.contains(&name) || FOLDERS.iter().any(|at| Path::new(at).join(name).is_file())
 }
 
 /// A line that starts one of the programs.
@@ -130,42 +207,30 @@ pub(super) struct Crontab {
 
 impl Crontab {
     pub(super) fn parse(place: Place, text: &str) -> Self {
-        let mut variables = HashMap::new();
+        let of_lines = text.lines().map(str::trim);
+        let variables = of_lines
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(variable)
+            .collect();
         let mut lines = Vec::new();
-        let fields_of = |line: &str| if line.starts_with('@') { 1 } else { 5 };
-        for line in text.lines().map(str::trim) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if let Some((key, value)) = line.split_once('=')
-                && key.trim().chars().all(name)
-            {
-                let value = value.trim().trim_matches(['"', '\'']);
-                variables.insert(key.trim().to_owned(), value.to_owned());
-                continue;
-            }
-            let mut rest = line;
-            let mut take = |count: usize| {
-                let mut taken = Vec::new();
-                for _ in 0..count {
+        for (when, rest) in text.lines().filter_map(job) {
+            let (account, command) = match place.has_accounts() {
+                true => {
                     let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-                    taken.push(word);
-                    rest = after.trim_start();
+                    (Some(word.to_owned()), after.trim_start())
                 }
-                taken.join(" ")
+                false => (None, rest),
             };
-            let when = take(fields_of(line));
-            let account = matches!(place, Place::System(_)).then(|| take(1));
             let found = Line {
                 when,
                 account,
-                command: rest.to_owned(),
+                command: command.to_owned(),
             };
-            let misplaced = found
-                .account
-                .as_deref()
-                .is_some_and(|a| PROGRAMS.contains(&base(a)));
+            // A line without an account, or with four fields.
+            let misplaced = found.account.iter().map(String::as_str);
+            let misplaced = misplaced
+                .chain(found.when.split(' '))
+                .any(|word| PROGRAMS.contains(&base(word)));
             if misplaced || found.programs().next().is_some() {
                 lines.push(found);
             }
@@ -204,6 +269,21 @@ impl Crontab {
             }
         }
         found
+    }
+
+    /// Files of the system that cron reads and this account may not: what they start is not known.
+    pub(super) fn unread() -> Vec<PathBuf> {
+        let folder = fs::read_dir(FOLDER).into_iter().flatten().flatten();
+        let files = folder
+            .map(|entry| entry.path())
+            .filter(|p| !is_left_over(p));
+        files
+            .chain([PathBuf::from(SYSTEM)])
+            .filter(|path| {
+                fs::File::open(path)
+                    .is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+            })
+            .collect()
     }
 
     /// Whether a line runs as this account: of the others nothing can be said by what this one may do.
@@ -246,6 +326,16 @@ impl Crontab {
         logs
     }
 
+    /// The first line of this account that starts something at fixed hours: its times and its command.
+    pub(super) fn at_fixed_hours(&self) -> Option<(&str, &str)> {
+        let fixed = |line: &&Line| {
+            let hour = line.when.split(' ').nth(1);
+            line.is_ours() && hour.is_some_and(|hour| !hour.starts_with('*'))
+        };
+        let line = self.lines.iter().find(fixed)?;
+        Some((&line.when, &line.command))
+    }
+
     /// Lines that stand there twice, at the same times.
     pub(super) fn repeated(&self) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
@@ -274,7 +364,7 @@ impl Crontab {
         if self.text.contains("\r\n") {
             let mend = match &self.place {
                 Place::Account => "crontab -l | tr -d '\\r' | crontab -".to_owned(),
-                Place::Named(path) => format!("sed -i 's/\\r$//' {}", quoted(path)),
+                Place::Named { path, .. } => format!("sed -i 's/\\r$//' {}", quoted(path)),
                 Place::System(path) => format!("sudo sed -i 's/\\r$//' {}", quoted(path)),
             };
             let detail = format!(
@@ -292,7 +382,24 @@ impl Crontab {
             }
         }
         if let Place::System(path) = &self.place {
-            found.extend(ignored(path, &self.text));
+            found.extend(ignored(path, &self.text, &self.lines));
+        }
+        // crontab -e refuses them by itself.
+        let wrong = |line: &Line| {
+            let wrong = wrong_times(&line.when).filter(|_| self.place != Place::Account);
+            wrong.map(|why| (line.when.clone(), why))
+        };
+        if let Some((when, why)) = self.lines.iter().find_map(wrong) {
+            let detail = format!(
+                "{shown}: cron takes \"{when}\" for no time ({why}), and starts nothing of the file"
+            );
+            found.push((
+                detail,
+                self.place
+                    .edit("minute, hour, day, month and weekday before the command"),
+            ));
+        }
+        if self.place.has_accounts() {
             for line in &self.lines {
                 let named = line.account.as_deref().unwrap_or_default();
                 if PROGRAMS.contains(&base(named)) {
@@ -315,13 +422,12 @@ impl Crontab {
                     break;
                 }
             }
-        } else if let Some(line) = self.lines.iter().find(|line| {
-            let first = line.command.split_whitespace().next();
-            first.is_some_and(|first| first == me())
+        } else if let Some((line, account)) = self.lines.iter().find_map(|line| {
+            let account = line.command.split_whitespace().next()?;
+            (is_account(account) && begins_with_account(&line.command)).then_some((line, account))
         }) {
             let detail = format!(
-                "{shown} names an account before its commands, as only files of /etc/cron.d do: the shell finds no program {}",
-                me()
+                "{shown} names an account before its commands, as only files of /etc/cron.d do: the shell finds no program {account}"
             );
             let without = line.command.split_once(' ').map_or("", |(_, rest)| rest);
             found.push((detail, self.place.edit(&format!("{} {without}", line.when))));
@@ -332,6 +438,34 @@ impl Crontab {
 
 fn me() -> String {
     account(rustix::process::geteuid().as_raw())
+}
+
+/// Why cron does not know when that is.
+fn wrong_times(when: &str) -> Option<String> {
+    const NAMES: [&str; 8] = [
+        "@reboot",
+        "@yearly",
+        "@annually",
+        "@monthly",
+        "@weekly",
+        "@daily",
+        "@midnight",
+        "@hourly",
+    ];
+    match when.starts_with('@') {
+        // cronie's word for any of them.
+        _ if when.contains('~') => None,
+        true => (!NAMES.contains(&when)).then(|| format!("it is none of {}", NAMES.join(", "))),
+        false => Schedule::parse(when, chrono_tz::UTC)
+            .err()
+            .map(|e| e.to_string()),
+    }
+}
+
+/// Asked of the system, which may have accounts elsewhere than in its file.
+fn is_known_account(name: &str) -> bool {
+    let done = Command::new("id").args(["-u", "--", name]).output();
+    done.is_ok_and(|done| done.status.success())
 }
 
 /// What editors, package managers and people leave beside a file, so that cron does not look at it.
@@ -349,7 +483,7 @@ fn is_left_over(path: &Path) -> bool {
 }
 
 /// Why cron does not look at a file of the system.
-fn ignored(path: &Path, text: &str) -> Option<(String, String)> {
+fn ignored(path: &Path, text: &str, lines: &[Line]) -> Option<(String, String)> {
     let (shown, quoted) = (path.display(), quoted(path));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // Debian's cron is the strict one.
@@ -370,19 +504,26 @@ fn ignored(path: &Path, text: &str) -> Option<(String, String)> {
             format!("sudo mv {quoted} /etc/cron.d/{plain}"),
         ));
     }
-    let found = fs::metadata(path).ok()?;
-    if found.uid() != 0 || found.mode() & 0o022 != 0 {
+    let found = fs::metadata(path);
+    if found.is_ok_and(|found| found.uid() != 0 || found.mode() & 0o022 != 0) {
         return Some((
             format!("cron ignores {shown}: it must belong to root, and nobody else may change it"),
             format!("sudo chown root:root {quoted} && sudo chmod 644 {quoted}"),
         ));
     }
-    (strict && !text.ends_with('\n')).then(|| {
-        (
+    if strict && !text.ends_with('\n') {
+        return Some((
             format!("cron ignores {shown}: its last line does not end"),
             format!("echo | sudo tee -a {quoted}"),
-        )
-    })
+        ));
+    }
+    let accounts = lines.iter().filter_map(|line| line.account.as_deref());
+    let mut named = accounts.filter(|name| !PROGRAMS.contains(&base(name)));
+    let unknown = named.find(|name| !is_known_account(name))?;
+    Some((
+        format!("cron ignores {shown}: there is no account {unknown} on this machine"),
+        format!("sudoedit {quoted}   # {} instead of {unknown}", me()),
+    ))
 }
 
 #[cfg(test)]
@@ -450,10 +591,39 @@ mod tests {
             assert!(is_left_over(&Path::new(FOLDER).join(name)), "{name}");
         }
         assert!(!is_left_over(Path::new("/etc/cron.d/oa.cron")));
-        let packaged = PathBuf::from("/etc/cron.d/oa");
-        assert_eq!(Place::of(&packaged), Place::System(packaged));
-        let other = PathBuf::from("crontab.example");
-        assert_eq!(Place::of(&other), Place::Named(other));
+    }
+
+    #[test]
+    fn whether_a_file_names_accounts_is_seen_from_its_lines() {
+        let is_system = |path: &str, text: &str| match Place::of(Path::new(path), text) {
+            Place::Named { is_system, .. } => is_system,
+            Place::System(_) => true,
+            Place::Account => unreachable!("it was named"),
+        };
+        assert!(is_system("/etc/cron.d/oa", "* * * * * oa-alert check\n"));
+        let me = me();
+        for text in [
+            "PATH=/usr/bin\n* * * * * oa oa-alert check\n@reboot oa oa-report serve -q\n".to_owned(),
+            "0 2 * * * nobody-of-here /opt/oa/bin/oa-backup full\n".to_owned(),
+            format!("* * * * * {me} test -x /opt/oa && oa-alert check\n"),
+            "* * * * * mail oa-alert check\n".to_owned(),
+            // One line lacks it, and that is a fault of the line.
+            "* * * * * oa oa-alert check\n* * * * * oa oa-crawl drain\n* * * * * oa-crawl run --due\n".to_owned(),
+        ] {
+            assert!(is_system("/usr/share/oa/cron.d", &text), "{text}");
+        }
+        for text in [
+            "* * * * * oa-alert check\n".to_owned(),
+            "* * * * * /usr/bin/oa-alert check\n@daily nice oa-backup full\n".to_owned(),
+            "* * * * * cd /srv && oa-alert check\n".to_owned(),
+            "* * * * * OA_CONFIG=/x oa-alert check\n* * * * * sh -c 'oa-alert check'\n".to_owned(),
+            format!(
+                "* * * * * {me} oa-alert check\n* * * * * oa-crawl drain\n* * * * * oa-crawl run --due\n"
+            ),
+            String::new(),
+        ] {
+            assert!(!is_system("/etc/crontab.example", &text), "{text}");
+        }
     }
 
     #[test]
@@ -487,6 +657,31 @@ mod tests {
             faults(system("* * * * * oa-alert check\n")).last().unwrap(),
             &format!("sudoedit /etc/crontab   # {me} oa-alert …")
         );
+        let text =
+            format!("* * * * * {me} oa-alert check\n* * * * * no-such-account oa-crawl drain\n");
+        assert_eq!(
+            faults(system(&text)).last().unwrap(),
+            &format!("sudoedit /etc/crontab   # {me} instead of no-such-account")
+        );
+        let named = |text: &str| {
+            let place = Place::of(Path::new("/nowhere/file"), text);
+            faults(Crontab::parse(place, text)).len()
+        };
+        for wrong in [
+            "*/5 * * * oa-alert check\n",
+            "61 * * * * oa-alert check\n",
+            "0 25 * * * oa oa-backup full\n",
+            "@often oa-alert check\n",
+        ] {
+            assert_eq!(named(wrong), 1, "{wrong}");
+        }
+        for right in [
+            "@reboot oa-report serve\n",
+            "0-59/2 8-16 * jan-mar mon-fri oa-alert check\n",
+            "30 4 * * 7 oa oa-backup verify\n",
+        ] {
+            assert_eq!(named(right), 0, "{right}");
+        }
         let dotted = Crontab::parse(
             Place::System(PathBuf::from("/etc/cron.d/oa.cron")),
             "* * * * * oa oa-alert check\n",

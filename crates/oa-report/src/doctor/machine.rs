@@ -79,6 +79,22 @@ fn is_read_only(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS)
 }
 
+/// What kind of file system it is on, by Linux's magic.h.
+fn is_kind(path: &Path, magic: &[u32]) -> bool {
+    let found = rustix::fs::statfs(path).map(|disk| disk.f_type as u32);
+    found.is_ok_and(|found| magic.contains(&found))
+}
+
+/// tmpfs and ramfs.
+fn is_memory(path: &Path) -> bool {
+    is_kind(path, &[0x0102_1994, 0x8584_58f6])
+}
+
+/// NFS, SMB and its elders.
+fn is_remote(path: &Path) -> bool {
+    is_kind(path, &[0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42])
+}
+
 /// Makes the disk below a path writable again. The kernel takes that away when the disk fails, and says so in its own log.
 pub(super) fn remount(path: &Path) -> String {
     format!(
@@ -112,14 +128,47 @@ fn foreign_file(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// The disks of the state directory and of a repository that is a folder: bytes and inodes.
+/// The disks of all that is written to: bytes and inodes.
 pub(super) fn disks(config: &Config, findings: &mut Findings) {
-    let mut places = vec![config.state_dir.clone()];
+    let mut places = vec![config.state_dir.clone(), PathBuf::from("/var/log/oa")];
+    let repository = config.backup.as_ref().map(|b| PathBuf::from(&b.repository));
     if let Some(backup) = &config.backup {
-        places.push(PathBuf::from(&backup.repository));
+        places.extend(backup.staging.clone());
+        let copy = backup.copy.as_ref().map(|copy| &copy.repository);
+        let folders = [Some(&backup.repository), copy].into_iter().flatten();
+        places.extend(folders.filter(|r| !r.contains("://")).map(PathBuf::from));
     }
     let mut known = Vec::new();
+    for place in [&config.state_dir]
+        .into_iter()
+        .chain(&repository)
+        .filter(|p| is_memory(p))
+    {
+        findings.warn(
+            "disk",
+            format!(
+                "{} is kept in memory (tmpfs): it is gone with the next start of the machine",
+                place.display()
+            ),
+            super::edit(&config.path),
+        );
+    }
+    if is_remote(&config.state_dir) {
+        findings.warn(
+            "state_dir",
+            format!("{} is on another machine's disk: the locks there do not hold as the spool needs them", config.state_dir.display()),
+            super::edit(&config.path),
+        );
+    }
     for place in places {
+        // What is not there yet will be on the disk of the folder above.
+        let there = place.ancestors().find(|path| path.exists());
+        let Some(place) = there
+            .filter(|path| *path != Path::new("/"))
+            .map(Path::to_owned)
+        else {
+            continue;
+        };
         let (Ok(disk), Ok(found)) = (rustix::fs::statvfs(&place), fs::metadata(&place)) else {
             continue;
         };

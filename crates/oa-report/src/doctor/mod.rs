@@ -1,9 +1,12 @@
 //! What is wrong with an installation, and the command that mends each thing. Everything is looked at that an operator would look at
 //! by hand, and nothing is changed.
 //!
-//! `machine` needs nothing but this machine, `server` asks PostgreSQL, `programs` asks the other programs what they know of their own
-//! settings. A check that cannot be made because of an earlier one is left out: what is in its way is reported already.
+//! `machine` needs nothing but this machine, `server` and `access` ask PostgreSQL, `certificates` whoever speaks TLS, `programs` the other
+//! programs what they know of their own settings. A check that cannot be made because of an earlier one is left out: what is in its way is
+//! reported already.
 
+mod access;
+mod certificates;
 mod crontab;
 mod machine;
 mod programs;
@@ -110,6 +113,8 @@ pub(crate) fn unconfigured(error: &ConfigError) -> Findings {
 pub(crate) fn examine(config: &Config, crontab: Option<&Path>) -> Findings {
     let mut findings = Findings::default();
     programs::installed(&mut findings);
+    programs::others(&mut findings);
+    programs::outdated(&mut findings);
     findings.ok("configuration", config.path.display().to_string());
     for warning in config.warnings() {
         findings.warn("configuration", warning, edit(&config.path));

@@ -1,11 +1,15 @@
 //! What the other programs know of their own settings: asked of them, as processes.
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use oa_core::app::config::Config;
 use oa_core::app::{exit, sibling};
+use oa_core::base::trust::quoted;
+use rustix::process::geteuid;
 use serde_json::Value;
 
 use super::{Findings, State, edit};
@@ -51,6 +55,92 @@ pub(super) fn installed(findings: &mut Findings) {
                 false => "sudo scripts/install",
             },
         ),
+    }
+}
+
+/// A second installation on this machine: which of the two is started depends on who starts it.
+pub(super) fn others(findings: &mut Findings) {
+    let Some(own) = std::env::current_exe()
+        .ok()
+        .and_then(|me| me.canonicalize().ok())
+    else {
+        return;
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/local/bin", "/usr/bin"].map(PathBuf::from);
+    let mut found: Vec<PathBuf> = std::env::split_paths(&path)
+        .chain(usual)
+        .filter_map(|folder| folder.join("oa-report").canonicalize().ok())
+        .filter(|other| *other != own)
+        .collect();
+    found.sort();
+    found.dedup();
+    for other in found {
+        let prefix = other.ancestors().nth(2).unwrap_or(Path::new("/usr/local"));
+        findings.warn(
+            "programs",
+            format!(
+                "there is a second installation: {}, and this is {}",
+                other.display(),
+                own.display()
+            ),
+            match prefix == Path::new("/usr") {
+                true => "sudo apt-get remove oa".to_owned(),
+                false => format!(
+                    "sudo scripts/install --uninstall --prefix {}",
+                    quoted(prefix)
+                ),
+            },
+        );
+    }
+}
+
+/// What runs all the time goes on with its old program after an upgrade, until it is started again.
+pub(super) fn outdated(findings: &mut Findings) {
+    const LASTING: [(&str, &str); 3] = [
+        ("serve", "oa-report.service"),
+        ("stream", "oa-backup-stream.service"),
+        ("listen", "oa-alert-listen.service"),
+    ];
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let id = process.file_name().to_string_lossy().into_owned();
+        let is_ours = process
+            .metadata()
+            .is_ok_and(|m| m.uid() == geteuid().as_raw());
+        let Some(running) = is_ours
+            .then(|| fs::read_link(process.path().join("exe")).ok())
+            .flatten()
+        else {
+            continue;
+        };
+        let running = running.to_string_lossy().into_owned();
+        let Some(path) = running.strip_suffix(" (deleted)").map(Path::new) else {
+            continue;
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let said = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let words: Vec<&str> = said.split('\0').skip(1).filter(|w| !w.is_empty()).collect();
+        let lasting = LASTING.iter().find(|(word, _)| words.contains(word));
+        let Some((word, unit)) = lasting.filter(|_| PROGRAMS.contains(&&*name)) else {
+            continue;
+        };
+        let words: Vec<String> = words.iter().map(|word| quoted(Path::new(word))).collect();
+        let mend = match Path::new("/run/systemd/system").exists() {
+            true => format!("sudo systemctl restart {unit}"),
+            false => format!(
+                "kill {id}; nohup {} {} >/dev/null 2>&1 &",
+                quoted(path),
+                words.join(" ")
+            ),
+        };
+        findings.warn(
+            "programs",
+            format!(
+                "{name} {word} (process {id}) was started before the upgrade and is the old version"
+            ),
+            mend,
+        );
     }
 }
 

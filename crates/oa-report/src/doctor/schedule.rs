@@ -1,9 +1,13 @@
 //! Who starts the programs: the lines of a crontab, or systemd's timers. Whether they really fire is in the database (`server`).
 
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use chrono::{Offset, TimeZone, Utc};
+use chrono_tz::Tz;
 use oa_core::app::config::Config;
 use oa_core::base::trust::{self, account, quoted};
 use rustix::fs::Access;
@@ -45,7 +49,7 @@ const NEEDED: [(&str, &str, &str, State); 7] = [
 pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Findings) {
     let crontabs = match named {
         Some(path) => match trust::read_named_text(path, trust::LARGEST) {
-            Ok(text) => vec![Crontab::parse(Place::of(path), &text)],
+            Ok(text) => vec![Crontab::parse(Place::of(path, &text), &text)],
             Err(e) => {
                 let detail = format!("could not read {}: {e}", path.display());
                 return findings.error(CHECK, detail, format!("ls -l {}", quoted(path)));
@@ -88,7 +92,18 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
             .map(|c| &c.place)
             .collect();
         let by_timer = timers.iter().find(|t| t.name == timer);
-        needed(&command, state, &by_cron, (timer, by_timer), findings);
+        let missing = absent(named, &command);
+        needed(
+            &command,
+            state,
+            &by_cron,
+            (timer, by_timer),
+            &missing,
+            findings,
+        );
+    }
+    if named.is_none() {
+        running(config, &crontabs, findings);
     }
     for crontab in crontabs.iter().filter(|crontab| crontab.is_ours()) {
         lines(config, crontab, findings);
@@ -101,12 +116,30 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
     }
 }
 
+/// Where a command was looked for in vain, and what brings it there.
+fn absent(named: Option<&Path>, command: &str) -> (String, String) {
+    if let Some(path) = named {
+        let line = format!("{}   # a line that starts {command}", super::edit(path));
+        return (format!("no line of {}", path.display()), line);
+    }
+    let unread = Crontab::unread();
+    let looked = "no line of this account's crontab, of /etc/crontab or /etc/cron.d, no timer";
+    match unread.first() {
+        None => (looked.to_owned(), install()),
+        Some(path) => (
+            format!("{looked}; and this account may not read {}", path.display()),
+            format!("sudo chmod 644 {}", quoted(path)),
+        ),
+    }
+}
+
 /// That one schedule starts a command, and not several.
 fn needed(
     command: &str,
     state: State,
     by_cron: &[&Place],
     (name, timer): (&str, Option<&Timer>),
+    (looked, mend): &(String, String),
     findings: &mut Findings,
 ) {
     let by_timer = timer.is_some_and(|timer| timer.enabled);
@@ -115,30 +148,37 @@ fn needed(
             CHECK,
             state,
             &format!("nothing starts {command}: {name} is masked"),
-            Some(&format!("sudo systemctl unmask {name} && sudo systemctl enable --now {name}")),
+            Some(&format!(
+                "sudo systemctl unmask {name} && sudo systemctl enable --now {name}"
+            )),
         ),
         0 => findings.push(
             CHECK,
             state,
-            &format!(
-                "nothing starts {command}: no line of this account's crontab, of /etc/crontab or /etc/cron.d, no timer"
-            ),
-            Some(&install()),
+            &format!("nothing starts {command}: {looked}"),
+            Some(mend.as_str()),
         ),
         1 if by_timer && timer.is_some_and(|timer| !timer.active) => findings.push(
             CHECK,
             state,
-            &format!("{name} starts with the machine, and is stopped now: nothing starts {command}"),
+            &format!(
+                "{name} starts with the machine, and is stopped now: nothing starts {command}"
+            ),
             Some(&format!("sudo systemctl start {name}")),
         ),
         1 => {}
         n => {
             let mut places: Vec<String> = by_cron.iter().map(|place| place.shown()).collect();
             places.extend(by_timer.then(|| name.to_owned()));
-            let packaged = by_cron.iter().any(|p| **p == Place::System(PACKAGED.into()));
+            let packaged = by_cron
+                .iter()
+                .any(|p| **p == Place::System(PACKAGED.into()));
             findings.warn(
                 CHECK,
-                format!("{command} is started by {n} schedules at once: {}", places.join(", ")),
+                format!(
+                    "{command} is started by {n} schedules at once: {}",
+                    places.join(", ")
+                ),
                 match (by_timer, packaged) {
                     (true, _) => format!("sudo systemctl disable --now {name}"),
                     (false, true) => format!("sudo rm {PACKAGED}"),
@@ -163,6 +203,136 @@ fn install() -> String {
             "sudo crontab -u {} crontab.example",
             account(geteuid().as_raw())
         ),
+    }
+}
+
+/// That cron itself runs, that its hours are those that are meant, and that what runs all the time does.
+fn running(config: &Config, crontabs: &[Crontab], findings: &mut Findings) {
+    let ours = || crontabs.iter().filter(|c| c.is_ours());
+    let Some(first) = ours().next() else {
+        return services(findings);
+    };
+    if cron_runs() == Some(false) {
+        let detail = format!(
+            "no cron runs on this machine: nothing starts the lines of {}",
+            first.place.shown()
+        );
+        findings.error("cron", detail, start_cron());
+    }
+    for crontab in ours() {
+        hours(config, crontab, findings);
+    }
+    if ours().any(|c| c.starts_as_us("oa-report", "serve")) {
+        page(config, findings);
+    }
+    services(findings);
+}
+
+/// cron's hours are the machine's, unless it knows `CRON_TZ`; Debian's does not.
+fn hours(config: &Config, crontab: &Crontab, findings: &mut Findings) {
+    let Some((when, command)) = crontab.at_fixed_hours() else {
+        return;
+    };
+    let named = crontab.variables.get("CRON_TZ");
+    let knows_it = Path::new("/usr/sbin/crond").exists();
+    let zone = match named.filter(|_| knows_it) {
+        Some(name) => name.parse().ok(),
+        None => machine_zone(),
+    };
+    let Some(zone): Option<Tz> = zone else {
+        return;
+    };
+    let now = Utc::now().naive_utc();
+    let offset = |zone: Tz| zone.offset_from_utc_datetime(&now).fix().local_minus_utc();
+    let apart = offset(config.timezone) - offset(zone);
+    if apart == 0 {
+        return;
+    }
+    let ignored = match named {
+        Some(_) if !knows_it => " (this cron knows no CRON_TZ)",
+        _ => "",
+    };
+    let detail = format!(
+        "the hours of {} are those of {zone}{ignored}, {:+.1} h from {}: {command} ({when}) is started at other hours than written",
+        crontab.place.shown(),
+        f64::from(-apart) / 3600.0,
+        config.timezone,
+    );
+    let mend = match Path::new("/run/systemd/system").exists() {
+        true => format!(
+            "sudo timedatectl set-timezone {} && sudo systemctl restart cron",
+            config.timezone
+        ),
+        false => format!(
+            "sudo ln -sf /usr/share/zoneinfo/{} /etc/localtime && sudo service cron restart",
+            config.timezone
+        ),
+    };
+    findings.warn(
+        "time zone",
+        detail,
+        format!("{mend}   # or other hours in the crontab"),
+    );
+}
+
+/// The machine's, whatever this shell's `TZ` is. UTC where there is none; nothing where its name cannot be seen.
+fn machine_zone() -> Option<Tz> {
+    let place = Path::new("/etc/localtime");
+    if !place.exists() {
+        return Some(Tz::UTC);
+    }
+    let named = place.canonicalize().ok()?;
+    let (_, name) = named.to_str()?.split_once("/zoneinfo/")?;
+    name.parse().ok()
+}
+
+/// What `@reboot` starts comes with the next start of the machine only, and is not started again when it ends.
+fn page(config: &Config, findings: &mut Findings) {
+    let at = config.report.listen;
+    let mut asked = at;
+    if at.ip().is_unspecified() {
+        asked.set_ip(match at {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    match TcpStream::connect_timeout(&asked, Duration::from_secs(2)) {
+        Ok(_) => findings.ok("page", format!("somebody answers at {at}")),
+        Err(e) => findings.warn(
+            "page",
+            format!("nobody answers at {at}, where oa-report serve should: {e}; its line starts it with the machine only"),
+            format!(
+                "nohup {}/oa-report --config {} serve -q >/dev/null 2>&1 &",
+                own_folder(),
+                quoted(&config.path)
+            ),
+        ),
+    }
+}
+
+/// Units that start with the machine and have ended, or never came up.
+fn services(findings: &mut Findings) {
+    let names = |arguments: &[&str]| -> Vec<String> {
+        let said = systemctl(arguments).unwrap_or_default();
+        let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+        said.lines().filter_map(first).collect()
+    };
+    let of_state = |list, state| names(&[list, "oa-*.service", state, "--plain", "--no-legend"]);
+    let enabled = of_state("list-unit-files", "--state=enabled");
+    let active = of_state("list-units", "--state=active");
+    for name in enabled.iter().filter(|name| !active.contains(name)) {
+        findings.error(
+            "services",
+            format!("{name} starts with the machine, and does not run"),
+            format!("sudo systemctl restart {name}; systemctl status {name}"),
+        );
+    }
+}
+
+fn start_cron() -> String {
+    match Path::new("/run/systemd/system").exists() {
+        true => "sudo systemctl enable --now cron".to_owned(),
+        false => "sudo service cron start".to_owned(),
     }
 }
 
@@ -349,10 +519,7 @@ pub(super) fn revive() -> String {
         .iter()
         .any(|c| c.starts("oa-alert", "check") || c.starts("oa-crawl", "run"));
     match by_cron && cron_runs() == Some(false) {
-        true if Path::new("/run/systemd/system").exists() => {
-            "sudo systemctl enable --now cron".to_owned()
-        }
-        true => "sudo service cron start".to_owned(),
+        true => start_cron(),
         false => look.to_owned(),
     }
 }

@@ -1,22 +1,24 @@
 //! PostgreSQL: whether it can be reached and keeps what it confirms, the schema, the roles, the clock, and by what the programs have left
 //! there, whether anything really starts them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use oa_core::app::config::Config;
+use oa_core::base::trust::quoted;
 use oa_core::pg::schema::SchemaError;
 use oa_core::pg::{self, ConnectError, Settings, describe, schema};
-use oa_core::service::NATURAL_KEYS;
 use postgres::{Client, Error};
 
-use super::{Findings, State, edit, schedule};
+use super::{Findings, State, access, certificates, edit, schedule};
 use crate::PROGRAM;
-use crate::pool;
 use crate::queries::watch::{self, Fault};
 
 /// What is started each minute and was not for so long is started no more, in seconds.
 const SILENT: f64 = 300.0;
+/// autovacuum freezes rows at 200 million transactions, whatever else it does.
+const OLD_TRANSACTIONS: i32 = 1_000_000_000;
 /// The oldest version that the programs are tested with.
 const OLDEST: i32 = 150_000;
 
@@ -25,16 +27,45 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
         Ok(settings) => settings,
         Err(e) => return findings.error("database", e.to_string(), edit_secrets(config)),
     };
+    let addresses = addresses(config, &settings);
     let mut client = match pg::connect(&settings) {
         Ok(client) => client,
-        Err(e) => return findings.error("database", e.to_string(), connect_by(config, &e)),
+        Err(e) => {
+            // Servers that do not answer are asked for nothing more.
+            let asked = match &e {
+                ConnectError::Tls { .. } => &addresses[..],
+                _ => &[],
+            };
+            let mut seen = Findings::default();
+            certificates::look(config, asked, Utc::now(), &mut seen);
+            let why = seen.lines.iter().find(|line| line.state == State::Error);
+            let mend = why.and_then(|line| line.command.clone());
+            findings.error(
+                "database",
+                e.to_string(),
+                mend.unwrap_or_else(|| connect_by(config, &e)),
+            );
+            findings.lines.extend(seen.lines);
+            return;
+        }
     };
-    let asked =
-        settled(&mut client, config, findings).and_then(|()| clock(&mut client, config, findings));
-    if let Err(e) = asked {
-        return findings.error("database", describe(&e), "oa-report doctor");
-    }
+    let asked = settled(&mut client, config, findings)
+        .and_then(|()| clock(&mut client, config, findings))
+        .and_then(|()| wal(&mut client, config, findings))
+        .and_then(|()| Ok(client.query_one("SELECT now()", &[])?.get(0)));
+    let lacking = asked.and_then(|now| {
+        certificates::look(config, &addresses, now, findings);
+        access::rights(&mut client, findings)
+    });
+    let lacking = match lacking {
+        Ok(lacking) => lacking,
+        Err(e) => return findings.error("database", describe(&e), "oa-report doctor"),
+    };
     if let Err(e) = schema::check(&mut client) {
+        // What may not be read is said already.
+        if lacking && matches!(e, SchemaError::Query(_)) {
+            return;
+        }
         let command = match &e {
             SchemaError::Newer { .. } => {
                 "sudo apt-get install oa   # or scripts/install of the newer version"
@@ -45,17 +76,35 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
         return findings.error("schema", e.to_string(), command);
     }
     findings.ok("schema", format!("version {}", schema::needed()));
-    let asked = rights(&mut client, findings)
+    let asked = access::logins(&mut client, config, findings)
         .and_then(|()| firing(&mut client, findings))
+        .and_then(|()| proven(&mut client, config, findings))
         .and_then(|()| slots(&mut client, config, findings));
     if let Err(e) = asked {
         findings.error("database", describe(&e), "oa-report doctor");
     }
-    reader(config, findings);
+    access::reader(config, findings);
+}
+
+/// All addresses of the configuration, that of the programs first.
+fn addresses(config: &Config, first: &Settings) -> Vec<Settings> {
+    let backup = config.backup.as_ref().and_then(|b| b.database_url.as_ref());
+    let more = config
+        .report
+        .database_url
+        .as_ref()
+        .into_iter()
+        .chain(backup);
+    let more = more.filter_map(|reference| config.secret(reference, "database_url").ok());
+    let with = |url| Settings {
+        url,
+        ..first.clone()
+    };
+    [first.clone()].into_iter().chain(more.map(with)).collect()
 }
 
 /// Opens the file with the database's address.
-fn edit_secrets(config: &Config) -> String {
+pub(super) fn edit_secrets(config: &Config) -> String {
     let env = config.path.with_file_name(".env");
     edit(if env.exists() { &env } else { &config.path })
 }
@@ -86,7 +135,8 @@ fn settled(client: &mut Client, config: &Config, findings: &mut Findings) -> Res
         "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), current_setting('server_encoding'),
                 pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool, current_setting('fsync')::bool,
                 current_setting('full_page_writes')::bool, current_setting('synchronous_commit'), current_setting('data_checksums')::bool,
-                current_setting('is_superuser')::bool, quote_ident(current_user), quote_ident(current_database())",
+                current_setting('is_superuser')::bool, quote_ident(current_user), quote_ident(current_database()),
+                current_setting('autovacuum')::bool AND current_setting('track_counts')::bool, (SELECT max(age(datfrozenxid)) FROM pg_database)",
         &[],
     )?;
     let (version, shown, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -134,6 +184,21 @@ fn settled(client: &mut Client, config: &Config, findings: &mut Findings) -> Res
             "database",
             "synchronous_commit is off: a power cut loses what was confirmed last",
             "sudo -u postgres psql -c 'ALTER SYSTEM SET synchronous_commit = on' -c 'SELECT pg_reload_conf()'",
+        );
+    }
+    if !row.get::<_, bool>(12) {
+        findings.warn(
+            "database",
+            "autovacuum or track_counts is off: tables grow, plans get worse, and at last the server takes nothing more",
+            "sudo -u postgres psql -c 'ALTER SYSTEM SET autovacuum = on' -c 'ALTER SYSTEM SET track_counts = on' -c 'SELECT pg_reload_conf()'",
+        );
+    }
+    let age: i32 = row.get(13);
+    if age > OLD_TRANSACTIONS {
+        findings.error(
+            "database",
+            format!("the oldest transaction is {age} transactions back; at 2100 million the server takes nothing more"),
+            "sudo -u postgres vacuumdb --all --freeze",
         );
     }
     let checksums: bool = row.get(8);
@@ -195,35 +260,76 @@ fn clock(client: &mut Client, config: &Config, findings: &mut Findings) -> Resul
     Ok(())
 }
 
-/// What every run needs.
-fn rights(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
+/// What makes the server keep its WAL until its disk is full.
+fn wal(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<(), Error> {
     let row = client.query_one(
-        "SELECT quote_ident(current_user),
-                (SELECT string_agg(t, ', ') FROM unnest(ARRAY['oa.runs', 'oa.attempts', 'oa.tasks', 'oa.slots', 'oa.days', 'oa.incidents',
-                   'oa.alerts', 'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups', 'oa.silences', 'oa.requests', 'oa.used_links', 'oa.cards', 'oa.listeners']) t
-                 WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))),
-                has_schema_privilege('oa', 'USAGE'), has_schema_privilege('public', 'USAGE')",
+        "SELECT current_setting('archive_mode') <> 'off' AND last_failed_time > coalesce(last_archived_time, '-infinity'),
+                coalesce(last_failed_wal, ''), extract(epoch FROM now() - coalesce(last_archived_time, last_failed_time))::float8
+         FROM pg_stat_archiver",
         &[],
     )?;
-    let (role, lacking): (String, Option<String>) = (row.get(0), row.get(1));
-    let (oa, public): (bool, bool) = (row.get(2), row.get(3));
-    let grant = format!(
-        "psql \"OWNER'S ADDRESS\" -c 'GRANT USAGE ON SCHEMA oa, public TO {role}' -c 'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa, public TO {role}'"
-    );
-    if !oa || !public {
+    if row.get::<_, Option<bool>>(0) == Some(true) {
+        let (segment, since): (String, f64) = (row.get(1), row.get(2));
         findings.error(
-            "roles",
-            format!("{role} may not use schema oa or public"),
-            grant,
+            "wal",
+            format!(
+                "the server's archive_command fails ({segment}), for {} now: it keeps all WAL until its disk is full",
+                ago(since)
+            ),
+            "sudo -u postgres psql -c 'SHOW archive_command'; sudo tail /var/log/postgresql/*.log",
         );
-    } else if let Some(tables) = lacking {
-        findings.error(
-            "roles",
-            format!("{role} may not read and write {tables}"),
-            grant,
-        );
-    } else {
-        findings.ok("roles", format!("{role} may do what a run needs"));
+    }
+    let ours = config.backup.as_ref().map(|b| b.slot.as_str());
+    let limit = i64::try_from(config.alert.wal_limit.0).unwrap_or(i64::MAX);
+    let held = client.query(
+        "SELECT slot_name::text, NOT active AND bytes > $1::bigint, bytes::float8, current_setting('max_slot_wal_keep_size') = '-1'
+         FROM (SELECT *, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) AS bytes FROM pg_replication_slots
+               WHERE NOT pg_is_in_recovery() AND restart_lsn IS NOT NULL) s ORDER BY slot_name",
+        &[&limit],
+    )?;
+    for row in &held {
+        let (slot, many, bytes): (String, bool, f64) = (row.get(0), row.get(1), row.get(2));
+        let is_ours = ours == Some(slot.as_str());
+        if many {
+            findings.error(
+                "wal",
+                format!("nobody reads slot {slot}, which holds back {:.1} GiB of WAL: the server's disk fills", bytes / f64::from(1 << 30)),
+                match is_ours {
+                    true => "oa-backup incremental".to_owned(),
+                    false => format!("sudo -u postgres psql -c \"SELECT pg_drop_replication_slot('{slot}')\"   # when nothing needs it any more"),
+                },
+            );
+        } else if is_ours && row.get(3) {
+            findings.warn(
+                "wal",
+                format!("max_slot_wal_keep_size has no limit: when backups stop, the WAL that slot {slot} holds back fills the server's disk"),
+                "sudo -u postgres psql -c \"ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'\" -c 'SELECT pg_reload_conf()'",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether the channels have ever taken a message, and the last one.
+fn proven(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<(), Error> {
+    for channel in &config.alert.channels {
+        let row = client.query_one(
+            "SELECT (SELECT took_last FROM oa.channels WHERE name = $1), EXISTS (SELECT FROM oa.deliveries WHERE channel = $1 AND state = 'sent')",
+            &[&channel.name],
+        )?;
+        let check = format!("channel {}", channel.name);
+        let test = format!("oa-alert test {}", quoted(Path::new(&channel.name)));
+        match (row.get(0), row.get(1)) {
+            (Some(false), _) => findings.error(&check, "it has not taken the last message", test),
+            (None, false) => {
+                findings.warn(
+                    &check,
+                    "it has never taken a message: nobody knows whether it would",
+                    test,
+                );
+            }
+            (Some(true), _) | (None, true) => findings.ok(&check, "it has taken the last message"),
+        }
     }
     Ok(())
 }
@@ -284,24 +390,36 @@ fn firing(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
     }
     // Most minutes of the day must have one: a cron that fires now and then is one that fails.
     let gaps = client.query(
-        "SELECT what, host, starts, ceil(extract(epoch FROM last_at - first_at) / 60)::int8
-         FROM oa.starts WHERE last_at > now() - interval '1 day' AND last_at - first_at > interval '20 minutes'
-           AND starts < 0.7 * extract(epoch FROM last_at - first_at) / 60",
+        "SELECT what, host, starts, minutes::int8, starts > minutes
+         FROM (SELECT *, ceil(extract(epoch FROM last_at - first_at) / 60) AS minutes FROM oa.starts) s
+         WHERE last_at > now() - interval '1 day' AND minutes > 20 AND starts NOT BETWEEN 0.7 * minutes AND 1.6 * minutes",
         &[],
     )?;
     for row in &gaps {
         let (name, host): (&str, String) = (started(row.get(0)), row.get(1));
         let (starts, minutes): (i64, i64) = (row.get(2), row.get(3));
+        let why = match row.get(4) {
+            true => "two schedules start it, or two installations on one database",
+            false => "it should be each minute",
+        };
         findings.warn(
             check,
-            format!("{name} was started {starts} times within {minutes} minutes on {host}; it should be each minute"),
+            format!("{name} was started {starts} times within {minutes} minutes on {host}; {why}"),
             look.as_str(),
         );
     }
     for fault in watch::faults(&watch::all(client)?, false) {
-        if let Fault::Failing(w) = fault {
-            let detail = format!("the last oa-alert check on {} failed: {}", w.host, w.detail);
-            findings.error("alerts", detail, "oa-alert check");
+        match fault {
+            Fault::Failing(w) => {
+                let detail = format!("the last oa-alert check on {} failed: {}", w.host, w.detail);
+                findings.error("alerts", detail, "oa-alert check");
+            }
+            Fault::NoHeartbeat(w) => findings.warn(
+                "heartbeat_url",
+                format!("{} could not reach it: {}", w.host, w.detail),
+                "oa-alert check",
+            ),
+            Fault::Never | Fault::NoCheck(_) | Fault::NoDue(_) => {}
         }
     }
     Ok(())
@@ -351,55 +469,5 @@ fn ago(seconds: f64) -> String {
         minutes if minutes < 120.0 => format!("{minutes:.0} minutes"),
         minutes if minutes < 2880.0 => format!("{:.0} hours", minutes / 60.0),
         minutes => format!("{:.0} days", minutes / 1440.0),
-    }
-}
-
-/// The role of the page (`report.database_url`): it reads everything, and writes nothing.
-fn reader(config: &Config, findings: &mut Findings) {
-    if config.report.database_url.is_none() {
-        return;
-    }
-    let check = "reader";
-    let mut client = match pool::connect_read_only(config) {
-        Ok(client) => client,
-        Err(e) => return findings.error(check, e.to_string(), edit_secrets(config)),
-    };
-    let tables: Vec<&str> = NATURAL_KEYS.iter().map(|key| key.table).collect();
-    let row = client.query_one(
-        "SELECT quote_ident(current_user), string_agg(c.oid::regclass::text, ', ') FILTER (WHERE NOT has_table_privilege(c.oid, 'SELECT')),
-                bool_or(has_table_privilege(c.oid, 'INSERT') OR has_table_privilege(c.oid, 'UPDATE')),
-                (SELECT string_agg(t.relname::text, ', ' ORDER BY t.relname) FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
-                 WHERE n.nspname = 'public' AND t.relname = ANY($1::text[])
-                   AND NOT (has_table_privilege(t.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')))
-         FROM pg_class c WHERE c.relnamespace = 'oa'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition",
-        &[&tables],
-    );
-    let row = match row {
-        Ok(row) => row,
-        Err(e) => return findings.error(check, describe(&e), edit_secrets(config)),
-    };
-    let (role, unread, writes): (String, Option<String>, bool) =
-        (row.get(0), row.get(1), row.get(2));
-    if let Some(tables) = unread {
-        let grant = format!(
-            "psql \"OWNER'S ADDRESS\" -c 'GRANT SELECT ON ALL TABLES IN SCHEMA oa TO {role}'"
-        );
-        findings.error(check, format!("{role} may not read {tables}"), grant);
-    } else if writes {
-        let revoke = format!(
-            "psql \"OWNER'S ADDRESS\" -c 'REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA oa FROM {role}'"
-        );
-        let detail = format!("{role}, the page's role, may write; it should only read");
-        findings.warn(check, detail, revoke);
-    } else if let Some(tables) = row.get::<_, Option<String>>(3) {
-        let grant = format!(
-            "psql \"OWNER'S ADDRESS\" -c 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}'"
-        );
-        let detail = format!(
-            "{role} may not read {tables}, which oa-report as-of and oa-report why are asked about"
-        );
-        findings.warn(check, detail, grant);
-    } else {
-        findings.ok(check, format!("{role} may read, and nothing else"));
     }
 }
