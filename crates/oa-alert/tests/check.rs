@@ -86,26 +86,6 @@ fn a_run_that_did_not_happen_is_reported_once_and_when_it_is_over() {
     assert_eq!(service.sim.messages().len(), 4);
 }
 
-#[test]
-fn a_task_whose_outcome_takes_long_to_store_keeps_nobody_from_hearing_of_it() {
-    let service = Service::start(DINGTALK);
-    task(&service, "late", 11, Some(60));
-    let mut other = service.db();
-    let mut storing = other.transaction().unwrap();
-    storing
-        .execute("SELECT FROM oa.tasks FOR UPDATE", &[])
-        .unwrap();
-    let (_, found) = check(&service);
-    assert_eq!(rules(&found), ["run_missed"]);
-    assert_eq!(service.sim.messages().len(), 1);
-    let noted = "SELECT count(*)::text FROM oa.slots WHERE reported_at IS NOT NULL";
-    assert_eq!(service.one(noted), "0");
-    storing.rollback().unwrap();
-    check(&service);
-    assert_eq!(service.one(noted), "1");
-    assert_eq!(service.sim.messages().len(), 1, "not messages again");
-}
-
 /// As a program does it.
 fn run(service: &Service, trigger: Trigger, code: u8) {
     let recorder = Recorder::open(&service.config(), "oa-crawl").unwrap();

@@ -1,4 +1,4 @@
-//! Alerts reach people while PostgreSQL, this machine's disk or a channel is away.
+//! Alerts reach people while PostgreSQL, this machine's disk or a channel is away, or a task's row is somebody else's.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use crate::common;
@@ -6,7 +6,7 @@ use crate::common;
 use std::fs;
 use std::time::Duration;
 
-use common::{DINGTALK, Service, WECOM};
+use common::{DINGTALK, Service, WECOM, rules};
 use oa_core::journal::spool::Record;
 use oa_sim::Options;
 use oa_testkit::wait_until;
@@ -327,4 +327,49 @@ fn a_full_disk_is_reported_and_the_phone_rings_while_postgresql_is_down() {
         messages.len() == 4 && messages[3].contains("连不上数据库"),
         "{messages:?}"
     );
+}
+
+#[test]
+fn a_task_whose_outcome_takes_long_to_store_keeps_nobody_from_hearing_of_it() {
+    let service = Service::start(DINGTALK);
+    // Its slots are to be written ahead as well.
+    service.sql(
+        "INSERT INTO oa.tasks (name, tool, title, schedule, last_run_id, slots_until)
+         VALUES ('late', 'oa-crawl', '多空全景', '* * * * *', gen_random_uuid(), now() + interval '1 hour');
+         INSERT INTO oa.slots (task, due_at, day) VALUES ('late', now() - interval '11 minutes', now()::date)",
+    );
+    let mut other = service.db();
+    let mut storing = other.transaction().unwrap();
+    let lock = "SELECT FROM oa.tasks FOR UPDATE";
+    storing.execute(lock, &[]).unwrap();
+    let (_, found) = service.check();
+    assert_eq!(rules(&found), ["run_missed"]);
+    assert_eq!(service.sim.messages().len(), 1);
+    let noted = "SELECT count(*)::text FROM oa.slots WHERE reported_at IS NOT NULL";
+    assert_eq!(service.one(noted), "0");
+    let is_ahead = "SELECT (slots_until > now() + interval '1 day')::text FROM oa.tasks";
+    assert_eq!(service.one(is_ahead), "false");
+    storing.rollback().unwrap();
+    service.check();
+    assert_eq!(service.one(noted), "1");
+    assert_eq!(service.one(is_ahead), "true");
+    assert_eq!(service.sim.messages().len(), 1, "not messages again");
+
+    // For so long that there is no slot of it any more: then it cannot be said whether it ran, and that is said.
+    let open = "SELECT count(*)::text FROM oa.incidents WHERE resolved_at IS NULL AND rule = 'check_failed'";
+    service.sql("UPDATE oa.tasks SET slots_until = now() - interval '1 minute'");
+    let mut storing = other.transaction().unwrap();
+    storing.execute(lock, &[]).unwrap();
+    let done = service.alert(&["check"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(
+        done.stderr
+            .contains("whether late ran as scheduled cannot be said"),
+        "{done:?}"
+    );
+    assert_eq!(service.one(open), "1");
+    storing.rollback().unwrap();
+    service.check();
+    assert_eq!(service.one(open), "0");
+    assert_eq!(service.one(is_ahead), "true");
 }

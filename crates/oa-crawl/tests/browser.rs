@@ -4,7 +4,9 @@
 use crate::common;
 
 use std::fs;
-use std::process::Stdio;
+use std::io::ErrorKind;
+use std::net::{TcpListener, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::Service;
@@ -462,29 +464,88 @@ fn all_sources_at_once_while_postgresql_restarts_store_each_day_once() {
     no_browser_is_left(&service);
 }
 
-#[test]
-fn a_page_elsewhere_that_leads_the_browser_to_this_machine_is_refused() {
-    let service = start();
-    let victim = Site::start(|_| Answer::json("{\"of\": \"this machine\"}"));
-    let there = victim.url.clone();
-    let proxy = Site::start(move |_| Answer::redirect(302, there.clone()));
-    let text = r#"
+/// `oa-crawl try` of a page at `/x` of this site, which may redirect to `named`.
+fn attempt(base: &str, named: &str, proxy: Option<&str>) -> common::Done {
+    assert!(has_chromium());
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        r#"
 name = "page"
 title = "页面"
 provider = "own"
 schedule = "0 9 * * *"
-fetch = { kind = "browser", base = "http://192.0.2.1", path = "/x" }
-browser = { steps = [{ wait_for = "body" }, { take_html = true }] }
-answer = { table = { rows = "body", cells = "pre", columns = ["code"] } }
-store = { table = "commodities", unique = ["code"] }
-fields = [{ column = "code", from = "code", type = "text", required = true }]
-"#;
-    service.add("page", text);
-    let mut command = service.command(&["run", "page", "--format", "json"]);
-    let output = command.env("http_proxy", &proxy.url).output().unwrap();
-    let done: common::Done = output.into();
-    let row = done.row();
-    let error = row["error"].as_str().unwrap_or_default();
-    assert!(error.contains("an address of this machine"), "{row}");
-    assert_eq!(status(&row).0, "failed");
+fetch = {{ kind = "browser", base = "{base}", path = "/x", redirects = ["{named}"] }}
+browser = {{ steps = [{{ wait_for = "td" }}, {{ take_html = true }}] }}
+answer = {{ table = {{ rows = "table tr", cells = "td", columns = ["code"] }} }}
+store = {{ table = "commodities", unique = ["code"] }}
+fields = [{{ column = "code", from = "code", type = "text", required = true }}]
+"#
+    );
+    fs::write(dir.path().join("page.toml"), text).unwrap();
+    let config = "state_dir = \"state\"\n[database]\nurl = \"env:X\"\n[crawl]\ntimeout = \"60s\"\n";
+    fs::write(dir.path().join("oa.toml"), config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oa-crawl"));
+    command
+        .args(["--config", "oa.toml", "try", "page.toml"])
+        .current_dir(dir.path())
+        .envs(proxy.map(|proxy| ("http_proxy", proxy)));
+    command.output().unwrap().into()
+}
+
+#[test]
+fn a_page_elsewhere_that_leads_the_browser_to_this_machine_is_refused() {
+    let victim = Site::start(|_| Answer::json("{\"of\": \"this machine\"}"));
+    let there = victim.url.clone();
+    let proxy = Site::start(move |_| Answer::redirect(302, there.clone()));
+    let done = attempt("http://192.0.2.1", "http://192.0.2.2", Some(&proxy.url));
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(
+        done.stdout.contains("an address of this machine"),
+        "{done:?}"
+    );
+    assert_eq!(victim.asked().len(), 0, "nobody asked it");
+}
+
+/// A page that asks for a port of this machine in every way that there is, and shows its table when all of them have ended.
+const HOSTILE: &str = include_str!("data/hostile.html");
+
+fn page(content_type: &str, body: &str) -> Answer {
+    Answer {
+        status: 200,
+        headers: vec![("content-type", content_type.to_owned())],
+        body: body.to_owned(),
+    }
+}
+
+#[test]
+fn a_page_gets_at_nothing_of_this_machine_that_its_source_does_not_name() {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    udp.set_nonblocking(true).unwrap();
+    let here = tcp.local_addr().unwrap();
+    let named = Site::start(|_| Answer::json("{}"));
+    let hostile = HOSTILE
+        .replace("TCP_PORT", &here.port().to_string())
+        .replace("UDP_PORT", &udp.local_addr().unwrap().port().to_string())
+        .replace("NAMED", &named.url);
+    let worker = format!(
+        "addEventListener('install', e => e.waitUntil(fetch('http://{here}/', {{ mode: 'no-cors' }}).catch(() => 0)))"
+    );
+    let site = Site::start(move |asked| match asked.path.as_str() {
+        "/away" => Answer::redirect(302, format!("http://{here}/away")),
+        "/sw.js" => page("text/javascript", &worker),
+        _ => page("text/html", &hostile),
+    });
+    // As a site of this machine, and as one elsewhere, which the operator's proxy reaches.
+    for (base, proxy) in [(&*site.url, None), ("http://192.0.2.1", Some(&*site.url))] {
+        let done = attempt(base, &named.url, proxy);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(done.stdout.contains("RB"), "{done:?}");
+        assert!(!named.asked().is_empty(), "what it names is reached");
+        let came = tcp.accept().map(|(_, from)| from);
+        assert_eq!(came.unwrap_err().kind(), ErrorKind::WouldBlock, "{base}");
+        let came = udp.recv_from(&mut [0; 1500]);
+        assert_eq!(came.unwrap_err().kind(), ErrorKind::WouldBlock, "{base}");
+    }
 }

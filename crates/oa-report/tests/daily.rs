@@ -545,4 +545,21 @@ fn reports_of_days_on_which_the_machine_was_off_are_made_up_for_and_marked() {
     assert_eq!(service.count("oa.days WHERE reported_at IS NOT NULL"), 1);
     assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
     assert_eq!(service.count("oa.alerts WHERE event IS NOT NULL"), 3);
+
+    // Somebody who stores a long outcome keeps nobody from a report, which says what it could not note.
+    sql("DELETE FROM oa.alerts WHERE event IS NOT NULL; UPDATE oa.days SET reported_at = NULL");
+    let mut other = service.server.connect();
+    let mut storing = other.transaction().unwrap();
+    let lock = "SELECT FROM oa.tasks WHERE name = 'a' FOR UPDATE";
+    storing.execute(lock, &[]).unwrap();
+    let sent = service.command(&["daily", "--send", "--cron"]).output();
+    let sent = sent.unwrap();
+    let said = String::from_utf8_lossy(&sent.stderr);
+    assert_eq!(sent.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("somebody else has these tasks locked"),
+        "{said}"
+    );
+    assert_eq!(service.count("oa.alerts WHERE event IS NOT NULL"), 3);
+    assert_eq!(service.count("oa.days WHERE reported_at IS NOT NULL"), 0);
 }

@@ -42,7 +42,21 @@ fn other_machines_are_served_only_with_a_token() {
     assert!(error.contains("oa-report token"), "{error}");
     let serving = site.serve(None);
     for path in PATHS {
-        assert_ne!(serving.get(path).status, 403, "{path}");
+        let reply = serving.get(path);
+        assert_ne!(reply.status, 403, "{path}");
+        // Nobody shows it in a frame, guesses what it is, or keeps it for somebody else.
+        assert_eq!(reply.header("x-frame-options"), Some("DENY"), "{path}");
+        let policy = reply.header("content-security-policy").unwrap();
+        assert!(
+            policy.contains("frame-ancestors 'none'"),
+            "{path}: {policy}"
+        );
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+        let kept = reply.header("cache-control").unwrap();
+        assert!(
+            matches!(kept, "no-store" | "private, no-cache"),
+            "{path}: {kept}"
+        );
         // A page of another site whose name leads here.
         let reply = serving.ask("GET", path, &[("Host", "evil.example")], "");
         assert_eq!(reply.status, 403, "{path}");

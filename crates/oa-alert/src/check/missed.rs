@@ -21,20 +21,14 @@ const TOGETHER: usize = 3;
 /// So many days are named.
 const DAYS: usize = 40;
 
+/// What is missing, and the tasks of which that cannot be said now.
 pub(super) fn find(
     client: &mut Client,
     config: &Config,
     calendar: &Calendar,
     now: DateTime<Utc>,
-) -> Result<Vec<Finding>, postgres::Error> {
-    let times = Times {
-        zone: config.timezone,
-        calendar,
-    };
-    for (tool, tasks) in config.scheduled() {
-        due::register(client, tool, &tasks, times)?;
-    }
-    due::write_ahead(client, times)?;
+) -> Result<(Vec<Finding>, Vec<String>), postgres::Error> {
+    let unseen = write_ahead(client, config, calendar)?;
     let grace = config.alert.grace.0 + config.crawl.jitter.0;
     let grace = TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX);
     slots::close_unmade(client, grace)?;
@@ -45,7 +39,39 @@ pub(super) fn find(
         found = together(client, missing, &gaps, now)?;
     }
     found.extend(rhythm::find(client, config, calendar, now)?);
-    Ok(found)
+    Ok((found, unseen))
+}
+
+/// Writes slots ahead, but waits for nobody who has a task locked for long. Mostly there are enough all the same; of a task that has none any
+/// more nothing can be missed: it is returned.
+fn write_ahead(
+    client: &mut Client,
+    config: &Config,
+    calendar: &Calendar,
+) -> Result<Vec<String>, postgres::Error> {
+    let times = Times {
+        zone: config.timezone,
+        calendar,
+    };
+    let mut left = Vec::new();
+    for (tool, tasks) in config.scheduled() {
+        left.extend(due::register(client, tool, &tasks, times)?);
+    }
+    left.extend(due::write_ahead(client, times)?);
+    left.sort_unstable();
+    left.dedup();
+    if left.is_empty() {
+        return Ok(left);
+    }
+    let unseen = due::without_slots(client, &left)?;
+    left.retain(|task| !unseen.contains(task));
+    if !left.is_empty() {
+        tracing::warn!(
+            "the next check writes the slots of {}: somebody else has these tasks locked",
+            left.join(", ")
+        );
+    }
+    Ok(unseen)
 }
 
 /// Whether there is a slot that may be missing. What is to be said of those that are takes twenty times as long to ask.

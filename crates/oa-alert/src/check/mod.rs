@@ -83,9 +83,21 @@ pub(crate) struct Found {
     certificate: Option<String>,
     /// Channels of which this machine cannot say whether somebody listens.
     unsure_channels: Vec<String>,
+    /// Tasks of which it cannot be said what they miss.
+    unseen: Vec<String>,
 }
 
 impl Found {
+    /// What could not be looked at, why, and what to do.
+    pub(crate) fn unseen(&self) -> Option<String> {
+        (!self.unseen.is_empty()).then(|| {
+            format!(
+                "whether {} ran as scheduled cannot be said: no slots are written of it, because somebody else has its row of oa.tasks locked; if that does not end by itself, end the transaction that stays open: SELECT pid, usename, xact_start, query FROM pg_stat_activity ORDER BY xact_start",
+                self.unseen.join(", ")
+            )
+        })
+    }
+
     /// Whether this machine would have found this, were it still there.
     fn could_see(&self, rule: &str, subject: &str) -> bool {
         match rule {
@@ -127,7 +139,7 @@ pub(crate) fn find(
     client.batch_execute("SET jit = off")?;
     let now: DateTime<Utc> = client.query_one("SELECT now()", &[])?.get(0);
     let calendar = calendar(config);
-    let mut found = missed::find(client, config, &calendar, now)?;
+    let (mut found, unseen) = missed::find(client, config, &calendar, now)?;
     found.extend(rules::find(client, host, config)?);
     found.extend(network::find(client)?);
     found.extend(opening::find(client, config, &calendar, now)?);
@@ -149,6 +161,7 @@ pub(crate) fn find(
         repositories: backups::configured(state).into_keys().collect(),
         certificate: seen.map(|s| s.server),
         unsure_channels,
+        unseen,
     })
 }
 
@@ -218,8 +231,13 @@ fn raise_and_resolve(
     found: &Found,
 ) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
-    // One check at a time: what another one has just found is not resolved by what this one found before.
+    // One check at a time: what another one has just found is not resolved by what this one found before. None takes long: each waits for
+    // others a few seconds at most.
+    let limit = tx.query_one("SELECT current_setting('lock_timeout')", &[])?;
+    let limit: &str = limit.get(0);
+    tx.batch_execute("SET LOCAL lock_timeout = '20s'")?;
     pg::alone(&mut tx, "check")?;
+    tx.execute("SELECT set_config('lock_timeout', $1, true)", &[&limit])?;
     let back: bool = tx
         .query_one(
             "SELECT now() < $1::timestamptz - interval '1 minute'",
@@ -263,12 +281,8 @@ fn raise_and_resolve(
 /// all else: what they hear of it is noted by the next check then. Returns whether it has them.
 fn lock_tasks(tx: &mut Transaction<'_>, found: &[Finding]) -> Result<bool, postgres::Error> {
     let mut waiting = tx.transaction()?;
-    let limit = waiting.query_one("SELECT current_setting('lock_timeout')", &[])?;
-    waiting.batch_execute("SET LOCAL lock_timeout = '5s'")?;
     match missed::lock_tasks(&mut waiting, found) {
         Ok(()) => {
-            let limit: &str = limit.get(0);
-            waiting.execute("SELECT set_config('lock_timeout', $1, true)", &[&limit])?;
             waiting.commit()?;
             Ok(true)
         }

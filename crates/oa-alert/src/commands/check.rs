@@ -63,7 +63,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         }
     };
     let (found, blind, client) = match look(config, &recorder) {
-        Ok((found, client)) => (found, None, Some(client)),
+        Ok((found, partly, client)) => (found, partly, Some(client)),
         Err(blind) => {
             if let Blind::Unreachable(why) = &blind {
                 recorder.report_unreachable(why);
@@ -177,6 +177,9 @@ enum Blind {
     /// There is, and it does not answer, or takes no finding.
     #[error("the check failed: {0}")]
     Failed(String),
+    /// It sees all but this.
+    #[error("the check is not complete: {0}")]
+    Partly(String),
 }
 
 /// Whether that PostgreSQL is down waits in the spool already: it is not just being restarted, then.
@@ -189,7 +192,10 @@ fn is_known_down(recorder: &Recorder) -> bool {
     waiting.is_ok_and(|alerts| alerts.iter().any(is))
 }
 
-fn look(config: &Config, recorder: &Recorder) -> Result<(Vec<Finding>, Client), Blind> {
+/// What is found, what of it could not be looked at, and the connection.
+type Look = (Vec<Finding>, Option<Blind>, Client);
+
+fn look(config: &Config, recorder: &Recorder) -> Result<Look, Blind> {
     let (mut client, drained) = recorder.connect().or_else(|first| {
         if is_known_down(recorder) {
             return Err(first);
@@ -205,11 +211,15 @@ fn look(config: &Config, recorder: &Recorder) -> Result<(Vec<Finding>, Client), 
     let asked = |client: &mut Client| -> Result<_, postgres::Error> {
         let found = check::find(client, recorder, &drained, config)?;
         check::record(client, recorder, config, &found)?;
-        recorder.resolve_failed_check(client)?;
-        Ok(found.findings)
+        let unseen = found.unseen();
+        match &unseen {
+            Some(unseen) => recorder.report_failed_check(client, unseen),
+            None => recorder.resolve_failed_check(client)?,
+        }
+        Ok((found.findings, unseen.map(Blind::Partly)))
     };
     match asked(&mut client) {
-        Ok(found) => Ok((found, client)),
+        Ok((found, partly)) => Ok((found, partly, client)),
         Err(e) => {
             let reason = describe(&e);
             if Meaning::of(&e) == Meaning::Unreachable {

@@ -12,6 +12,7 @@ use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::base::secrets::{Secret, redact};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use ureq::http::{Response, Uri};
 use uuid::Uuid;
 
 /// Longest time for the address outside.
@@ -64,16 +65,29 @@ impl Heartbeat {
         let address = address(*service, url.expose(), event)?;
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(PING))
+            // Nobody outside makes this machine ask itself, or somebody else.
+            .max_redirects(0)
             .build()
             .into();
-        let answer = match event {
+        let ask = |address: &str| match event {
             Event::Fail(why) if *service == Service::Healthchecks => agent
-                .post(&address)
+                .post(address)
                 .content_type("text/plain; charset=utf-8")
                 .send(why.chars().take(LONGEST).collect::<String>()),
-            _ => agent.get(&address).call(),
+            _ => agent.get(address).call(),
         };
-        let answer = answer.map(drop).map_err(|e| redact(&e.to_string()));
+        let answer = ask(&address).and_then(|answer| match moved(&address, &answer) {
+            Some(there) => ask(&there),
+            None => Ok(answer),
+        });
+        let answer = match answer {
+            Ok(answer) if answer.status().is_redirection() => Err(
+                "it redirects to somebody else, who is not asked; write the new address as heartbeat_url"
+                    .to_owned(),
+            ),
+            Ok(_) => Ok(()),
+            Err(e) => Err(redact(&e.to_string())),
+        };
         if let Err(e) = &answer {
             tracing::warn!("the heartbeat\u{2019}s address did not answer: {e}");
         }
@@ -81,9 +95,26 @@ impl Heartbeat {
     }
 }
 
+/// Where the same host wants to be asked instead: by another path, or by https.
+fn moved<T>(from: &str, answer: &Response<T>) -> Option<String> {
+    if !answer.status().is_redirection() {
+        return None;
+    }
+    let to = answer.headers().get("location")?.to_str().ok()?;
+    let (from, there): (Uri, Uri) = (from.parse().ok()?, to.parse().ok()?);
+    let Some(authority) = there.authority() else {
+        let (scheme, authority) = (from.scheme_str()?, from.authority()?);
+        let is_path = to.starts_with('/') && !to.starts_with("//");
+        return is_path.then(|| format!("{scheme}://{authority}{to}"));
+    };
+    let same = from.authority() == Some(authority);
+    let secured = there.scheme_str() == Some("https") && authority.port().is_none();
+    (same && (secured || from.scheme() == there.scheme())).then(|| to.to_owned())
+}
+
 /// Whose address it is.
 fn service(url: &str) -> Result<Service, &'static str> {
-    let parsed: ureq::http::Uri = url
+    let parsed: Uri = url
         .parse()
         .map_err(|_| "is no address of the web; copy it again")?;
     if !matches!(parsed.scheme_str(), Some("https" | "http")) || parsed.host().is_none() {
@@ -218,6 +249,29 @@ mod tests {
             )),
         ];
         assert_eq!(all(&format!("{cronitor}?state=complete&env=prod")), said);
+    }
+
+    #[test]
+    fn only_the_same_host_is_asked_when_it_redirects() {
+        let to = |from: &str, location: &str| {
+            let answer = Response::builder().status(302);
+            moved(from, &answer.header("location", location).body(()).unwrap())
+        };
+        for (from, location, there) in [
+            ("http://h/x", "https://h/x", Some("https://h/x")),
+            ("http://h:1/x", "/y?a=b", Some("http://h:1/y?a=b")),
+            ("https://h/x", "https://h/y", Some("https://h/y")),
+            ("https://h/x", "http://h/x", None),
+            ("http://h:1/x", "https://h:1/x", None),
+            ("https://h/x", "https://h.example/x", None),
+            ("https://h/x", "https://h@127.0.0.1/x", None),
+            ("https://h/x", "//127.0.0.1/x", None),
+            ("https://h/x", "http://127.0.0.1:5432/", None),
+        ] {
+            assert_eq!(to(from, location).as_deref(), there, "{from} {location}");
+        }
+        let fine = Response::builder().header("location", "/y").body(());
+        assert_eq!(moved("http://h/x", &fine.unwrap()), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use postgres::Client;
+use postgres::error::SqlState;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use super::tasks;
 use crate::base::text::printable_json;
 use crate::model::retry::ErrorKind;
 use crate::model::{Outcome, RawRecord, RunError, RunStart, Status};
-use crate::pg::{Prepared, Tx};
+use crate::pg::{Prepared, Settings, Tx};
 
 /// What a run that was killed has left on this machine.
 #[derive(Debug, Default)]
@@ -26,6 +27,9 @@ pub struct LeftByRun {
 /// Finds runs whose process is gone and marks them `abandoned`, with an alert each: runs of this machine whose process does not
 /// live, and runs of others whose lease is over. Call it after the spool was drained, with the runs that wait there all the same:
 /// their outcome is known. `left` gives what a run has left on this machine. Returns the runs.
+///
+/// One whose task somebody else has locked for longer than `lock_timeout` is left to the next time; the session waits shorter for locks
+/// from then on.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -81,8 +85,17 @@ pub fn mark_abandoned(
             let output = Value::String(output);
             outcome.details.insert("output".to_owned(), output);
         }
-        if abandon(client, &outcome, row.get(16), policy)? {
-            marked.push(id);
+        match abandon(client, &outcome, row.get(16), policy) {
+            Ok(true) => marked.push(id),
+            Ok(false) => {}
+            Err(StoreError::Database(e)) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                let task = &outcome.start.task;
+                tracing::warn!(
+                    "a run of {task} that was killed is marked as abandoned later: somebody else has the task locked"
+                );
+                Settings::hurry(client)?;
+            }
+            Err(e) => return Err(e),
         }
     }
     Ok(marked)

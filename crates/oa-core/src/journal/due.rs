@@ -1,12 +1,12 @@
 //! Which tasks are expected to run, and when: what has a schedule is registered in `oa.tasks`, and its slots are written ahead from that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use postgres::{Client, GenericClient, Transaction};
 
-use super::slots;
+use super::{slots, tasks};
 use crate::journal::incidents;
 use crate::schedule::{Again, Calendar, CronError, Days, DueTime, Schedule, Session};
 
@@ -92,17 +92,18 @@ const BACK: TimeDelta = TimeDelta::days(400);
 /// and back to where they end, so that after any downtime all slots of it are there. Where nothing has changed and enough is written, it
 /// only looks. All by the server's clock.
 ///
-/// A changed schedule, or calendar, replaces the slots that are not due yet, and never one that was.
+/// A changed schedule, or calendar, replaces the slots that are not due yet, and never one that was. Returns the tasks of which nothing was
+/// written, because somebody else has them locked for longer than `lock_timeout`: the next time does it.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn register(
     client: &mut impl GenericClient,
     tool: &str,
-    tasks: &[Scheduled],
+    scheduled: &[Scheduled],
     times: Times<'_>,
-) -> Result<(), postgres::Error> {
-    let names: Vec<&str> = tasks.iter().map(|t| t.name.as_str()).collect();
+) -> Result<Vec<String>, postgres::Error> {
+    let names: Vec<&str> = scheduled.iter().map(|t| t.name.as_str()).collect();
     let rows = client.query(
         "SELECT name, title, slots_plan, schedule IS NOT NULL AND next_due_at > now(), slots_until >= now() + make_interval(secs => $2)
          FROM oa.tasks WHERE name = ANY($1)",
@@ -110,10 +111,11 @@ pub fn register(
     )?;
     let known: HashMap<&str, &postgres::Row> = rows.iter().map(|r| (r.get(0), r)).collect();
     let calendar = times.calendar.fingerprint();
-    let plans: Vec<String> = tasks.iter().map(|t| t.plan(times.zone, calendar)).collect();
+    let plan = |t: &Scheduled| t.plan(times.zone, calendar);
+    let plans: Vec<String> = scheduled.iter().map(plan).collect();
     let mut news = Vec::new();
     let mut short = Vec::new();
-    for (task, plan) in tasks.iter().zip(&plans) {
+    for (task, plan) in scheduled.iter().zip(&plans) {
         let row = known.get(task.name.as_str());
         let same = row.is_some_and(|r| {
             (task.title.is_empty() || r.get::<_, &str>(1) == task.title)
@@ -128,18 +130,22 @@ pub fn register(
         }
     }
     if news.is_empty() && short.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut tx = client.transaction()?;
     let all = news.iter().map(|(task, _)| task.name.as_str());
     let all: Vec<&str> = all.chain(short.iter().map(|(name, ..)| *name)).collect();
-    super::tasks::lock(&mut tx, &all)?;
+    let left = tasks::lock_or_leave(&mut tx, &all)?;
+    let is_left: HashSet<&str> = left.iter().map(String::as_str).collect();
+    news.retain(|(task, _)| !is_left.contains(task.name.as_str()));
+    short.retain(|(name, ..)| !is_left.contains(name));
     let now: DateTime<Utc> = tx.query_one("SELECT now()", &[])?.get(0);
     if !news.is_empty() {
         put(&mut tx, tool, &news, now, times)?;
     }
     write(&mut tx, &short, now, times)?;
-    tx.commit()
+    tx.commit()?;
+    Ok(left)
 }
 
 /// What is registered of the tasks that collect.
@@ -171,22 +177,34 @@ pub fn registered(client: &mut impl GenericClient) -> Result<Registered, postgre
 }
 
 /// Goes on writing the slots of all tasks that have some, so that what is missed has a name also when nothing but `oa-alert check` runs.
+/// Returns the tasks that somebody else has locked, which are left to the next time. It waits for them, as long as `lock_timeout` says, only
+/// where slots end before now.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn write_ahead(
     client: &mut impl GenericClient,
     times: Times<'_>,
-) -> Result<(), postgres::Error> {
+) -> Result<Vec<String>, postgres::Error> {
     let rows = client.query(
-        "SELECT name, schedule, coalesce(days, ''), coalesce(sessions, '{}'), now(), again FROM oa.tasks WHERE schedule IS NOT NULL AND slots_until < now() + make_interval(secs => $1)",
+        "SELECT name, schedule, coalesce(days, ''), coalesce(sessions, '{}'), now(), again, slots_until < now() FROM oa.tasks WHERE schedule IS NOT NULL AND slots_until < now() + make_interval(secs => $1)",
         &[&LEFT.as_seconds_f64()],
     )?;
     let Some(first) = rows.first() else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let now = first.get(4);
-    let short = rows.iter().map(|row| {
+    let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let mut tx = client.transaction()?;
+    let left = match rows.iter().any(|row| row.get(6)) {
+        true => tasks::lock_or_leave(&mut tx, &names)?,
+        false => tasks::lock_free(&mut tx, &names)?,
+    };
+    let is_left: HashSet<&str> = left.iter().map(String::as_str).collect();
+    let free = rows
+        .iter()
+        .filter(|row| !is_left.contains(row.get::<_, &str>(0)));
+    let short = free.map(|row| {
         let task = Scheduled {
             days: Days::named(row.get(2)),
             sessions: Session::named(&row.get::<_, Vec<&str>>(3)),
@@ -196,9 +214,24 @@ pub fn write_ahead(
         let again = again.and_then(|again| again.parse().ok());
         (row.get(0), task.times(times.zone), again)
     });
-    let mut tx = client.transaction()?;
     write(&mut tx, &short.collect::<Vec<_>>(), now, times)?;
-    tx.commit()
+    tx.commit()?;
+    Ok(left)
+}
+
+/// Those of these tasks of which it is not known what they miss: their slots end before now.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn without_slots(
+    client: &mut impl GenericClient,
+    names: &[String],
+) -> Result<Vec<String>, postgres::Error> {
+    let rows = client.query(
+        "SELECT name FROM oa.tasks WHERE name = ANY($1) AND coalesce(slots_until < now(), true) ORDER BY name",
+        &[&names],
+    )?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
 fn put(
@@ -267,6 +300,7 @@ type Planned<'a> = (&'a str, Result<Schedule, CronError>, Option<Again>);
 /// What of the slots is written at once.
 const CHUNK: usize = 20_000;
 
+/// The tasks are locked by then.
 fn write(
     tx: &mut Transaction<'_>,
     tasks: &[Planned<'_>],
@@ -275,7 +309,7 @@ fn write(
 ) -> Result<(), postgres::Error> {
     let names: Vec<&str> = tasks.iter().map(|(name, ..)| *name).collect();
     let rows = tx.query(
-        "SELECT name, slots_until, collects FROM oa.tasks WHERE name = ANY($1) ORDER BY name FOR UPDATE",
+        "SELECT name, slots_until, collects FROM oa.tasks WHERE name = ANY($1)",
         &[&names],
     )?;
     let until: HashMap<&str, (Option<DateTime<Utc>>, bool)> = rows

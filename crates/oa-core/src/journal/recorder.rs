@@ -142,6 +142,13 @@ impl Recorder {
     /// # Errors
     /// See [`DbUnavailable`].
     pub fn connect(&self) -> Result<(Client, Drained), DbUnavailable> {
+        let (mut client, drained) = self.connect_and_tidy()?;
+        let calm = self.settings.hurry_no_more(&mut client);
+        calm.map_err(|e| DbUnavailable::Drain(describe(&e)))?;
+        Ok((client, drained))
+    }
+
+    fn connect_and_tidy(&self) -> Result<(Client, Drained), DbUnavailable> {
         let mut client = pg::connect(&self.settings)?;
         schema::check(&mut client)?;
         let offset = watch_clocks(&mut client)?;

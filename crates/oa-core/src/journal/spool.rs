@@ -31,7 +31,7 @@ use crate::journal::incidents::{self, Policy};
 use crate::journal::{StoreError, store};
 use crate::model::event::{Alert, Event, Fault};
 use crate::model::run::{Outcome, RunStart};
-use crate::pg::Meaning;
+use crate::pg::{Meaning, Settings};
 pub use outbox::{Tried, Waiting};
 
 /// The spool could not take or give an entry.
@@ -379,7 +379,8 @@ impl Spool {
     /// alone is corrected by `offset`: what the server's clock is ahead of it.
     ///
     /// # Errors
-    /// When PostgreSQL goes down again, or the spool fails. What PostgreSQL refuses is no error, see [`Drained::stuck`].
+    /// When PostgreSQL goes down again, or the spool fails. What PostgreSQL refuses is no error, see [`Drained::stuck`]. Where something is
+    /// held back, the session waits shorter for locks from then on.
     pub fn drain(
         &mut self,
         client: &mut Client,
@@ -429,6 +430,9 @@ impl Spool {
                 // Another drain may store it; until then the later ones of its task wait behind it.
                 Err(Refusal::Passing(reason)) => {
                     tracing::warn!("an entry waits on in the spool: {reason}");
+                    if drained.held_back == 0 {
+                        let _ = Settings::hurry(client);
+                    }
                     drained.held_back += 1;
                     blocked.extend(task);
                 }

@@ -22,7 +22,7 @@ use super::{access, cannot_wait};
 use crate::answer_day;
 use crate::extract::{Extracted, json, room};
 use crate::fetch::browser::{self, Browser, Visit};
-use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
+use crate::fetch::{FetchError, HomeOrigin, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
 use crate::progress;
 use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill, query_secret};
@@ -244,6 +244,7 @@ fn visit(context: &Context, placeholders: &Placeholders) -> Result<(String, Resp
                 provider: source.provider.clone(),
                 task: source.name.clone(),
                 max_body: context.max_body,
+                home: HomeOrigin::of(&source.fetch.base).allowing(&source.fetch.redirects),
             };
             empty.insert(Browser::start(&options, context.until.get())?)
         }

@@ -79,16 +79,24 @@ pub(super) fn jobs<'a>(
     jobs
 }
 
-/// Makes sources known that are run now by their own crontab lines, or by hand, and are expected to be: their runs close slots.
+/// Makes sources known that are run now by their own crontab lines, or by hand, and are expected to be: their runs close slots. Returns
+/// whether all are: one that somebody has locked is the next time.
 pub(super) fn make_known(
     client: &mut Client,
     config: &Config,
     calendar: &Calendar,
     sources: &[&Source],
-) -> Result<(), postgres::Error> {
+) -> Result<bool, postgres::Error> {
     let all: Vec<Scheduled> = sources.iter().map(|s| scheduled(s)).collect();
     let zone = config.timezone;
-    register(client, PROGRAM, &all, Times { zone, calendar })
+    let left = register(client, PROGRAM, &all, Times { zone, calendar })?;
+    if !left.is_empty() {
+        tracing::warn!(
+            "the slots of {} are written later: somebody else has these tasks locked",
+            left.join(", ")
+        );
+    }
+    Ok(left.is_empty())
 }
 
 fn scheduled(source: &Source) -> Scheduled {
@@ -162,8 +170,8 @@ impl Planner<'_> {
         sources: &'s Sources,
     ) -> Result<Vec<Vec<Job<'s>>>, postgres::Error> {
         let enabled: Vec<&Source> = sources.enabled().collect();
-        make_known(client, self.config, self.calendar, &enabled)?;
-        if let Some(seen) = self.seen.filter(|_| !enabled.is_empty()) {
+        let are_known = make_known(client, self.config, self.calendar, &enabled)?;
+        if let Some(seen) = self.seen.filter(|_| are_known && !enabled.is_empty()) {
             seen.note(self.recorder, &registered(client)?);
         }
         let jitter = self.config.crawl.jitter.0;

@@ -202,8 +202,10 @@ fn make_known(config: &Config, recorder: &Recorder, scheduled: Scheduled) {
         .connected(|client| register(client, PROGRAM, &tasks, times))
         .map_err(|e| e.to_string())
         .and_then(|known| known.map_err(|e| describe(&e)));
-    if let Err(e) = known {
-        tracing::warn!("could not write slots: {e}");
+    match known {
+        Ok(left) if left.is_empty() => {}
+        Ok(_) => tracing::warn!("could not write slots: somebody else has the task locked"),
+        Err(e) => tracing::warn!("could not write slots: {e}"),
     }
 }
 

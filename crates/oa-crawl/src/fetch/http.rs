@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use oa_core::base::secrets::Secret;
 use oa_core::model::retry::ErrorKind;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{RequestBuilder, ResponseExt};
 use url::Url;
 
 use super::gate::Gate;
 use super::network::Network;
-use super::origin::{HomeOrigin, shown};
+use super::origin::{Asker, HomeOrigin, host_and_port, shown};
 use super::{FetchError, Response, Validators};
 
 /// The sites expect a browser.
@@ -109,20 +111,33 @@ impl Client {
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(15)))
             .build();
+        let home = HomeOrigin::of(base);
         Self {
-            agent: config.into(),
+            agent: agent(config, &home),
             max_body,
             gate,
-            home: HomeOrigin::of(base),
+            home,
         }
     }
 
     /// The same, whose site may redirect to these origins as well.
     pub(crate) fn allowing(self, origins: &[String]) -> Self {
+        let home = self.home.allowing(origins);
         Self {
-            home: self.home.allowing(origins),
+            agent: agent(self.agent.config().clone(), &home),
+            home,
             ..self
         }
+    }
+
+    /// Why no request may go there, as far as that is known before its name is resolved for the connection.
+    fn forbids(&self, url: &Url) -> Option<&'static str> {
+        self.home.forbids(url).or_else(|| {
+            let proxy = self.agent.config().proxy()?;
+            let uri: ureq::http::Uri = url.as_str().parse().ok()?;
+            let connects = !proxy.resolve_target() && !proxy.is_no_proxy(&uri);
+            connects.then(|| self.home.forbids_through_proxy(url))?
+        })
     }
 
     /// Makes a request and reads the whole answer, before `deadline` at the latest.
@@ -150,9 +165,12 @@ impl Client {
         };
         let mut findings = Vec::new();
         for _ in 0..=MOST_REDIRECTS {
-            if let Some(why) = self.home.forbids(&hop.url) {
+            let refuse = |why: &str| {
                 let what = format!("refused to ask {} ({why}): {request_line}", shown(&hop.url));
-                return Err(FetchError::new(ErrorKind::Blocked, what));
+                FetchError::new(ErrorKind::Blocked, what)
+            };
+            if let Some(why) = self.forbids(&hop.url) {
+                return Err(refuse(why));
             }
             let left = deadline
                 .saturating_duration_since(Instant::now())
@@ -160,7 +178,10 @@ impl Client {
             if left.is_zero() {
                 return Err(late());
             }
-            let fail = |e: ureq::Error| explain(&request_line, left, &e);
+            let fail = |e: ureq::Error| match forbidden(&e) {
+                Some(why) => refuse(why),
+                None => explain(&request_line, left, &e),
+            };
             let answer = self.ask(request, &hop, left).map_err(fail)?;
             match redirect(&answer, &hop) {
                 None => {
@@ -195,7 +216,7 @@ impl Client {
         // An agent of its own for others: it has none of the site's cookies.
         let agent = match at_home {
             true => self.agent.clone(),
-            false => ureq::Agent::new_with_config(self.agent.config().clone()),
+            false => agent(self.agent.config().clone(), &self.home),
         };
         // As it was given: parsing may write the same address in another way.
         let url = if hop.is_first {
@@ -223,7 +244,7 @@ impl Client {
         if posts && from.url.origin() != url.origin() {
             return Err(format!("a form would go to {}", shown(&url)));
         }
-        if self.home.forbids(&url).is_none() && !self.home.lets_redirect(&from.url, &url) {
+        if self.forbids(&url).is_none() && !self.home.lets_redirect(&from.url, &url) {
             return Err(format!(
                 "to another origin, {}; if that is right, ask there, or add {} to redirects in [fetch]",
                 shown(&url),
@@ -284,6 +305,58 @@ impl Client {
             findings,
         })
     }
+}
+
+/// An agent that connects to no address that a site of this home may not lead to.
+fn agent(config: ureq::config::Config, home: &HomeOrigin) -> ureq::Agent {
+    let resolver = JudgingResolver {
+        home: home.clone(),
+        inner: DefaultResolver::default(),
+    };
+    ureq::Agent::with_parts(config, DefaultConnector::new(), resolver)
+}
+
+/// Gives only addresses to which a connection may be made: those that it gives are connected to, and no name is resolved a second time.
+#[derive(Debug)]
+struct JudgingResolver {
+    home: HomeOrigin,
+    inner: DefaultResolver,
+}
+
+/// Why no connection is made.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Forbidden(&'static str);
+
+impl Resolver for JudgingResolver {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.inner.resolve(uri, config, timeout)?;
+        // The proxy is the operator's own.
+        if config.proxy().is_some_and(|proxy| proxy.uri() == uri) {
+            return Ok(found);
+        }
+        let url = Url::parse(&uri.to_string()).ok();
+        let Some((host, port)) = url.as_ref().and_then(host_and_port) else {
+            return Err(ureq::Error::HostNotFound);
+        };
+        let ips = found.iter().map(|address| address.ip());
+        match self.home.forbids_ips(host, port, ips, Asker::Program) {
+            Some(why) => Err(ureq::Error::Other(Box::new(Forbidden(why)))),
+            None => Ok(found),
+        }
+    }
+}
+
+fn forbidden(error: &ureq::Error) -> Option<&'static str> {
+    let ureq::Error::Other(error) = error else {
+        return None;
+    };
+    error.downcast_ref::<Forbidden>().map(|why| why.0)
 }
 
 /// Where an answer redirects to, and whether a form goes there again.
@@ -459,6 +532,22 @@ mod tests {
         ] {
             assert_eq!(next_of(header).as_deref(), next, "{header}");
         }
+    }
+
+    #[test]
+    fn what_a_name_leads_to_is_judged_when_it_is_connected_to() {
+        let resolve = |home: &str, uri: &str| {
+            let resolver = JudgingResolver {
+                home: HomeOrigin::of(home),
+                inner: DefaultResolver::default(),
+            };
+            let config = ureq::Agent::config_builder().proxy(None).build();
+            resolver.resolve(&uri.parse().unwrap(), &config, NextTimeout::default())
+        };
+        let refused = resolve("http://192.0.2.1", "http://localhost:81/").unwrap_err();
+        assert!(forbidden(&refused).is_some(), "{refused}");
+        assert!(resolve("http://localhost:81", "http://localhost:81/x").is_ok());
+        assert!(resolve("http://192.0.2.1", "http://192.0.2.2/").is_ok());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use http::{Client, Request, USER_AGENT};
 pub(crate) use network::Network;
+pub(crate) use origin::HomeOrigin;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Response {

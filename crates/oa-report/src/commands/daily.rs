@@ -15,7 +15,7 @@ use oa_core::model::retry::Policy;
 use oa_core::model::run::Trigger;
 use oa_core::pg::{self, Settings, describe, schema};
 use oa_core::schedule::Calendar;
-use postgres::Client;
+use postgres::{Client, Transaction};
 use serde_json::json;
 
 use crate::PROGRAM;
@@ -174,8 +174,10 @@ fn make_known(client: &mut Client, config: &Config) {
         calendar: &Calendar::shipped(),
     };
     let daily = Scheduled::program(TASK, TITLE, &schedule);
-    if let Err(e) = register(client, PROGRAM, &[daily], times) {
-        tracing::warn!("could not write slots: {}", describe(&e));
+    match register(client, PROGRAM, &[daily], times) {
+        Ok(left) if left.is_empty() => {}
+        Ok(_) => tracing::warn!("could not write slots: somebody else has the task {TASK} locked"),
+        Err(e) => tracing::warn!("could not write slots: {}", describe(&e)),
     }
 }
 
@@ -230,33 +232,52 @@ fn put(client: &mut Client, config: &Config, daily: &Daily, late: bool) -> Resul
             title,
         })
     };
-    let mut once = || {
+    let mut once = || -> Result<Vec<String>, postgres::Error> {
         let mut tx = client.transaction()?;
         pg::alone(&mut tx, "daily")?;
         let there = tx.query_opt(
             "SELECT 1 FROM oa.alerts WHERE fingerprint = $1 LIMIT 1",
             &[&alert.fingerprint],
         )?;
-        if there.is_none() {
-            incidents::put(&mut tx, &alert)?;
-            let holes = daily
-                .verdict
-                .lacking
-                .iter()
-                .filter(|l| l.filled_at.is_none());
-            let (names, days): (Vec<&str>, Vec<NaiveDate>) = holes
-                .filter_map(|l: &Lack| Some((l.task.as_str(), l.day?)))
-                .unzip();
-            tasks::lock(&mut tx, &names)?;
-            tx.execute(
-                "UPDATE oa.days d SET reported_at = now() FROM unnest($1::text[], $2::date[]) l (task, day)
-                 WHERE d.task = l.task AND d.day = l.day AND d.reported_at IS NULL AND d.state NOT IN ('pending', 'complete', 'skipped')",
-                &[&names, &days],
-            )?;
-        }
-        tx.commit()
+        let left = match there {
+            Some(_) => Vec::new(),
+            None => {
+                // In the order of locks: tasks first.
+                let left = note_reported(&mut tx, daily)?;
+                incidents::put(&mut tx, &alert)?;
+                left
+            }
+        };
+        tx.commit()?;
+        Ok(left)
     };
-    once().map_err(|e: postgres::Error| {
-        anyhow::anyhow!("could not put the report into the outbox: {}", describe(&e)).into()
-    })
+    let left = once().map_err(|e: postgres::Error| {
+        anyhow::anyhow!("could not put the report into the outbox: {}", describe(&e))
+    })?;
+    if !left.is_empty() {
+        tracing::warn!(
+            "the report of {} names what is missing of {}, but somebody else has these tasks locked: when it is there, no report says so",
+            daily.day,
+            left.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Notes of which days people hear that they are not complete, so that a later report says when they are. Returns the tasks of which that
+/// could not be noted: nobody who stores a long outcome keeps people from the report.
+fn note_reported(tx: &mut Transaction<'_>, daily: &Daily) -> Result<Vec<String>, postgres::Error> {
+    let lacking = daily.verdict.lacking.iter();
+    let holes = lacking.filter(|l| l.filled_at.is_none());
+    let (names, days): (Vec<&str>, Vec<NaiveDate>) = holes
+        .filter_map(|l: &Lack| Some((l.task.as_str(), l.day?)))
+        .unzip();
+    let left = tasks::lock_or_leave(tx, &names)?;
+    tx.execute(
+        "UPDATE oa.days d SET reported_at = now() FROM unnest($1::text[], $2::date[]) l (task, day)
+         WHERE d.task = l.task AND d.day = l.day AND d.task <> ALL($3)
+           AND d.reported_at IS NULL AND d.state NOT IN ('pending', 'complete', 'skipped')",
+        &[&names, &days, &left],
+    )?;
+    Ok(left)
 }

@@ -35,6 +35,15 @@ pub(super) enum DevtoolsError {
 }
 
 impl DevtoolsError {
+    /// Whether the proxy made no connection.
+    pub(super) fn is_of_proxy(&self) -> bool {
+        let Self::NotLoaded(code) = self else {
+            return false;
+        };
+        let code = code.strip_prefix("net::").unwrap_or(code);
+        code.starts_with("ERR_SOCKS_") || code.starts_with("ERR_PROXY_")
+    }
+
     /// What it says about the site.
     pub(super) fn kind(&self) -> ErrorKind {
         let Self::NotLoaded(code) = self else {

@@ -42,9 +42,10 @@ pub(super) struct Chromium {
 }
 
 impl Chromium {
-    /// Starts it, with the connection to it. No message may have more than `longest` bytes.
+    /// Starts it behind a proxy, with the connection to it. No message may have more than `longest` bytes.
     pub(super) fn start(
         folder: &Path,
+        proxy: &str,
         longest: u64,
     ) -> Result<(Self, Devtools, mpsc::Receiver<Event>), FetchError> {
         let internal = |what: String| FetchError::new(ErrorKind::Internal, what);
@@ -72,7 +73,7 @@ impl Chromium {
             profile,
             group: None,
         };
-        let group = Group::start(&mut command(&chromium.program, &chromium.profile));
+        let group = Group::start(&mut command(&chromium.program, &chromium.profile, proxy));
         let mut group =
             group.map_err(|e| internal(format!("could not start {}: {e}", chromium.shown())))?;
         let child = group.child();
@@ -129,7 +130,7 @@ impl Drop for Chromium {
     }
 }
 
-fn command(program: &Path, profile: &Path) -> Command {
+fn command(program: &Path, profile: &Path, proxy: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     keep_from(&mut command);
     command
@@ -154,6 +155,15 @@ fn command(program: &Path, profile: &Path) -> Command {
             "--password-store=basic",
             "--lang=zh-CN",
             "--window-size=1366,900",
+        ])
+        // All connections are the proxy's, also those to this machine, and no name is resolved but by it; calls between browsers (WebRTC)
+        // send nothing past it.
+        .arg(format!("--proxy-server={proxy}"))
+        .args([
+            "--proxy-bypass-list=<-loopback>",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+            "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
         ])
         .arg(format!("--user-agent={}", crate::fetch::USER_AGENT))
         .arg(format!("--user-data-dir={}", profile.display()));

@@ -1,14 +1,16 @@
 //! Fetching with the system's Chromium over the DevTools protocol, for sites whose data only a browser gets: a login, a table that
 //! a script fills, the answer that a page loads by itself.
 //!
-//! Chromium ends with this process, however that ends. It listens on no port, and works on an empty profile that only this user may
+//! Chromium ends with this process, however that ends. It listens on no port, connects to nothing but the proxy of this process (`proxy.rs`), and works on an empty profile that only this user may
 //! read and that is removed afterwards. Cookies are the only thing that is kept between runs.
 
 pub(crate) mod cookies;
 mod devtools;
 mod launch;
 mod page;
+mod proxy;
 mod steps;
+mod upstream;
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,11 +20,13 @@ use oa_core::base::secrets::{Secret, redact};
 use oa_core::base::state_dir::{make_folder, write_durably};
 use oa_core::model::retry::ErrorKind;
 
+use super::origin::HomeOrigin;
 use super::{FetchError, Response, check_status};
 use crate::source::BrowserRules;
 use devtools::DevtoolsError;
 pub(crate) use launch::{find_program, without_sandbox};
 use page::Page;
+use proxy::Proxy;
 
 #[derive(Debug, Clone)]
 pub(crate) struct LaunchOptions {
@@ -35,6 +39,8 @@ pub(crate) struct LaunchOptions {
     /// The task, which names the files of failures.
     pub(crate) task: String,
     pub(crate) max_body: u64,
+    /// What the source names: on this machine and in private networks its pages get at nothing else.
+    pub(crate) home: HomeOrigin,
 }
 
 /// A page that is not there after this time may be behind a login.
@@ -50,6 +56,7 @@ pub(crate) struct Browser {
     page: Page,
     logged_in: bool,
     _chromium: launch::Chromium,
+    proxy: Proxy,
 }
 
 impl std::fmt::Debug for Browser {
@@ -82,7 +89,12 @@ impl Browser {
         }
         // In JSON a byte of a body may take six.
         let longest = options.max_body.saturating_mul(6).saturating_add(64 << 20);
-        let (mut chromium, devtools, events) = launch::Chromium::start(&options.folder, longest)?;
+        let proxy = Proxy::start(options.home.clone()).map_err(|e| {
+            let what = format!("could not start the browser's proxy: {e}");
+            FetchError::new(ErrorKind::Internal, what)
+        })?;
+        let (mut chromium, devtools, events) =
+            launch::Chromium::start(&options.folder, &proxy.address(), longest)?;
         let limit = START.min(deadline.saturating_duration_since(Instant::now()));
         let page = Page::open(&devtools, events, options.max_body, limit).map_err(|e| {
             let what = match (&e, chromium.ended()) {
@@ -101,6 +113,7 @@ impl Browser {
             page,
             logged_in: false,
             _chromium: chromium,
+            proxy,
         };
         browser.load_cookies()?;
         Ok(browser)
@@ -159,6 +172,9 @@ impl Browser {
             (_, first) => first,
         };
         let response = taken?;
+        if let Some(refused) = self.proxy.refused() {
+            tracing::info!("{}: {refused}", self.options.task);
+        }
         self.keep_cookies();
         Ok(response)
     }

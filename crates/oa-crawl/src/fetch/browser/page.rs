@@ -56,6 +56,9 @@ impl Page {
         // Reports the address of what is open whenever it changes.
         let discover = json!({ "discover": true });
         browser.call("Target.setDiscoverTargets", discover, limit)?;
+        // A page leaves no file on this machine.
+        let deny = json!({ "behavior": "deny" });
+        browser.call("Browser.setDownloadBehavior", deny, limit)?;
         let new = browser.call(
             "Target.createTarget",
             json!({ "url": "about:blank" }),

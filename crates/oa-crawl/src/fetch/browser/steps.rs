@@ -12,7 +12,7 @@ use url::Url;
 use super::devtools::DevtoolsError;
 use super::page::{PageResponse, arrived};
 use super::{Browser, Visit};
-use crate::fetch::origin::{HomeOrigin, shown};
+use crate::fetch::origin::shown;
 use crate::fetch::{FetchError, Response};
 use crate::source::Step;
 
@@ -23,12 +23,19 @@ impl Browser {
     /// Opens an address, whatever was open before, and waits until the document is complete.
     pub(super) fn open(&self, url: &str, deadline: Instant) -> Result<(), FetchError> {
         let cannot = |e: DevtoolsError| {
-            let what = format!("could not open the page: {e}: GET {url}");
-            FetchError::new(e.kind(), what)
+            // Of a connection that was not made, Chromium knows no more than that.
+            let failure = self.proxy.last_failure().filter(|_| e.is_of_proxy());
+            let (kind, why) = match failure {
+                Some(failure) => (failure.kind, failure.why),
+                None => (e.kind(), e.to_string()),
+            };
+            let what = format!("could not open the page: {why}: GET {url}");
+            FetchError::new(kind, redact(&what))
         };
         // From one place within a page to another nothing would be loaded.
         self.page.clear().map_err(cannot)?;
         self.page.forget();
+        self.proxy.forget();
         // The first bytes of the page may take for ever.
         let going = self.page.go(url).map_err(cannot)?;
         let mut opened = false;
@@ -55,29 +62,26 @@ impl Browser {
     ) -> Result<Option<Response>, FetchError> {
         let mut taken = None;
         for (number, step) in steps.iter().enumerate() {
-            self.check_place(visit)?;
             taken = self.step(step, visit, deadline).map_err(|mut e| {
                 let at = format!("step {} of the browser: {}", number + 1, e.error.message);
                 e.error.message = redact(&at);
                 e
             })?;
         }
-        self.check_place(visit)?;
+        self.check_place(&visit.url)?;
         Ok(taken)
     }
 
-    /// A page may lead anywhere, as a redirect does, but not to this machine, unless the source itself is here.
-    fn check_place(&self, visit: &Visit<'_>) -> Result<(), FetchError> {
-        let Ok(url) = Url::parse(&self.page.url()) else {
+    /// A page may lead anywhere, as a redirect does, but not to what the proxy refuses: then there is nothing to wait for.
+    fn check_place(&self, url: &str) -> Result<(), FetchError> {
+        let place = Url::parse(&self.page.url()).ok();
+        let why = place
+            .as_ref()
+            .and_then(|place| self.proxy.refusal_of(place));
+        let (Some(place), Some(why)) = (&place, why) else {
             return Ok(());
         };
-        if !matches!(url.scheme(), "http" | "https") {
-            return Ok(());
-        }
-        let Some(why) = HomeOrigin::of(&visit.base).forbids(&url) else {
-            return Ok(());
-        };
-        let what = format!("the page led to {} ({why}): GET {}", shown(&url), visit.url);
+        let what = format!("the page led to {} ({why}): GET {url}", shown(place));
         Err(FetchError::new(ErrorKind::Blocked, redact(&what)))
     }
 
@@ -241,6 +245,7 @@ impl Browser {
             if StopSignal.requested() {
                 return Err(FetchError::new(ErrorKind::Internal, "stopped by a signal"));
             }
+            self.check_place(url)?;
             let here = self.page.url();
             if here.to_ascii_lowercase().contains("login")
                 && !url.to_ascii_lowercase().contains("login")
@@ -261,8 +266,10 @@ impl Browser {
             }
             if Instant::now() >= deadline {
                 let title = self.script("document.title");
+                let refused = self.proxy.refused();
+                let refused = refused.map_or_else(String::new, |refused| format!("; {refused}"));
                 let what = format!(
-                    "waited in vain for {what} on the page titled {title}; correct the step in the source file if the site has changed: GET {url}"
+                    "waited in vain for {what} on the page titled {title}; correct the step in the source file if the site has changed{refused}: GET {url}"
                 );
                 return Err(FetchError::new(ErrorKind::Timeout, redact(&what)));
             }
