@@ -2,6 +2,7 @@
 
 mod bulk;
 mod connect;
+mod deferred;
 mod fresh;
 pub mod libpq;
 mod lock;
@@ -14,6 +15,7 @@ mod tls;
 pub mod upsert;
 
 pub use connect::{ConnectError, Settings, certificate, check_address, connect, tls_servers};
+pub use deferred::{Deferred, settled};
 pub use lock::alone;
 pub use meaning::{Meaning, is_connection_error, is_passing};
 pub use session::{Connection, Prepared, Session, Tx, is_outdated};
