@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use oa_core::model::run::Batch;
-use oa_core::pg::upsert::{UpsertError, check, upsert};
+use oa_core::pg::upsert::{UpsertError, Upserted, check, upsert, upsert_in};
+use oa_core::pg::{Meaning, Prepared, Tx, settled};
 use oa_core::service;
 use oa_testkit::Postgres;
 use postgres::Client;
@@ -92,6 +93,155 @@ fn a_table_whose_rows_could_not_be_stored_again_takes_none_the_first_time() {
         let stored = upsert(&mut tx, &many, None);
         assert!(matches!(stored, Err(UpsertError::Unfit { .. })), "{table}");
     }
+}
+
+/// Stored and committed, as a run does it.
+fn stored(client: &mut Client, batch: &Batch) -> Result<Upserted, UpsertError> {
+    let mut tx = client.transaction().unwrap();
+    let mut prepared = Prepared::default();
+    let done = settled(&mut Tx::new(&mut tx, &mut prepared), |tx, deferred| {
+        upsert_in(tx, batch, None, deferred).map_err(Error::Upsert)
+    });
+    let done = done.map_err(|e| match e {
+        Error::Upsert(e) => e,
+        Error::Database(e) => panic!("{e:?}"),
+    })?;
+    tx.commit().unwrap();
+    Ok(done)
+}
+
+enum Error {
+    Upsert(UpsertError),
+    Database(postgres::Error),
+}
+
+impl From<postgres::Error> for Error {
+    fn from(error: postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+fn pairs(table: &str, rows: Vec<Vec<Value>>) -> Batch {
+    Batch {
+        table: table.into(),
+        columns: vec!["k".into(), "v".into()],
+        key: vec!["k".into()],
+        ..batch(rows)
+    }
+}
+
+#[test]
+fn a_row_that_is_refused_costs_that_row_whoever_refuses_it_and_when() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    client
+        .batch_execute(
+            "CREATE TABLE d (k int PRIMARY KEY, v int CONSTRAINT parent REFERENCES d DEFERRABLE INITIALLY DEFERRED);
+             CREATE TABLE x (k int PRIMARY KEY, v int, CONSTRAINT alone EXCLUDE USING btree (v WITH =) DEFERRABLE INITIALLY DEFERRED);
+             CREATE TABLE c (k int PRIMARY KEY, v int); CREATE TABLE t (k int PRIMARY KEY, v int); CREATE TABLE p (k int PRIMARY KEY, v int);
+             CREATE FUNCTION said() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.v = -1 THEN RAISE 'not that one' USING ERRCODE = TG_ARGV[0]; END IF; RETURN NEW;
+             END $$;
+             CREATE CONSTRAINT TRIGGER said AFTER INSERT ON c DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION said('P0001');
+             CREATE TRIGGER said BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION said('ZZ123');
+             ALTER TABLE p ENABLE ROW LEVEL SECURITY; ALTER TABLE p FORCE ROW LEVEL SECURITY;
+             CREATE POLICY p ON p USING (true) WITH CHECK (v <> -1)",
+        )
+        .unwrap();
+    // Few come as JSON, many by COPY.
+    for (few, filler) in [(true, 10_i64), (false, 2500)] {
+        let from = if few { 100_000 } else { 200_000 };
+        let mut rows: Vec<Vec<Value>> = (0..filler)
+            .map(|k| vec![json!(from + k), Value::Null])
+            .collect();
+        // Rows that need each other, round about.
+        let ring = (0..20).map(|k| {
+            vec![
+                json!(from + 60_000 + k),
+                json!(from + 60_000 + (k + 1) % 20),
+            ]
+        });
+        let done = stored(&mut client, &pairs("d", ring.collect())).unwrap();
+        assert_eq!((done.inserted, done.refused.len()), (20, 0));
+        // In the wrong order; and one that needs what is not there.
+        let chain = (from + 50_000..from + 50_020).map(|k| vec![json!(k), json!(k + 1)]);
+        rows.splice(5..5, chain);
+        rows.insert(3, vec![json!(from - 1), json!(-1)]);
+        rows.push(vec![json!(from + 50_020), Value::Null]);
+        let done = stored(&mut client, &pairs("d", rows.clone())).unwrap();
+        let refused: Vec<usize> = done.refused.iter().map(|r| r.index).collect();
+        assert_eq!(refused, [3], "{few}: {:?}", done.refused.first());
+        assert!(
+            done.refused[0].reason.contains("\"parent\" (23503)"),
+            "{:?}",
+            done.refused[0]
+        );
+        assert_eq!(done.inserted, rows.len() as u64 - 1);
+        for (table, says) in [
+            ("x", "alone"),
+            ("c", "not that one"),
+            ("t", "not that one"),
+            ("p", "row-level security"),
+        ] {
+            let mut rows: Vec<Vec<Value>> = (0..filler)
+                .map(|k| vec![json!(from + k), json!(from + k)])
+                .collect();
+            rows[7][1] = if table == "x" {
+                json!(from + 2)
+            } else {
+                json!(-1)
+            };
+            let done = stored(&mut client, &pairs(table, rows)).unwrap();
+            assert_eq!(done.refused.len(), 1, "{table} {few}: {:?}", done.refused);
+            let reason = &done.refused[0].reason;
+            assert!(reason.contains(says), "{table} {few}: {reason}");
+            assert_eq!(done.inserted, filler.unsigned_abs() - 1, "{table} {few}");
+        }
+    }
+    // What refuses each row, or lacks a privilege, is not about one of them.
+    let all = |n: i64| (0..n).map(|k| vec![json!(k), json!(-1)]).collect();
+    assert_eq!(
+        stored(&mut client, &pairs("t", all(3)))
+            .unwrap()
+            .refused
+            .len(),
+        3
+    );
+    let refused = stored(&mut client, &pairs("t", all(2500))).unwrap_err();
+    assert!(
+        matches!(refused, UpsertError::AllRefused { count: 1000, .. }),
+        "{refused}"
+    );
+    client.batch_execute("REVOKE UPDATE ON p FROM oa").unwrap();
+    let denied = stored(&mut client, &pairs("p", all(3))).unwrap_err();
+    assert_eq!(denied.meaning(), Meaning::Misconfigured, "{denied}");
+}
+
+#[test]
+fn a_value_that_no_index_takes_costs_its_row() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    client
+        .batch_execute("CREATE TABLE i (k text PRIMARY KEY, v int)")
+        .unwrap();
+    // Digits that no compression makes small.
+    let mut state = 1_u64;
+    let long: String = (0..8000)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            char::from(b'!' + u8::try_from(state >> 58).unwrap())
+        })
+        .collect();
+    let rows = vec![vec![json!("a"), json!(1)], vec![json!(long), json!(2)]];
+    let done = stored(&mut client, &pairs("i", rows)).unwrap();
+    assert_eq!((done.inserted, done.refused.len()), (1, 1));
+    assert!(
+        done.refused[0].reason.contains("(54000)"),
+        "{:?}",
+        done.refused[0].reason
+    );
 }
 
 /// Two values that are one key to PostgreSQL: what comes last stays, and each counts, whether few rows come (as JSON) or many (by COPY).

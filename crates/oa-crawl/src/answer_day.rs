@@ -4,6 +4,7 @@
 use chrono::NaiveDate;
 use oa_core::base::exact;
 use oa_core::base::pile::Pile;
+use oa_core::base::text::beginning;
 use serde_json::Value;
 
 use crate::dates;
@@ -78,7 +79,7 @@ fn as_text(value: &Value) -> Option<String> {
 fn other(said: Option<String>, place: &str, date: NaiveDate) -> Option<String> {
     match said.filter(|s| !s.trim().is_empty()) {
         None => Some(format!("no day {place}")),
-        Some(said) => (dates::find(&said) != Some(date)).then(|| said.chars().take(80).collect()),
+        Some(said) => (dates::find(&said) != Some(date)).then(|| beginning(&said, 80)),
     }
 }
 

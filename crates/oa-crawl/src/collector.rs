@@ -380,6 +380,7 @@ impl<'a> Collector<'a> {
             findings,
         });
         outcome.rejects = validated.rejects;
+        outcome.max_rejected = source.max_rejected;
         let batch = store::batch(source, validated.rows, now);
         match latest::batch(source, date, &batch) {
             Ok(latest) => outcome.batches.extend(latest),

@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use oa_core::base::exact;
 use oa_core::base::pile::Pile;
 use oa_core::model::run::Batch;
-use oa_core::pg::quote_ident;
-use oa_core::pg::upsert::{Upserted, upsert};
+use oa_core::pg::upsert::{Upserted, upsert_in};
+use oa_core::pg::{Prepared, Tx, quote_ident, settled};
 use oa_core::service;
 use postgres::{Client, Transaction};
 use serde_json::{Map, Value, json};
@@ -48,7 +48,10 @@ pub(crate) fn preview(
 ) -> Result<(Upserted, Vec<Value>)> {
     let mut tx = client.transaction()?;
     let before = rows_of(&mut tx, source, batch)?;
-    let would = upsert(&mut tx, batch, None)?;
+    let mut prepared = Prepared::default();
+    let would = settled(&mut Tx::new(&mut tx, &mut prepared), |tx, deferred| {
+        upsert_in(tx, batch, None, deferred).map_err(anyhow::Error::from)
+    })?;
     let after = rows_of(&mut tx, source, batch)?;
     tx.rollback()?;
     let mut changes = Vec::new();

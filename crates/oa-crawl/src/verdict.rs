@@ -2,6 +2,7 @@
 
 use chrono::NaiveDate;
 use oa_core::base::exact;
+use oa_core::base::text::beginning;
 use oa_core::journal::days;
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::{Evidence, RunError};
@@ -77,17 +78,8 @@ fn unusable(
     }
     if !validated.missing_everywhere.is_empty() {
         let fields = validated.missing_everywhere.join(", ");
-        let example: String = collected
-            .records
-            .first()
-            .ok()
-            .flatten()
-            .as_ref()
-            .map(exact::to_text)
-            .unwrap_or_default()
-            .chars()
-            .take(200)
-            .collect();
+        let first = collected.records.first().ok().flatten();
+        let example = beginning(&first.as_ref().map(exact::to_text).unwrap_or_default(), 200);
         return Some(RunError::new(
             ErrorKind::Shape,
             format!(

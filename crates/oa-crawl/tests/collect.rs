@@ -418,6 +418,61 @@ fn a_row_that_postgresql_refuses_does_not_take_the_others_with_it() {
             .text("SELECT reason FROM oa.rejects")
             .contains("violates check constraint")
     );
+    // Checked at the commit: the run would fail with all its rows.
+    service
+        .db()
+        .batch_execute(
+            "ALTER TABLE market_full_view DROP CONSTRAINT market_full_view_comm_code_check;
+             CREATE TABLE known (code text PRIMARY KEY); INSERT INTO known SELECT comm_code FROM market_full_view;
+             ALTER TABLE market_full_view ADD CONSTRAINT is_known FOREIGN KEY (comm_code) REFERENCES known DEFERRABLE INITIALLY DEFERRED",
+        )
+        .unwrap();
+    let row = service.run("zhihui-full-view").row();
+    let stored = service.count("market_full_view");
+    assert_eq!(
+        (&row["status"], &row["unchanged"], &row["rejected"]),
+        (&json!("success"), &json!(stored), &json!(1)),
+        "{row}"
+    );
+    let reject = "SELECT concat_ws(' ', record ->> 'comm_code', reason) FROM oa.rejects r JOIN oa.runs ON runs.id = run_id ORDER BY runs.seq DESC LIMIT 1";
+    let reject = service.text(reject);
+    assert!(
+        reject.starts_with("RB ") && reject.contains("\"is_known\""),
+        "{reject}"
+    );
+    // More of them than max_rejected, and all: no success.
+    service
+        .db()
+        .batch_execute(
+            "ALTER TABLE market_full_view DROP CONSTRAINT is_known;
+             CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.comm_code > coalesce(TG_ARGV[0], '') THEN RAISE 'no room for %', NEW.comm_code; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER later BEFORE INSERT ON market_full_view FOR EACH ROW EXECUTE FUNCTION later('M')",
+        )
+        .unwrap();
+    let some = service.run("zhihui-full-view");
+    assert_eq!(
+        (some.code, &some.row()["status"]),
+        (1, &json!("partial")),
+        "{some:?}"
+    );
+    service
+        .db()
+        .batch_execute("DROP TRIGGER later ON market_full_view; CREATE TRIGGER later BEFORE INSERT ON market_full_view FOR EACH ROW EXECUTE FUNCTION later()")
+        .unwrap();
+    let none = service.run("zhihui-full-view");
+    assert_eq!(
+        (none.code, &none.row()["status"]),
+        (1, &json!("failed")),
+        "{none:?}"
+    );
+    let error = service
+        .text("SELECT error_kind || ' ' || error_message FROM oa.runs ORDER BY seq DESC LIMIT 1");
+    assert!(
+        error.starts_with("invalid PostgreSQL refused all ") && error.contains("no room for"),
+        "{error}"
+    );
+    assert_eq!(service.count("oa.incidents WHERE resolved_at IS NULL"), 1);
 }
 
 #[test]

@@ -193,6 +193,52 @@ fn too_long_means_the_end_of_the_program_and_all_it_started() {
     wait_until("the grandchild's end", Duration::from_secs(5), || {
         has_ended(grandchild)
     });
+    prints_without_end(&service);
+}
+
+/// Whatever it prints without end, and however it clings to that, it ends long before its time is up.
+fn prints_without_end(service: &Service) {
+    service.configure("max_body = \"1MiB\"\n");
+    for (script, stream) in [
+        ("yes", "stdout"),
+        ("yes >&2", "stderr"),
+        ("yes | tr -d '\\n'", "stdout"),
+        (
+            "trap '' TERM PIPE; while :; do echo on and on; done 2>/dev/null",
+            "stdout",
+        ),
+        (
+            "setsid sh -c 'echo $$ > pid; exec yes' & until [ -s pid ]; do sleep 0.01; done; wait",
+            "stdout",
+        ),
+        // It is over by itself before anybody can end it.
+        ("yes | head -c 1100000", "stdout"),
+    ] {
+        let done = exec(service, &["--timeout", "10m"], script);
+        let row = done.row();
+        assert_eq!(
+            (done.code, &row["attempts"], &row["error_kind"]),
+            (1, &1.into(), &"internal".into()),
+            "{script}: {row}"
+        );
+        let error = row["error"].as_str().unwrap();
+        assert!(
+            error.contains(&format!(
+                "printed more than 1048576 bytes on {stream} and was ended"
+            )),
+            "{script}: {error}"
+        );
+        if let Some(pid) = pid_in(&service.dir.path().join("pid")) {
+            assert!(has_ended(pid), "{script}");
+        }
+    }
+    // What closes its output and works on is none of them.
+    let row = exec(service, &[], "echo '{}'; exec >&- 2>&-; sleep 0.3").row();
+    assert_eq!(
+        (&row["status"], &row["fetched"]),
+        (&"success".into(), &1.into()),
+        "{row}"
+    );
 }
 
 #[test]

@@ -212,6 +212,25 @@ fn a_program_that_fails_is_distinguished_and_stores_nothing() {
         );
         assert!(row["error"].as_str().unwrap().contains(says), "{row}");
     }
+    // It prints on and on, and is not waited for.
+    service.configure("retries = 1\nmax_body = \"1MiB\"\n");
+    for text in ["yes '{\"contract\": \"rb\"}'", "yes", "yes >&2"] {
+        let program = script(&service, "contracts.sh", text);
+        add_source(&service, "contracts", &contracts(&program));
+        let row = run_own(&service, "contracts").row();
+        assert_eq!(
+            (&row["error_kind"], &row["attempts"]),
+            (&json!("shape"), &json!(1)),
+            "{row}"
+        );
+        assert!(
+            row["error"]
+                .as_str()
+                .unwrap()
+                .contains("printed more than 1048576 bytes on std"),
+            "{row}"
+        );
+    }
     add_source(&service, "contracts", &contracts("/nowhere/at-all"));
     let row = run_own(&service, "contracts").row();
     assert!(

@@ -103,6 +103,44 @@ fn a_table_is_shown_as_it_was_before_the_site_revised_it() {
     assert_eq!(as_of(&["--at", "800d"]).code, 1);
 }
 
+/// Of thousands of versions, and of millions of rows that came together, some are looked at, and it is said that there are more.
+fn looks_so_far(service: &Service, why: &dyn Fn(&[&str]) -> Done) {
+    let json = ["--format", "json"];
+    let before = why(&json);
+    assert!(!before.stderr.contains("--all"), "{before:?}");
+    service
+        .db()
+        .batch_execute(
+            "DO $$ DECLARE p regclass; BEGIN
+               FOR p IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'oa.revisions'::regclass LOOP
+                 EXECUTE format('ALTER TABLE %s ALTER keys SET STORAGE EXTERNAL', p);
+               END LOOP; END $$;
+             INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, oldest_xid, at, seq)
+             SELECT schema_name, table_name, key, operation, old_row, NULL, oldest_xid, at, -n
+             FROM (SELECT * FROM oa.revisions WHERE operation = 'update' ORDER BY key LIMIT 1) r, generate_series(1, 60) n;
+             INSERT INTO oa.revisions (schema_name, table_name, keys, operation, run_id, oldest_xid, at, seq)
+             SELECT schema_name, table_name, CASE n WHEN 1 THEN ARRAY[key] ELSE many.keys END, 'insert', NULL, oldest_xid, now() + n * interval '1 ms', -100
+             FROM (SELECT * FROM oa.revisions WHERE operation = 'update' ORDER BY key LIMIT 1) r, generate_series(1, 2) n,
+                  (SELECT array_agg(jsonb_build_object('comm_code', k, 'more', repeat('x', 400))) AS keys FROM generate_series(1, 90000) k) many",
+        )
+        .unwrap();
+    let some = why(&json);
+    assert_eq!((some.code, some.rows().len()), (0, 50), "{}", some.stderr);
+    assert!(
+        some.stderr.contains("the newest 50 versions")
+            && some.stderr.contains("1 insertion(s) of many rows"),
+        "{}",
+        some.stderr
+    );
+    let all = why(&["--all", "--format", "json"]);
+    assert_eq!(all.rows().len(), before.rows().len() + 61, "{}", all.stderr);
+    assert!(!all.stderr.contains("--all"), "{}", all.stderr);
+    service
+        .db()
+        .batch_execute("DELETE FROM oa.revisions WHERE seq < 0")
+        .unwrap();
+}
+
 #[test]
 fn why_a_row_is_as_it_is_is_told_by_its_versions() {
     let mut service = Service::start();
@@ -174,6 +212,9 @@ fn why_a_row_is_as_it_is_is_told_by_its_versions() {
         .unwrap();
     assert_eq!(change["from"], versions[1]["row"][column]);
     assert_eq!(change["to"], versions[0]["row"][column]);
+    looks_so_far(&service, &|more: &[&str]| {
+        why(&[&[key.as_str()], more].concat())
+    });
     let table = why(&[&key]).stdout;
     assert!(
         table.contains(&format!("{column}: ")) && table.contains(" -> "),

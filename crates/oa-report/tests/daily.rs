@@ -188,6 +188,26 @@ fn what_ran_within_the_24_hours_is_counted_and_failures_come_first() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+    // Which records a success did not store, and where to see all of them.
+    service
+        .server
+        .connect()
+        .batch_execute(
+            "UPDATE oa.runs SET fetched = 76 WHERE rejected > 0;
+             INSERT INTO oa.rejects (run_id, seq, task, source_key, field, reason) SELECT id, 0, task, 'RB2601', 'price', 'is \"-1\", less than 0' FROM oa.runs WHERE rejected > 0",
+        )
+        .unwrap();
+    let (_, text) = service.report(&["daily", "--date", "2025-12-01"]);
+    let line =
+        "- 标题 a-good：76 条中有 1 条没有入库（例如 RB2601 price is \"-1\", less than 0）；查看：";
+    let (_, command) = text.split_once(line).unwrap();
+    let command: Vec<&str> = command.lines().next().unwrap().split(' ').collect();
+    assert_eq!(command[..3], ["oa-report", "logs", "--run"]);
+    let (_, run) = service.report(&command[1..]);
+    assert!(
+        run.contains("NOT STORED 1\n  RB2601 price is \"-1\""),
+        "{run}"
+    );
     let (_, before) = service.report(&["daily", "--date", "2025-11-30", "--format", "json"]);
     let before: Value = serde_json::from_str(&before).unwrap();
     assert_eq!(before["tasks"].as_array().unwrap().len(), 1, "{before}");
@@ -238,8 +258,14 @@ fn it_is_sent_once_a_day_however_often_cron_calls() {
         1,
         "at noon it is late"
     );
-    let (due, first) = ("oa.slots WHERE due_at <= now()", "(SELECT min(day) FROM oa.slots)");
-    assert_eq!(service.count(&format!("{due} AND (state = 'done') = (day = {first})")), 2);
+    let (due, first) = (
+        "oa.slots WHERE due_at <= now()",
+        "(SELECT min(day) FROM oa.slots)",
+    );
+    assert_eq!(
+        service.count(&format!("{due} AND (state = 'done') = (day = {first})")),
+        2
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use oa_core::app::config::{Config, ConfigError, S3 as S3Config};
 use oa_core::base::secrets::Secret;
 use oa_core::base::supervise::StopSignal;
-use oa_core::base::text::error_text;
+use oa_core::base::text::{beginning, error_text};
 use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };
@@ -198,7 +198,7 @@ pub(crate) fn said(body: &[u8]) -> String {
     error_text(&match (part("Code"), part("Message")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code,
-        _ => text.chars().take(200).collect(),
+        _ => beginning(&text, 200),
     })
 }
 

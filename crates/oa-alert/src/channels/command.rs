@@ -17,6 +17,8 @@ use crate::render::Message;
 const LIMIT: usize = 200_000;
 /// What is kept of its output for the error, in bytes.
 const KEPT: usize = 2000;
+/// What it may print.
+const MOST: u64 = 64 << 20;
 
 /// What a program finds in its environment without being given it: everything else may be a secret that is meant for this program alone.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
@@ -78,6 +80,7 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
     let launch = Launch {
         input: file.into(),
         keep: KEPT,
+        most: Some(MOST),
         ..Launch::new(TIMEOUT)
     };
     let done = launch
@@ -94,6 +97,12 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
         Some(Ended::Stopped) => Err(SendError {
             unknown: true,
             ..failed("was ended because oa-alert was asked to stop".to_owned())
+        }),
+        Some(Ended::PrintedTooMuch(stream)) => Err(SendError {
+            unknown: true,
+            ..failed(format!(
+                "printed more than {MOST} bytes on {stream} and was ended"
+            ))
         }),
         None if done.status.success() => Ok(()),
         None => Err(failed(format!("ended with {}{last}", done.status))),

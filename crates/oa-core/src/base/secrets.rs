@@ -99,6 +99,17 @@ impl Forms {
         self.matcher().is_some_and(|m| m.is_match(text))
     }
 
+    /// How many bytes at the end of a text are the beginning of a value, and tell something of it.
+    fn begun_at_end(&self, text: &str) -> Option<usize> {
+        let forms = self.values.iter().flat_map(|v| forms::forms(v));
+        let begun = forms.filter_map(|form| {
+            let least = SHORTEST.max(form.len() / 4);
+            let mut lengths = (least..form.len()).rev();
+            lengths.find(|n| form.get(..*n).is_some_and(|begin| text.ends_with(begin)))
+        });
+        begun.max()
+    }
+
     fn remove(&self, text: &mut String) {
         if let Some(matcher) = self.matcher()
             && matcher.is_match(text.as_str())
@@ -252,6 +263,18 @@ pub fn redact(text: &str) -> String {
     }
     if let Ok(known) = &known {
         known.addresses.remove(&mut out);
+    }
+    out
+}
+
+/// The same for a text that may have been cut off within a secret: the beginning of a known one, at its end, goes as well.
+#[must_use]
+pub fn redact_cut_off(text: &str) -> String {
+    let mut out = redact(text);
+    let begun = KNOWN.read().ok().and_then(|k| k.values.begun_at_end(&out));
+    if let Some(length) = begun {
+        out.truncate(out.len() - length);
+        out.push_str(MARK);
     }
     out
 }

@@ -10,7 +10,24 @@ pub const LONGEST_ERROR: usize = 4096;
 /// An error text as it may be stored and shown: without secrets and without what would steer a terminal, and of bounded length.
 #[must_use]
 pub fn error_text(text: &str) -> String {
-    cut(&printable(&redact(text)), LONGEST_ERROR)
+    let redacted = redact(text);
+    let mut shown = printable(&redacted);
+    // A secret may be whole only without the escape sequences in it.
+    if shown != redacted {
+        shown = redact(&shown);
+    }
+    cut(&shown, LONGEST_ERROR)
+}
+
+/// The beginning of somebody else's text, at most so many characters, for an error or a finding. Without secrets before it is cut: of one
+/// that the cut went through, the first half would stay.
+#[must_use]
+pub fn beginning(text: &str, longest: usize) -> String {
+    /// What is looked at beyond, so that a page of many megabytes is not: longer than any secret.
+    const BEYOND: usize = 64 << 10;
+    let end = text.char_indices().nth(longest.saturating_add(BEYOND));
+    let text = end.map_or(text, |(end, _)| &text[..end]);
+    redact(text).chars().take(longest).collect()
 }
 
 /// A text without what would steer a terminal or hide a part of itself: escape sequences go, other control characters and those that
@@ -153,6 +170,23 @@ mod tests {
         ] {
             assert_eq!(printable(from), to, "{from:?}");
         }
+    }
+
+    #[test]
+    fn what_is_cut_holds_no_half_of_a_secret() {
+        let secret = crate::base::secrets::Secret::new("half-of-this-is-too-much".to_owned());
+        for at in [0, 5, 10, 79] {
+            let text = format!("{}{}, and more", "中".repeat(at), secret.expose());
+            let begin = beginning(&text, 80);
+            assert!(
+                begin.starts_with(&"中".repeat(at)) && !begin.contains("ha"),
+                "{begin}"
+            );
+            assert!(begin.chars().count() <= 80, "{begin}");
+        }
+        assert_eq!(beginning("a short one", 80), "a short one");
+        let hidden = format!("{}\u{1b}[1m{}", "half-of-this", "-is-too-much");
+        assert_eq!(error_text(&hidden), "[redacted]");
     }
 
     #[test]

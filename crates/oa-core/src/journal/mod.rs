@@ -19,6 +19,7 @@ pub mod live_output;
 pub mod raw_index;
 pub(crate) mod recorder;
 pub mod requests;
+mod rows;
 mod run;
 pub mod runner;
 pub mod slots;

@@ -501,7 +501,9 @@ impl Recorder {
             match store::apply(client, &outcome, &self.policy) {
                 Ok(applied) => {
                     failpoint::hit("run.finish.stored");
-                    self.forget_notified(&outcome);
+                    if applied.refused.is_none() {
+                        self.forget_notified(&outcome);
+                    }
                     if let Some(client) = run.connection.take() {
                         self.kept.give_back(client);
                     }

@@ -231,6 +231,10 @@ fn finish(recorder: &Recorder, run: Run, outcome: Outcome) -> Result<RunReport, 
                 report.status = Status::Partial;
                 report.error = day.map(|day| days::repeats(day, earlier));
             }
+            if let Some((status, error)) = applied.refused {
+                report.status = status;
+                report.error = Some(error);
+            }
         }
         Persisted::Spooled { reason } => {
             tracing::error!("{}: the outcome waits in the spool: {reason}", report.task);

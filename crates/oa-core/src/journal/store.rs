@@ -6,16 +6,17 @@ use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::rows::{self, Stored};
 use super::{days, slots};
 use crate::base::exact;
 use crate::base::supervise::ProcessId;
 use crate::base::text::{error_text, printable_json};
 use crate::journal::incidents::{self, Policy};
 use crate::model::event::run_fingerprint;
-use crate::model::run::Batch;
-use crate::model::{Attempt, Outcome, Reject, RunStart, Status};
-use crate::pg::upsert::{Refused, UpsertError, upsert_in};
-use crate::pg::{Connection, Meaning, Prepared, Tx, describe, revisions};
+use crate::model::retry::ErrorKind;
+use crate::model::{Attempt, Outcome, Reject, RunError, RunStart, Status};
+use crate::pg::upsert::UpsertError;
+use crate::pg::{Connection, Meaning, Prepared, Tx, describe};
 
 /// A fact could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ impl StoreError {
 }
 
 /// What storing an outcome did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteCounts {
     /// Rows that were not there.
     pub inserted: u64,
@@ -54,6 +55,8 @@ pub struct WriteCounts {
     pub alerted: bool,
     /// What came is the content of this earlier day, so that the run is no success.
     pub repeated: Option<NaiveDate>,
+    /// PostgreSQL has refused so many rows that the run is no success: how it ended then, and why.
+    pub refused: Option<(Status, RunError)>,
 }
 
 /// What came of an attempt to begin.
@@ -315,7 +318,8 @@ fn apply_in(
         _ => insert_past_run(tx, start)?,
     };
     let run = tx.query_one(
-        "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned', now(), seq, due_at
+        "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned', now(), seq, due_at,
+                status, error_kind, error_message
          FROM oa.runs WHERE id = $1 FOR UPDATE",
         &[&start.id],
     )?;
@@ -332,42 +336,42 @@ fn apply_in(
             // Perhaps, and nobody has said so.
             alerted: outcome.status != Status::Success,
             repeated: unseen,
+            refused: match (outcome.status, unseen) {
+                (Status::Success, None) => ended_otherwise(&run, 9),
+                _ => None,
+            },
         });
     }
     let stale = outcome.day.as_ref().zip(unseen);
     let stale = stale.map(|(of, earlier)| days::as_stale(outcome, of, earlier));
     let outcome = stale.as_ref().unwrap_or(outcome);
     let times = Times::of(outcome, run.get(6));
+    let stored = rows::store(tx, outcome, policy)?;
+    let refused = stored.too_many_refused(outcome);
+    let short = refused.as_ref().map(|why| as_refused(outcome, why));
+    let outcome = short.as_ref().unwrap_or(outcome);
+    let Stored {
+        inserted,
+        updated,
+        unchanged,
+        findings,
+        ..
+    } = stored;
     let mut applied = WriteCounts {
+        inserted,
+        updated,
+        unchanged,
         repeated: unseen,
+        refused,
         ..WriteCounts::default()
     };
     let mut rejects = outcome.rejects.clone();
-    let mut rounded: Vec<String> = Vec::new();
-    if !outcome.batches.is_empty() {
-        tx.execute(revisions::NAME_RUN, &[&start.id.to_string()])?;
-    }
-    for batch in &outcome.batches {
-        if batch.newest_by.is_some() {
-            rounded.extend(store_newest(tx, batch, outcome, policy)?);
-            continue;
-        }
-        let done = upsert_in(tx, batch, policy.keep_revisions.then_some(start.id))?;
-        rounded.extend(done.rounded);
-        applied.inserted += done.inserted;
-        applied.updated += done.updated;
-        applied.unchanged += done.unchanged;
-        rejects.extend(
-            done.refused
-                .into_iter()
-                .map(|refused| refused_row(batch, refused)),
-        );
-    }
+    rejects.extend(stored.refused);
     applied.rejected = rejects.len() as u64;
     insert_attempts(tx, start.id, &outcome.attempts)?;
     insert_rejects(tx, start, &rejects)?;
     insert_raw(tx, outcome)?;
-    insert_quality(tx, outcome, &rounded, applied.rejected)?;
+    insert_quality(tx, outcome, &findings, applied.rejected)?;
     tx.execute(
         "UPDATE oa.runs SET status = $2, started_at = least(started_at, $13), finished_at = $3, attempts = $4, fetched = $5, inserted = $6,
                 updated = $7, unchanged = $8, rejected = $9, error_kind = $10, error_message = $11, details = $12, lease_until = NULL
@@ -434,39 +438,25 @@ impl Times {
     }
 }
 
-/// See [`Batch::newest_by`]. Gives why it was not done, or not wholly, where the table is not fit for it.
-fn store_newest(
-    tx: &mut Tx<'_, '_>,
-    batch: &Batch,
-    outcome: &Outcome,
-    policy: &Policy,
-) -> Result<Option<String>, StoreError> {
-    let by = policy.keep_revisions.then_some(outcome.start.id);
-    let (mut savepoint, prepared) = tx.savepoint()?;
-    match upsert_in(&mut Tx::new(&mut savepoint, prepared), batch, by) {
-        Ok(done) => {
-            savepoint.commit()?;
-            let (table, refused) = (&batch.table, done.refused.len());
-            Ok(done.refused.first().map(|first| {
-                let reason = &first.reason;
-                format!("{table} was not filled by {refused} row(s): {reason}")
-            }))
-        }
-        Err(e) if e.meaning() == Meaning::Misconfigured => {
-            Ok(Some(format!("{} was not filled: {e}", batch.table)))
-        }
-        Err(e) => Err(e.into()),
-    }
+/// How a run ended that is known already, from three columns of its row, where it was no success.
+fn ended_otherwise(row: &postgres::Row, first: usize) -> Option<(Status, RunError)> {
+    let status: &str = row.get(first);
+    let status = [Status::Partial, Status::Failed]
+        .into_iter()
+        .find(|s| s.as_str() == status)?;
+    let kind = ErrorKind::parse(row.get::<_, Option<&str>>(first + 1)?)?;
+    let message: Option<&str> = row.get(first + 2);
+    Some((status, RunError::new(kind, message.unwrap_or_default())))
 }
 
-fn refused_row(batch: &Batch, refused: Refused) -> Reject {
-    Reject {
-        target: Some(batch.table.clone()),
-        source_key: None,
-        field: None,
-        reason: format!("PostgreSQL refused the row: {}", refused.reason),
-        record: Value::Object(batch.columns.iter().cloned().zip(refused.row).collect()),
-    }
+/// The outcome of a run of whose rows PostgreSQL has refused too many.
+fn as_refused(outcome: &Outcome, (status, error): &(Status, RunError)) -> Outcome {
+    let mut short = outcome.clone();
+    short.status = *status;
+    short.error = Some(error.clone());
+    // Its fields are no example for the next run.
+    short.shape = None;
+    short
 }
 
 fn insert_attempts(

@@ -372,6 +372,9 @@ pub struct Outcome {
     pub batches: Vec<Batch>,
     /// Records that are not stored.
     pub rejects: Vec<Reject>,
+    /// More of them than this share (0 to 1), those that PostgreSQL refuses included, and the run is no success.
+    #[serde(default = "tenth")]
+    pub max_rejected: f64,
     /// Answers in the archive.
     pub raw: Vec<RawRecord>,
     /// Findings about the data.
@@ -402,6 +405,11 @@ fn one() -> u32 {
     1
 }
 
+/// As where a source does not say it.
+fn tenth() -> f64 {
+    0.1
+}
+
 impl Outcome {
     /// An outcome without data.
     #[must_use]
@@ -415,6 +423,7 @@ impl Outcome {
             error: None,
             batches: Vec::new(),
             rejects: Vec::new(),
+            max_rejected: tenth(),
             raw: Vec::new(),
             quality: None,
             day: None,

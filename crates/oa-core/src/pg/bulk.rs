@@ -11,7 +11,7 @@ use postgres::Transaction;
 use postgres::error::SqlState;
 use serde_json::Value;
 
-use super::upsert::{Rounded, Statement, UpsertError, Zoned, definitions, unreadable};
+use super::upsert::{Rounded, Statement, UpsertError, Zoned, definitions, is_denied, unreadable};
 use super::{Meaning, Prepared, Tx};
 use crate::base::exact;
 use crate::model::run::Batch;
@@ -109,7 +109,10 @@ pub(super) fn store(
             Ok(Some(stored))
         }
         Ok(None) => Err(UpsertError::Contended(batch.table.clone())),
-        Err(e) if Meaning::of(&e) == Meaning::BadData || is_cancelled(&e) => Ok(None),
+        // The statement for a few finds out which rows it is about, if it is.
+        Err(e) if Meaning::of(&e) == Meaning::BadData || is_cancelled(&e) || is_denied(&e) => {
+            Ok(None)
+        }
         Err(e) => Err(statement.failed(batch, e)),
     }
 }
@@ -165,7 +168,7 @@ fn repeats(
 }
 
 /// It took longer than `statement_timeout`, and would the next time: a smaller statement does not.
-fn is_cancelled(error: &postgres::Error) -> bool {
+pub(super) fn is_cancelled(error: &postgres::Error) -> bool {
     error.code().is_some_and(|c| c.code() == "57014")
 }
 

@@ -12,7 +12,7 @@ pub enum Meaning {
     Passing,
     /// A table, a column, an index or a privilege is missing: a person has to change the database.
     Misconfigured,
-    /// The values are at fault.
+    /// The values are at fault, or a trigger or function of the database says so.
     BadData,
     /// Anything else that the server would refuse again.
     Refused,
@@ -50,8 +50,12 @@ impl Meaning {
             ("55P03" | "55006" | "57014", _) | (_, "40" | "53" | "58" | "XX") => Self::Passing,
             // 42 is also privileges (42501); 28 login, 3D database, 3F schema.
             (_, "28" | "3D" | "3F" | "42") => Self::Misconfigured,
-            // 21 two rows of one key in a statement, 22 data exception, 23 violated constraint.
-            (_, "21" | "22" | "23") => Self::BadData,
+            // 21 two rows of one key in a statement, 22 data exception, 23 violated constraint, 44 a view's check option, 54 a value too large for
+            // an index; 09, 27, 38, 39 and P0 come from triggers and functions, as do codes of one's own.
+            (_, "09" | "21" | "22" | "23" | "27" | "38" | "39" | "44" | "54" | "P0") => {
+                Self::BadData
+            }
+            (_, class) if is_ones_own(class) => Self::BadData,
             _ => Self::Refused,
         }
     }
@@ -61,6 +65,12 @@ impl Meaning {
     pub fn is_passing(self) -> bool {
         matches!(self, Self::Unreachable | Self::Passing)
     }
+}
+
+/// Whether a class of codes is none of the SQL standard's (0 to 4, A to H) and none of PostgreSQL's own.
+fn is_ones_own(class: &str) -> bool {
+    class.starts_with(|c: char| matches!(c, '5'..='9' | 'I'..='Z'))
+        && !matches!(class, "53" | "54" | "55" | "57" | "58" | "P0" | "XX")
 }
 
 /// Whether the server is gone, see [`Meaning::Unreachable`].
@@ -98,8 +108,13 @@ mod tests {
                 Meaning::Misconfigured,
                 &["42P01", "42703", "42501", "42P10", "3F000", "28P01"],
             ),
-            (Meaning::BadData, &["22001", "23505", "21000"]),
-            (Meaning::Refused, &["0A000", "25P02", "P0001", ""]),
+            (
+                Meaning::BadData,
+                &[
+                    "22001", "23505", "21000", "P0001", "44000", "54000", "ZZ123",
+                ],
+            ),
+            (Meaning::Refused, &["0A000", "25P02", "55000", ""]),
         ] {
             for code in codes {
                 assert_eq!(Meaning::of_sqlstate(code), meaning, "{code}");

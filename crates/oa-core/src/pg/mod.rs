@@ -2,6 +2,7 @@
 
 mod bulk;
 mod connect;
+mod deferred;
 mod fresh;
 pub mod libpq;
 mod lock;
@@ -17,6 +18,7 @@ pub use connect::{
     ConnectError, Settings, certificate, certificate_files, certificates, check_address, connect,
     tls_servers, verifies,
 };
+pub use deferred::{Deferred, settled};
 pub use lock::alone;
 pub use meaning::{Meaning, is_connection_error, is_passing};
 pub use session::{Connection, Prepared, Session, Tx, is_outdated};

@@ -1,8 +1,8 @@
 //! Upserts by natural key that count what they did: inserted, updated, unchanged.
 //!
 //! Rows travel as JSON and PostgreSQL converts them to the columns' own types, so that one statement serves every table. A
-//! row that PostgreSQL refuses (too long, out of range, a violated check) does not take the others with it: the chunk is
-//! halved behind savepoints until the bad rows stand alone, and those are handed back with the server's reason.
+//! row that PostgreSQL refuses (too long, out of range, a violated check, what a trigger or a policy says of it) does not take the others with
+//! it: the chunk is halved behind savepoints until the bad rows stand alone, and those are handed back with the server's reason.
 //!
 //! Many rows come by COPY into a temporary table (`bulk`), from where one statement takes those that are new or have
 //! changed. Where PostgreSQL refuses one of them, they take longer than `statement_timeout`, or its role may make no temporary
@@ -11,18 +11,21 @@
 //! Local times are those of the batch's zone, also where a column holds points in time (`timestamptz`): what the server's own zone is
 //! changes nothing.
 
+mod refused;
 mod rounded;
 mod table;
 mod zoned;
 
 use postgres::Transaction;
+use postgres::error::SqlState;
 use postgres::types::ToSql;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::deferred::CHECK;
 use super::fresh::{Fresh, Noted};
 use super::revisions::{Kept, arbiter};
-use super::{Meaning, Prepared, Tx, bulk, describe, quote_ident};
+use super::{Deferred, Meaning, Prepared, Tx, bulk, describe, quote_ident};
 use crate::model::run::Batch;
 
 pub(super) use rounded::Rounded;
@@ -107,6 +110,18 @@ pub enum UpsertError {
     /// Others change the same rows all the time, so that what was replaced is not known.
     #[error("rows of table {0} were changed by somebody else each time they were to be stored")]
     Contended(String),
+    /// Not some of its rows are at fault, then.
+    #[error(
+        "PostgreSQL refused each of the first {count} rows for table {table}, the first with: {reason}; correct the table, its triggers and policies, or the source file"
+    )]
+    AllRefused {
+        /// The table.
+        table: String,
+        /// How many rows.
+        count: usize,
+        /// What it said of the first.
+        reason: String,
+    },
     /// The rows that wait cannot be read back.
     #[error("could not read what waits for table {table}: {source}")]
     Unreadable {
@@ -136,7 +151,7 @@ impl UpsertError {
             | Self::NoKey { .. }
             | Self::Unfit { .. } => Meaning::Misconfigured,
             Self::Contended(_) => Meaning::Passing,
-            Self::Unreadable { .. } => Meaning::Refused,
+            Self::Unreadable { .. } | Self::AllRefused { .. } => Meaning::Refused,
             Self::Database { source, .. } => Meaning::of(source),
         }
     }
@@ -145,7 +160,7 @@ impl UpsertError {
 /// Rows per statement: enough to make the statement's own cost vanish, few enough to keep memory small.
 const CHUNK: usize = 1000;
 
-/// So often rows that somebody else changes meanwhile are locked and stored again.
+/// So often rows that somebody else changes meanwhile are locked and stored again, and rows that wanted others are tried again.
 const ROUNDS: usize = 5;
 
 /// Upserts the rows within the caller's transaction. `by`: the run for which the old rows are kept in `oa.revisions`; without it they are
@@ -158,7 +173,13 @@ pub fn upsert(
     batch: &Batch,
     by: Option<Uuid>,
 ) -> Result<Upserted, UpsertError> {
-    upsert_in(&mut Tx::new(tx, &mut Prepared::default()), batch, by)
+    let mut prepared = Prepared::default();
+    upsert_in(
+        &mut Tx::new(tx, &mut prepared),
+        batch,
+        by,
+        Deferred::AtTheEnd,
+    )
 }
 
 /// Whether rows of these columns could be stored at all: table, columns, unique index and rights. Stores nothing.
@@ -169,14 +190,15 @@ pub fn check(tx: &mut Transaction<'_>, batch: &Batch) -> Result<(), UpsertError>
     let mut prepared = Prepared::default();
     let tx = &mut Tx::new(tx, &mut prepared);
     let table = Table::look_up(tx, batch)?;
-    let statement = Statement::prepare(tx, batch, &table, None, Input::Json)?;
+    let how = (Input::Json, Deferred::AtTheEnd);
+    let statement = Statement::prepare(tx, batch, &table, None, how)?;
     Statement::check_index(tx, batch)?;
     let stored = statement.store(tx, batch, "[]");
     stored.map_err(|e| statement.failed(batch, e))?;
     Ok(())
 }
 
-/// The same with statements that stay prepared.
+/// The same with statements that stay prepared. `deferred`: when what is checked at the commit is.
 ///
 /// # Errors
 /// As [`upsert`].
@@ -184,14 +206,17 @@ pub fn upsert_in(
     tx: &mut Tx<'_, '_>,
     batch: &Batch,
     by: Option<Uuid>,
+    deferred: Deferred,
 ) -> Result<Upserted, UpsertError> {
     let table = Table::look_up(tx, batch)?;
     let zoned = Zoned::of(batch, &table.types);
     let mut done = Upserted::default();
     let mut rounded = Rounded::of(batch, &table.types);
     let mut first = 0;
-    if batch.rows.len() >= bulk::FEWEST && bulk::is_possible(tx, batch, &table.types)? {
-        let statement = Statement::prepare(tx, batch, &table, by, Input::Copied)?;
+    let many = batch.rows.len() >= bulk::FEWEST && deferred == Deferred::AtTheEnd;
+    if many && bulk::is_possible(tx, batch, &table.types)? {
+        let how = (Input::Copied, deferred);
+        let statement = Statement::prepare(tx, batch, &table, by, how)?;
         let mut failed = false;
         while first < batch.rows.len() && !failed {
             let before = rounded.counts();
@@ -214,7 +239,7 @@ pub fn upsert_in(
         done.rounded = rounded.findings();
         return Ok(done);
     }
-    let statement = Statement::prepare(tx, batch, &table, by, Input::Json)?;
+    let statement = Statement::prepare(tx, batch, &table, by, (Input::Json, deferred))?;
     let mut chunk = Vec::with_capacity(CHUNK.min(batch.rows.len()));
     for row in batch.rows.iter().skip(first) {
         let mut row = row
@@ -227,10 +252,14 @@ pub fn upsert_in(
             statement.run(tx, batch, first, &chunk, &mut done)?;
             first += chunk.len();
             chunk.clear();
+            statement.may_go_on(first, &done)?;
         }
     }
     if !chunk.is_empty() {
         statement.run(tx, batch, first, &chunk, &mut done)?;
+    }
+    if deferred == Deferred::AtOnce {
+        statement.again(tx, batch, &mut done)?;
     }
     done.rounded = rounded.findings();
     Ok(done)
@@ -271,6 +300,7 @@ pub(super) struct Statement {
     pub(super) fresh: Option<Fresh>,
     /// Who changes the rows, and what is done where somebody else did meanwhile.
     kept: Option<(Uuid, Repeat)>,
+    deferred: Deferred,
 }
 
 /// The rows are locked, and then stored by a statement that knows so.
@@ -285,7 +315,7 @@ impl Statement {
         batch: &Batch,
         of: &Table,
         by: Option<Uuid>,
-        input: Input,
+        (input, deferred): (Input, Deferred),
     ) -> Result<Self, UpsertError> {
         let table = batch.table.clone();
         let from = input.item(&definitions(batch, &of.types));
@@ -339,6 +369,7 @@ impl Statement {
                 (run, again)
             }),
             table,
+            deferred,
         })
     }
 
@@ -363,40 +394,6 @@ impl Statement {
                 table: batch.table.clone(),
                 why: "its unique constraint is DEFERRABLE, by which ON CONFLICT cannot go; make it anew without",
             }),
-        }
-    }
-
-    fn run(
-        &self,
-        tx: &mut Tx<'_, '_>,
-        batch: &Batch,
-        first: usize,
-        rows: &[Vec<Value>],
-        done: &mut Upserted,
-    ) -> Result<(), UpsertError> {
-        let json = batch.json(rows);
-        match self.store(tx, batch, &json) {
-            Ok(Some((inserted, updated))) => {
-                done.inserted += inserted;
-                done.updated += updated;
-                done.unchanged += (rows.len() as u64).saturating_sub(inserted + updated);
-                Ok(())
-            }
-            Ok(None) => Err(UpsertError::Contended(self.table.clone())),
-            Err(error) if Meaning::of(&error) == Meaning::BadData => {
-                if let [row] = rows {
-                    done.refused.push(Refused {
-                        index: first,
-                        row: row.clone(),
-                        reason: describe(&error),
-                    });
-                    return Ok(());
-                }
-                let (left, right) = rows.split_at(rows.len() / 2);
-                self.run(tx, batch, first, left, done)?;
-                self.run(tx, batch, first + left.len(), right, done)
-            }
-            Err(error) => Err(self.failed(batch, error)),
         }
     }
 
@@ -429,6 +426,9 @@ impl Statement {
             let (inserted, updated) = (count(0), count(1));
             let Some((_, again)) = self.kept.as_ref().filter(|_| count(2) < inserted + updated)
             else {
+                if self.deferred == Deferred::AtOnce {
+                    savepoint.batch_execute(CHECK)?;
+                }
                 savepoint.commit()?;
                 return Ok(Some((inserted, updated)));
             };
@@ -438,6 +438,11 @@ impl Statement {
         }
         Ok(None)
     }
+}
+
+/// A privilege is missing, or a policy forbids a row.
+pub(super) fn is_denied(error: &postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
 }
 
 /// The batch's columns with their types.

@@ -23,7 +23,7 @@ use crate::answer_day;
 use crate::extract::{Extracted, json, room};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, HomeOrigin, Request, Response, Validators, body, check_status};
-use crate::program::PERMANENT;
+use crate::program::{PERMANENT, printed_too_much};
 use crate::progress;
 use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill, query_secret};
 use crate::validate::CollectionTime;
@@ -381,11 +381,12 @@ fn print(context: &Context, placeholders: &Placeholders) -> Result<(String, Prin
     context.programs.environment.give_to(&mut command);
     let time = CollectionTime::now(context.date);
     let rows = makes_rows_at_once(source).then(|| (source.clone(), time));
-    let output = ProgramOutput::new(&source.name, context.max_body, rows);
+    let output = ProgramOutput::new(&source.name, rows);
     let output = output.map_err(|e| cannot_wait(&e))?;
     let output = Arc::new(Mutex::new(output));
     let launch = Launch {
         lines: Some(output.clone()),
+        most: Some(context.max_body),
         owner: context.programs.owner.as_ref(),
         ..Launch::new(left)
     };
@@ -415,6 +416,10 @@ fn print(context: &Context, placeholders: &Placeholders) -> Result<(String, Prin
                 "was ended because oa-crawl was asked to stop".to_owned(),
             ));
         }
+        Some(Ended::PrintedTooMuch(stream)) => {
+            let what = printed_too_much(stream, context.max_body);
+            return Err(fail(ErrorKind::Shape, what));
+        }
         None if !done.status.success() => {
             let kind = match done.status.code() {
                 Some(code) if PERMANENT.contains(&code) => ErrorKind::Internal,
@@ -425,13 +430,6 @@ fn print(context: &Context, placeholders: &Placeholders) -> Result<(String, Prin
         None => {}
     }
     let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
-    if output.is_too_long() {
-        let most = context.max_body;
-        return Err(fail(
-            ErrorKind::Shape,
-            format!("printed more than {most} bytes (max_body in [crawl])"),
-        ));
-    }
     let printed = output.finish().map_err(|e| cannot_wait(&e))?;
     Ok((format!("command {name}"), printed))
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use oa_core::base::secrets::redact;
 use oa_core::base::state_dir::{make_folder, write_durably};
-use oa_core::base::supervise::Launch;
+use oa_core::base::supervise::{Ended, Launch};
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::RawRecord;
 use serde_json::Value;
@@ -24,6 +24,7 @@ use super::collected::Collected;
 use super::context::Context;
 use crate::extract::table;
 use crate::fetch::{FetchError, Request, Response, body, check_status};
+use crate::program::printed_too_much;
 use crate::source::Image;
 
 /// Wider or higher than this many pixels is an attack on the decoder.
@@ -265,6 +266,7 @@ fn run_post(
     context.programs.environment.give_to(&mut command);
     let launch = Launch {
         keep,
+        most: Some(context.max_body),
         owner: context.programs.owner.as_ref(),
         ..Launch::new(left)
     };
@@ -272,6 +274,9 @@ fn run_post(
         .run(&mut command)
         .map_err(|e| e.to_string())
         .and_then(|done| {
+            if let Some(Ended::PrintedTooMuch(stream)) = done.ended {
+                return Err(printed_too_much(stream, context.max_body));
+            }
             if !done.status.success() {
                 return Err(done.status.to_string());
             }

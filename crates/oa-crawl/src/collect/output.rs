@@ -23,6 +23,8 @@ use crate::validate::{CollectionTime, Validated, Validator};
 const SAID: usize = 5000;
 /// So many bytes of lines are written, and read, at once. Records of more are in a file.
 const BLOCK: usize = 256 << 10;
+/// More rejects than these, and nothing of the output is stored.
+const MOST_REJECTS: usize = 100_000;
 /// So many blocks wait to be read before the program has to.
 const WAITING: usize = 4;
 
@@ -30,9 +32,6 @@ const WAITING: usize = 4;
 #[derive(Debug)]
 pub(crate) struct ProgramOutput {
     task: String,
-    /// The most bytes that it may print.
-    limit: u64,
-    bytes: u64,
     packer: Packer,
     /// The beginning of a line whose end has not come.
     begun: Vec<u8>,
@@ -67,15 +66,9 @@ struct Block {
 
 impl ProgramOutput {
     /// `rows`: the records are records of this source as they are, and rows are made of them at once.
-    pub(crate) fn new(
-        task: &str,
-        limit: u64,
-        rows: Option<(Source, CollectionTime)>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(task: &str, rows: Option<(Source, CollectionTime)>) -> io::Result<Self> {
         Ok(Self {
             task: task.to_owned(),
-            limit,
-            bytes: 0,
             packer: Packer::new()?,
             begun: Vec::new(),
             number: 0,
@@ -86,11 +79,6 @@ impl ProgramOutput {
             reader: Some(Reader::start(rows)?),
             failed: None,
         })
-    }
-
-    /// Whether it is longer than it may be.
-    pub(crate) fn is_too_long(&self) -> bool {
-        self.bytes > self.limit
     }
 
     /// What came until now is all.
@@ -241,6 +229,7 @@ impl Records {
                 };
                 if let Some(validator) = &mut validator {
                     validator.add(&record)?;
+                    self.wrong = too_many_rejects(validator);
                 }
                 if i == 0 {
                     self.first.push(record);
@@ -268,10 +257,19 @@ impl Records {
     }
 }
 
+/// They are in memory, with their records, until the run ends.
+fn too_many_rejects(validator: &Validator<'_>) -> Option<String> {
+    let rejects = validator.rejects();
+    let first = rejects.first().filter(|_| rejects.len() > MOST_REJECTS)?;
+    let (field, reason) = (first.field.as_deref().unwrap_or_default(), &first.reason);
+    Some(format!(
+        "more than {MOST_REJECTS} records that are rejected; the first one: {field} {reason}"
+    ))
+}
+
 impl Lines for ProgramOutput {
     fn line(&mut self, line: &[u8]) {
-        self.bytes += line.len() as u64;
-        if self.failed.is_none() && !self.is_too_long() {
+        if self.failed.is_none() {
             self.failed = self.take(line).err();
         }
     }
@@ -284,5 +282,39 @@ impl Printed {
         let mut body = Vec::new();
         zstd::Decoder::new(&self.packed.file)?.read_to_end(&mut body)?;
         Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::parse;
+
+    #[test]
+    fn what_is_nothing_but_rejects_does_not_take_all_memory() {
+        let text = r#"
+name = "quotes"
+title = "quotes"
+provider = "own"
+schedule = "30 15 * * *"
+fetch = { kind = "command", command = ["quotes"] }
+store = { table = "t", unique = ["code"], key = ["code"] }
+fields = [{ column = "code", from = "code", type = "text", required = true }]
+"#;
+        let rows = (
+            parse("x", text).unwrap(),
+            CollectionTime::now("2025-12-01".parse().unwrap()),
+        );
+        let mut output = ProgramOutput::new("quotes", Some(rows)).unwrap();
+        for _ in 0..MOST_REJECTS + 10_000 {
+            output.line(b"{}\n");
+        }
+        let printed = output.finish().unwrap();
+        let wrong = printed.records.unwrap_err();
+        assert!(
+            wrong.starts_with("more than 100000 records that are rejected; the first one: code "),
+            "{wrong}"
+        );
+        assert!(printed.validated.unwrap().rejects.len() < MOST_REJECTS + 10);
     }
 }

@@ -34,7 +34,7 @@ const EARLIER: usize = 3;
 /// Run any program with retries, a time limit and a complete run log
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "The program's output goes to stderr; the run log keeps its end. Records are lines of its stdout that are JSON objects, or those of the result file (JSON lines, a JSON array, or {\"records\": N}). Exit codes 2, 77, 78, 126 and 127 of the program are not retried.\n\nExamples:\n  oa-crawl exec --task fangqi-daily --min-records 50 -- python3 crawlers/fangqi.py\n  oa-crawl exec --task receipts --timeout 10m --retries 1 --result-file out.json -- ./receipts.sh --out out.json"
+    after_help = "The program's output goes to stderr; the run log keeps its end. Records are lines of its stdout that are JSON objects, or those of the result file (JSON lines, a JSON array, or {\"records\": N}). Exit codes 2, 77, 78, 126 and 127 of the program are not retried. A program that prints more than max_body of [crawl] (64 MiB) is ended.\n\nExamples:\n  oa-crawl exec --task fangqi-daily --min-records 50 -- python3 crawlers/fangqi.py\n  oa-crawl exec --task receipts --timeout 10m --retries 1 --result-file out.json -- ./receipts.sh --out out.json"
 )]
 pub(crate) struct Args {
     /// Name of the task in the run log
@@ -71,6 +71,7 @@ pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
         query: query(config, &args.task)?,
         command: args.command,
         policy: source::policy(Policy::DEFAULT, &config.crawl),
+        most: config.crawl.max_body.0,
         min_records: args.min_records,
         result_file: args.result_file,
     };

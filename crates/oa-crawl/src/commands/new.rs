@@ -15,6 +15,7 @@ use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::base::exact;
 use oa_core::base::secrets::is_secret_parameter;
+use oa_core::base::text::beginning;
 use oa_core::service;
 use regex::Regex;
 use serde_json::Value;
@@ -397,7 +398,7 @@ fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
             .iter()
             .map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned))
             .collect();
-        let line: String = cells.join(" | ").chars().take(300).collect();
+        let line = beginning(&cells.join(" | "), 300);
         let _ = writeln!(
             text,
             "#   {}",
@@ -409,7 +410,7 @@ fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
     }
     for reject in done.rejects.iter().take(1) {
         let field = reject.field.as_deref().unwrap_or_default();
-        let reason: String = reject.reason.chars().take(200).collect();
+        let reason = beginning(&reject.reason, 200);
         let _ = writeln!(text, "# rejected: {field} {}", reason.escape_debug());
     }
     text

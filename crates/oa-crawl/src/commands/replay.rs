@@ -196,11 +196,16 @@ fn preview(
         let named = columns(source).into_iter().zip(row);
         named.collect::<serde_json::Map<_, _>>()
     });
+    let by_rule = validated.rejects.first();
+    let by_rule =
+        by_rule.map(|r| format!("{} {}", r.field.as_deref().unwrap_or_default(), r.reason));
+    let by_server = would.refused.first();
+    let first_reject = by_rule.or_else(|| by_server.map(|r| format!("PostgreSQL: {}", r.reason)));
     listing.push(json!({
         "task": source.name, "run": id, "day": time.date, "answers": collected.pages, "records": collected.records.len(),
         "insert": would.inserted, "update": would.updated, "unchanged": would.unchanged,
         "rejected": validated.rejects.len() + would.refused.len(),
-        "first_reject": validated.rejects.first().map(|r| format!("{} {}", r.field.as_deref().unwrap_or_default(), r.reason)),
+        "first_reject": first_reject,
         "missing": validated.missing_everywhere, "example": example, "changes": changes, "stored": false,
     }));
     listing.print(format).map_err(anyhow::Error::from)?;

@@ -15,7 +15,7 @@ use oa_core::app::output::Format;
 use oa_core::base::exact;
 use oa_core::base::pile::Pile;
 use oa_core::base::state_dir::StateDir;
-use oa_core::base::text::{escaped, printable};
+use oa_core::base::text::{beginning, escaped, printable};
 use oa_core::base::trust;
 use oa_core::schedule::Calendar;
 use oa_core::service;
@@ -413,9 +413,8 @@ fn as_text(source: &Source, report: &TryReport) -> String {
 
 /// In one line, what cannot be seen written out.
 fn cut(text: &str) -> String {
-    let mut rest = text.chars();
-    let mut start = escaped(&rest.by_ref().take(LONGEST).collect::<String>());
-    if rest.next().is_some() {
+    let mut start = escaped(&beginning(text, LONGEST));
+    if text.chars().nth(LONGEST).is_some() {
         start.push('…');
     }
     start

@@ -2,6 +2,7 @@
 //! one broken row does not cost the day, and is not lost either.
 
 use oa_core::base::exact;
+use oa_core::base::text::beginning;
 use oa_core::model::retry::ErrorKind;
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -97,7 +98,7 @@ pub(crate) fn take(rules: &Rows, grid: Grid) -> Result<Extracted, ReadError> {
             continue;
         }
         let text = joined(&row);
-        first.get_or_insert_with(|| text.chars().take(200).collect::<String>());
+        first.get_or_insert_with(|| beginning(&text, 200));
         if skip.iter().any(|pattern| pattern.is_match(&text)) {
             continue;
         }

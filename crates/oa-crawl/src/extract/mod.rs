@@ -13,6 +13,7 @@ pub(crate) mod xls;
 pub(crate) mod xml;
 
 use oa_core::base::exact;
+use oa_core::base::text::beginning;
 use oa_core::model::retry::ErrorKind;
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -61,7 +62,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> Result<Extracted, ReadError>
     };
     let records: Vec<Value> = pattern.captures_iter(text).map(record).collect();
     if records.is_empty() {
-        let start: String = text.trim().chars().take(200).collect();
+        let start = beginning(text.trim(), 200);
         let what = format!(
             "nothing that matches record in [answer.text]; it begins: {}",
             start.escape_debug()

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use oa_core::base::exact;
+use oa_core::base::text::beginning;
 use regex::Regex;
 use serde_json::Value;
 
@@ -104,7 +105,7 @@ fn columns(text: &str) -> Result<String, String> {
     });
     let separator = most.filter(|s| head.iter().any(|l| l.contains(s)));
     let separator = separator.ok_or_else(|| {
-        let start: String = text.trim().chars().take(80).collect();
+        let start = beginning(text.trim(), 80);
         format!(
             "the form of the answer is not known; it begins: {}",
             start.escape_debug()

@@ -7,6 +7,7 @@ use std::sync::Once;
 
 use calamine::{Data, Dimensions, ExcelDateTime, Reader, Xls, Xlsx};
 use oa_core::base::exact;
+use oa_core::base::text::beginning;
 use oa_core::model::retry::ErrorKind;
 use serde_json::{Number, Value};
 use zip::ZipArchive;
@@ -43,7 +44,7 @@ pub(crate) fn rows(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadEr
             Err((ErrorKind::Empty, "an empty body".to_owned()))
         }
         Kind::Page | Kind::Other => {
-            let start: String = String::from_utf8_lossy(body).chars().take(80).collect();
+            let start = beginning(&String::from_utf8_lossy(body), 80);
             let what = format!("no spreadsheet; it begins: {}", start.escape_debug());
             Err((ErrorKind::Shape, what))
         }

@@ -1,5 +1,6 @@
 //! Records out of an HTML table.
 
+use oa_core::base::text::beginning;
 use oa_core::model::retry::ErrorKind;
 use scraper::{ElementRef, Html};
 use serde_json::{Map, Value};
@@ -215,7 +216,7 @@ fn first_text(page: &Html, css: &str) -> String {
     let found = selector(css)
         .ok()
         .and_then(|css| page.select(&css).next().map(text));
-    found.unwrap_or_default().chars().take(80).collect()
+    beginning(&found.unwrap_or_default(), 80)
 }
 
 /// The text as it is seen: white space, also the kind that does not break, counts once.

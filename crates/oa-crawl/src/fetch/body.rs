@@ -2,6 +2,7 @@
 
 use encoding_rs::{DecoderResult, Encoding, GB18030, UTF_8, WINDOWS_1252};
 use oa_core::base::exact;
+use oa_core::base::text::beginning;
 use oa_core::model::retry::ErrorKind;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -255,7 +256,7 @@ fn page_title(page: &str) -> Option<String> {
     let lower = page.to_ascii_lowercase();
     let start = lower.find("<title>")? + 7;
     let end = start + lower[start..].find("</title>")?;
-    let title: String = page.get(start..end)?.trim().chars().take(80).collect();
+    let title = beginning(page.get(start..end)?.trim(), 80);
     (!title.is_empty()).then_some(title)
 }
 

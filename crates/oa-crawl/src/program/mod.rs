@@ -13,6 +13,7 @@ use oa_core::app::config::Locale;
 use oa_core::app::output::human_duration;
 use oa_core::base::secrets::redact;
 use oa_core::base::supervise::{Ended, Finished, Launch, Progress, StopSignal, readable};
+use oa_core::base::text::beginning;
 use oa_core::model::retry::{ErrorKind, Policy};
 use oa_core::model::run::{RunError, RunStart};
 use oa_core::pg;
@@ -43,6 +44,8 @@ pub(crate) struct Program {
     pub(crate) command: Vec<OsString>,
     /// How often it is attempted, and how long each attempt may take.
     pub(crate) policy: Policy,
+    /// How many bytes it may print on stdout, and on stderr.
+    pub(crate) most: u64,
     pub(crate) min_records: Option<u64>,
     /// Where the program writes its records, or their number; its stdout otherwise.
     pub(crate) result_file: Option<PathBuf>,
@@ -187,6 +190,7 @@ impl Program {
             echo: true,
             keep: KEPT,
             keep_errors: KEPT,
+            most: Some(self.most),
             owner: programs.owner.as_ref(),
             progress,
             ..Launch::new(self.policy.timeout)
@@ -283,6 +287,10 @@ impl Program {
             Some(Ended::Stopped) => Err(permanent(&format!(
                 "{name} was ended because oa-crawl was asked to stop"
             ))),
+            Some(Ended::PrintedTooMuch(stream)) => Err(permanent(&format!(
+                "{name} {}",
+                printed_too_much(stream, self.most)
+            ))),
             None if done.status.success() => Ok(()),
             None => Err(Failed {
                 error: RunError::new(
@@ -321,6 +329,13 @@ fn permanent(message: &str) -> Failed {
     }
 }
 
+/// What is said of a program that was ended for that.
+pub(crate) fn printed_too_much(stream: &str, most: u64) -> String {
+    format!(
+        "printed more than {most} bytes on {stream} and was ended; let it write them to a file, or raise max_body in [crawl]"
+    )
+}
+
 fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|m| m.modified()).ok()
 }
@@ -342,7 +357,7 @@ fn last_words(done: &Finished) -> String {
     let of = |bytes: &[u8]| {
         let text = readable(bytes);
         let line = text.lines().rev().find(|l| !l.trim().is_empty())?;
-        Some(line.trim().chars().take(300).collect::<String>())
+        Some(beginning(line.trim(), 300))
     };
     of(&done.stderr)
         .or_else(|| of(&done.stdout))

@@ -176,6 +176,11 @@ impl<'a> Validator<'a> {
         self.unique.add(record, row)
     }
 
+    /// The records that were rejected until now.
+    pub(crate) fn rejects(&self) -> &[Reject] {
+        &self.done.rejects
+    }
+
     /// The error is that the rows cannot be read back.
     pub(crate) fn finish(self) -> io::Result<Validated> {
         let (mut done, mut missing, mut converted) = (self.done, self.missing, self.converted);

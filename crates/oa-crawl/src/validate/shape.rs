@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use oa_core::base::exact;
 use oa_core::base::pile::Pile;
+use oa_core::base::text::beginning;
 use serde_json::{Map, Value, json};
 
 use super::kind::name_of;
@@ -81,7 +82,7 @@ impl Shape {
             let is_one = |v: &&Value| kind.is_none_or(|k| k == name_of(v));
             let text = |r: &Value| r.get(field).filter(is_one).map(exact::to_text);
             let found = records.iter().find_map(|r| text(&*r.ok()?));
-            found.unwrap_or_default().chars().take(100).collect()
+            beginning(&found.unwrap_or_default(), 100)
         };
         let mut found = Vec::new();
         for (field, kinds) in &self.0 {

@@ -133,6 +133,7 @@ fn as_list(days: &[SourceDay], config: &Config, format: Format) -> Result<(), Fa
             "state",
             "expected",
             "records",
+            "rejected",
             "announced",
             "usual",
             "evidence",
@@ -261,7 +262,21 @@ fn as_table(
     for hole in holes(days) {
         text.push_str(&format!("{}\n", in_words(lang, &hole)));
     }
+    for day in days.iter().filter(|d| d.rejected > 0) {
+        text.push_str(&format!("{}\n", not_stored(lang, day)));
+    }
     text
+}
+
+/// What a complete day lacks all the same.
+fn not_stored(lang: Lang, of: &SourceDay) -> String {
+    let (day, task, n) = (of.day, printable(&of.task), of.rejected);
+    let records = of.records.unwrap_or(n);
+    let run = of.run_id.unwrap_or_default();
+    lang.say(
+        format!("{day}  {task}  {records} 条中有 {n} 条没有入库\n    oa-report logs --run {run}"),
+        format!("{day}  {task}  {n} of {records} records were not stored\n    oa-report logs --run {run}"),
+    )
 }
 
 /// How complete the days are, in one line.
@@ -348,6 +363,7 @@ mod tests {
                 run_id: None,
                 collected_at: None,
                 records: None,
+                rejected: 0,
                 announced: None,
                 usual: None,
                 evidence: None,

@@ -111,6 +111,9 @@ pub(super) fn unreadable(error: &postgres::Error) -> anyhow::Error {
     anyhow!("could not read the run log: {}", describe(error))
 }
 
+/// So many of the records that a run did not store are shown.
+const REJECTS: usize = 20;
+
 pub(super) fn print_one(config: &Config, id: Uuid, format: Format) -> Result<u8, Failure> {
     let mut client = pool::connect_read_only(config)?;
     let Some(mut run) = detail(&mut client, id).map_err(|e| unreadable(&e))? else {
@@ -148,6 +151,22 @@ fn in_words(run: &RunDetail, config: &Config) -> String {
     for a in &run.attempts {
         let heading = format!("ATTEMPT {} {} {}", a.attempt, at(a.started_at), a.outcome);
         block(&heading, a.error.as_deref().unwrap_or(""));
+    }
+    if entry.rejected > 0 {
+        let lines = run.rejects.iter().take(REJECTS).map(|r| {
+            let parts = [
+                r.source_key.as_deref(),
+                r.field.as_deref(),
+                Some(&*r.reason),
+            ];
+            let parts: Vec<&str> = parts.into_iter().flatten().collect();
+            parts.join(" ")
+        });
+        let mut lines: Vec<String> = lines.collect();
+        if entry.rejected > lines.len() as u64 {
+            lines.push("the records themselves, and the others, are in oa.rejects".to_owned());
+        }
+        block(&format!("NOT STORED {}", entry.rejected), &lines.join("\n"));
     }
     for (name, value) in run.details.as_object().into_iter().flatten() {
         let content = match value {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{failed, local, table_named};
 use crate::pool;
-use crate::queries::revisions::{self, Part, Table, Version};
+use crate::queries::revisions::{self, Bounds, Part, Table, Version};
 
 /// Of so many versions, the newest, it is looked where in the answers they stand.
 const LOCATED: usize = 20;
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// The row: each part of the table's unique index and its value
     #[arg(long, value_name = "NAME=VALUE,…")]
     key: String,
+    /// Show all versions, and look through all rows that were inserted together, however long that takes
+    #[arg(long)]
+    all: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -52,18 +55,34 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     };
     let followed = keys.first().map(names).unwrap_or_default();
     let (key, values) = chosen(&table, keys, &args.key)?;
-    let mut versions =
-        revisions::versions(&mut client, &table, &key, &values).map_err(unreadable)?;
+    let bounds = if args.all {
+        Bounds::NONE
+    } else {
+        Bounds::USUAL
+    };
+    if args.all {
+        client
+            .batch_execute("SET statement_timeout = 0")
+            .map_err(unreadable)?;
+    }
+    let past =
+        revisions::versions(&mut client, &table, &key, &values, bounds).map_err(unreadable)?;
     drop(client);
+    let mut versions = past.versions;
     for version in versions.iter_mut().take(LOCATED) {
         locate(version, config);
     }
+    let unseen = past.unseen.map(|(insertions, newest)| {
+        let newest = local(newest, config.timezone);
+        format!("{insertions} insertion(s) of many rows at once, the newest at {newest}, were not looked through: --all does, and takes longer")
+    });
     if versions.is_empty() {
-        let hint = if names(&key) == followed {
+        let mut hint = if names(&key) == followed {
             String::new()
         } else {
             format!("; a row that is gone is known by {followed}")
         };
+        hint.extend(unseen.map(|unseen| format!("; {unseen}")));
         return Err(anyhow!(
             "{} has no row with {}, and no revision of one{hint}",
             table.shown(),
@@ -88,6 +107,13 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         listing.push(row(version, before, config));
     }
     listing.print(args.format).map_err(anyhow::Error::from)?;
+    if past.more {
+        let shown = versions.len();
+        tracing::warn!("these are the newest {shown} versions; --all shows the older ones too");
+    }
+    if let Some(unseen) = unseen {
+        tracing::warn!("there may be older versions: {unseen}");
+    }
     Ok(exit::OK)
 }
 

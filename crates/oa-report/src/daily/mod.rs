@@ -11,6 +11,7 @@ use oa_core::model::Severity;
 use oa_core::schedule::{Calendar, TradingDay};
 use postgres::Client;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::queries::days::Hole;
 use crate::shell::quoted;
@@ -108,6 +109,8 @@ pub(crate) struct Task {
     pub(crate) inserted: u64,
     pub(crate) updated: u64,
     pub(crate) rejected: u64,
+    /// What of the last run that brought such records was not stored.
+    pub(crate) not_stored: Option<NotStored>,
     /// The longest run, in seconds.
     pub(crate) slowest_seconds: f64,
     /// The longest time between the starts of two successes, in seconds; `None` with fewer than two.
@@ -116,6 +119,17 @@ pub(crate) struct Task {
     pub(crate) last_error: Option<String>,
     /// How its last run ended.
     pub(crate) last_status: String,
+}
+
+/// Records of a run that were not stored: too few to make it no success, and yet lacking.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct NotStored {
+    pub(crate) run_id: Uuid,
+    pub(crate) records: u64,
+    /// So many came.
+    pub(crate) of: u64,
+    /// Key, field and reason of the first.
+    pub(crate) first: Option<String>,
 }
 
 impl Task {

@@ -8,8 +8,10 @@ use oa_core::journal::incidents;
 use oa_core::model::Severity;
 use oa_wording::Wording;
 use postgres::{Row, Transaction};
+use uuid::Uuid;
 
-use super::{OpenIncident, TASK, Task};
+use super::{NotStored, OpenIncident, TASK, Task};
+use crate::queries::some_text;
 
 type Result<T> = std::result::Result<T, postgres::Error>;
 
@@ -36,9 +38,11 @@ pub(super) fn tasks(
                 sum(e.inserted)::bigint, sum(e.updated)::bigint, sum(e.rejected)::bigint,
                 max(extract(epoch FROM e.finished_at - e.started_at))::float8, g.gap,
                 (array_agg(left(e.error_message, 8000) ORDER BY e.seq DESC) FILTER (WHERE e.status <> 'success'))[1],
-                (array_agg(e.status ORDER BY e.seq DESC))[1]
+                (array_agg(e.status ORDER BY e.seq DESC))[1], lost.id, lost.rejected, lost.fetched,
+                (SELECT concat_ws(' ', r.source_key, r.field, r.reason) FROM oa.rejects r WHERE r.run_id = lost.id ORDER BY r.seq LIMIT 1)
          FROM ended e LEFT JOIN oa.tasks t ON t.name = e.task LEFT JOIN gaps g ON g.task = e.task
-         GROUP BY e.task, t.title, g.gap
+           LEFT JOIN (SELECT DISTINCT ON (task) task, id, rejected, fetched FROM ended WHERE rejected > 0 ORDER BY task, seq DESC) lost ON lost.task = e.task
+         GROUP BY e.task, t.title, g.gap, lost.id, lost.rejected, lost.fetched
          ORDER BY count(*) FILTER (WHERE e.status NOT IN ('success', 'partial')) > 0 DESC,
                   count(*) FILTER (WHERE e.status = 'partial') > 0 DESC, e.task",
         &[&from, &until, &TASK],
@@ -57,6 +61,12 @@ pub(super) fn tasks(
         worst_gap_seconds: row.get(10),
         last_error: row.get(11),
         last_status: row.get(12),
+        not_stored: row.get::<_, Option<Uuid>>(13).map(|run_id| NotStored {
+            run_id,
+            records: number(row, 14),
+            of: number(row, 15),
+            first: some_text(row, 16),
+        }),
     };
     Ok(rows.iter().map(task).collect())
 }

@@ -61,13 +61,21 @@ fn judged(daily: &Daily, lang: Lang) -> String {
         return format!("❌ {}", wrong.join(lang.say("；", "; ")));
     }
     let n = verdict.expected;
-    let all = match n {
+    let mut all = match n {
         0 => lang.say("无应采任务", "nothing was due").to_owned(),
         _ => lang.say(
             format!("{n} 项应采 {n} 项，完整"),
             format!("{n} of {n} complete"),
         ),
     };
+    let lost = daily.tasks.iter().filter_map(|t| t.not_stored.as_ref());
+    let lost: u64 = lost.map(|l| l.records).sum();
+    if lost > 0 {
+        all += &lang.say(
+            format!("，但 {lost} 条记录未入库"),
+            format!(" but for {lost} records that were not stored"),
+        );
+    }
     match daily.open.len() {
         0 if n == 0 => all,
         0 => format!("✅ {all}"),
@@ -262,6 +270,7 @@ fn verdict(daily: &Daily, lang: Lang, zone: Tz) -> Vec<String> {
     for lack in &now.lacking {
         out.push(lacking(lack, lang, zone));
     }
+    out.extend(daily.tasks.iter().filter_map(|task| not_stored(task, lang)));
     for made_up in &now.made_up {
         let (title, n) = (&made_up.title, made_up.slots);
         out.push(lang.say(
@@ -459,6 +468,24 @@ fn task_line(task: &Task, locale: Locale) -> String {
         let _ = write!(text, "{last}{}", excerpt(error, 120));
     }
     text
+}
+
+/// How many, which, and where to look at all of them.
+fn not_stored(task: &Task, lang: Lang) -> Option<String> {
+    let lost = task.not_stored.as_ref()?;
+    let (n, of, title, run) = (lost.records, lost.of, &task.title, lost.run_id);
+    let first = lost.first.as_ref().map(|first| {
+        let first = excerpt(first, 120);
+        lang.say(
+            format!("（例如 {first}）"),
+            format!(" (for example {first})"),
+        )
+    });
+    let first = first.unwrap_or_default();
+    Some(lang.say(
+        format!("- {title}：{of} 条中有 {n} 条没有入库{first}；查看：oa-report logs --run {run}"),
+        format!("- {title}: {n} of {of} records were not stored{first}; see them: oa-report logs --run {run}"),
+    ))
 }
 
 fn storage(daily: &Daily, zh: bool) -> String {

@@ -121,7 +121,10 @@ fn table(frame: &Frame, days: &[&SourceDay]) -> Markup {
                             @match d.run_id { Some(run) => { a href=(frame.url(&format!("/admin/runs/{run}"))) { (d.day) } } None => { (d.day) } }
                         }
                         td { (status_of(lang.day_state(&d.state), sign(d))) }
-                        td.num data-label=(lang.say("记录", "Records")) { (d.records.map_or_else(|| "–".to_owned(), |n| count(n.unsigned_abs()))) }
+                        td.num data-label=(lang.say("记录", "Records")) {
+                            (d.records.map_or_else(|| "–".to_owned(), |n| count(n.unsigned_abs())))
+                            @if d.rejected > 0 { " " span.warn { (lang.say(format!("{} 条未入库", d.rejected), format!("{} not stored", d.rejected))) } }
+                        }
                         td.num data-label=(lang.say("应有 / 通常", "Announced / usual")) { (d.announced.or(d.usual).map_or_else(|| "–".to_owned(), |n| count(n.unsigned_abs()))) }
                         td { span.faint { (evidence(d.evidence.as_deref().unwrap_or_default())) } }
                         td.message {

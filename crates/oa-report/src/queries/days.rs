@@ -43,6 +43,8 @@ pub(crate) struct SourceDay {
     pub(crate) collected_at: Option<DateTime<Utc>>,
     /// How many records.
     pub(crate) records: Option<i64>,
+    /// Of a complete day: how many of them are not stored.
+    pub(crate) rejected: i64,
     /// How many the site said there are.
     pub(crate) announced: Option<i64>,
     /// The median of the days before.
@@ -183,7 +185,8 @@ const BETWEEN: &str =
                ORDER BY s.due_at DESC LIMIT 1),
               (SELECT r.error_message FROM oa.runs r WHERE r.id = d.run_id LIMIT 1)), 8000) END,
             -- Every site shows its present day.
-            d.hole AND d.collects AND (d.backfills OR d.day = (now() AT TIME ZONE $6::text)::date)
+            d.hole AND d.collects AND (d.backfills OR d.day = (now() AT TIME ZONE $6::text)::date),
+            CASE WHEN d.state = 'complete' THEN (SELECT count(*) FROM oa.rejects j WHERE j.run_id = d.run_id) ELSE 0 END
      FROM (SELECT d.*, d.expected AND d.state NOT IN ('pending', 'complete', 'skipped') AS hole
            FROM (SELECT d.task, coalesce(nullif(t.title, ''), d.task) AS title, d.day, d.expected,
                         CASE WHEN d.state IN ('partial', 'stale', 'failed', 'missing') AND (d.task, d.day) IN (
@@ -251,6 +254,7 @@ fn source_day(row: &Row) -> SourceDay {
         run_id: row.get(5),
         collected_at: row.get(6),
         records: row.get(7),
+        rejected: row.get(17),
         announced: row.get(8),
         usual: row.get(9),
         evidence: row.get(10),
@@ -348,6 +352,7 @@ mod tests {
             run_id: None,
             collected_at: None,
             records: None,
+            rejected: 0,
             announced: None,
             usual: None,
             evidence: None,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use encoding_rs::Encoding;
-use oa_core::base::secrets::redact;
+use oa_core::base::secrets::{redact, redact_cut_off};
 use oa_core::journal::live_output;
 use serde_json::Value;
 
@@ -58,7 +58,11 @@ pub(crate) fn answer(
     let text = read_as_text(&bytes, content_type).filter(|text| !text.contains('\0'));
     Ok(match text {
         Some(text) => Body::Text {
-            text: redact(&text),
+            text: if is_cut {
+                redact_cut_off(&text)
+            } else {
+                redact(&text)
+            },
             is_cut,
         },
         None => Body::Bytes(bytes),

@@ -71,7 +71,7 @@ fn shortened(text: String) -> String {
 }
 
 /// The same where there may be none.
-fn some_text(row: &postgres::Row, column: usize) -> Option<String> {
+pub(crate) fn some_text(row: &postgres::Row, column: usize) -> Option<String> {
     let text = row.get::<_, Option<&str>>(column);
     text.map(|t| shortened(redact(t)))
 }

@@ -184,13 +184,54 @@ pub(crate) struct Origin {
     pub(crate) key: String,
 }
 
-/// The versions of the row with that key, newest first. `values`: of the key's parts, as texts.
+/// How much of a row's past is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// So many versions, the newest.
+    pub(crate) versions: usize,
+    /// So many bytes of the keys of rows that were inserted together, as they are stored: whose key is among them is known only when they
+    /// have been gone through.
+    pub(crate) bytes: i64,
+}
+
+impl Bounds {
+    pub(crate) const USUAL: Self = Self {
+        versions: 50,
+        bytes: 32 << 20,
+    };
+    pub(crate) const NONE: Self = Self {
+        versions: usize::MAX,
+        bytes: i64::MAX,
+    };
+}
+
+/// A row's past.
+#[derive(Debug)]
+pub(crate) struct Past {
+    /// Newest first.
+    pub(crate) versions: Vec<Version>,
+    /// There are older versions.
+    pub(crate) more: bool,
+    /// So many insertions of rows together were not looked through, the newest of them at that time.
+    pub(crate) unseen: Option<(i64, DateTime<Utc>)>,
+}
+
+/// Rows that were inserted together, of a table whose names the two are, with the bytes of the newer ones.
+fn together(schema: &str, name: &str) -> String {
+    format!(
+        "(SELECT o.*, sum(pg_column_size(o.keys)) OVER (ORDER BY o.at DESC, o.seq DESC) - pg_column_size(o.keys) AS newer
+          FROM oa.revisions o WHERE o.schema_name = {schema} AND o.table_name = {name} AND o.keys IS NOT NULL)"
+    )
+}
+
+/// The versions of the row with that key. `values`: of the key's parts, as texts.
 pub(crate) fn versions(
     client: &mut Client,
     table: &Table,
     key: &[Part],
     values: &[String],
-) -> Result<Vec<Version>> {
+    bounds: Bounds,
+) -> Result<Past> {
     let parameters: Vec<&(dyn ToSql + Sync)> =
         values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
     let typed = |i: usize, part: &Part| format!("${}::text::{}", i + 1, part.of_type);
@@ -249,21 +290,36 @@ pub(crate) fn versions(
                 SELECT o.at, o.operation, o.run_id, o.old_row, o.role_name, o.seq, o.key FROM oa.revisions o
                 WHERE o.schema_name = t.schema_name AND o.table_name = t.table_name AND jsonb_hash(o.key) = jsonb_hash(k.key) AND o.key = k.key
                 UNION ALL
-                SELECT o.at, o.operation, o.run_id, o.old_row, o.role_name, o.seq, i.key FROM oa.revisions o CROSS JOIN LATERAL unnest(o.keys) i (key)
-                WHERE o.schema_name = t.schema_name AND o.table_name = t.table_name AND o.keys IS NOT NULL AND i.key = k.key) r
+                SELECT o.at, o.operation, o.run_id, o.old_row, o.role_name, o.seq, i.key FROM {} o CROSS JOIN LATERAL unnest(o.keys) i (key)
+                WHERE o.newer < {} AND i.key = k.key) r
              -- Each was written in the zone of its writer.
              LEFT JOIN LATERAL (SELECT jsonb_object_agg(a.attname::text, (r.old_row ->> a.attname::text)::timestamptz) AS fields FROM pg_attribute a
                                 WHERE a.attrelid = {of_table}::regclass AND a.atttypid = 'timestamptz'::regtype AND NOT a.attisdropped
                                   AND r.old_row ->> a.attname::text IS NOT NULL) zoned ON true
              LEFT JOIN oa.runs ON runs.id = r.run_id
-             ORDER BY r.seq DESC",
-            pairs.join(", ")
+             ORDER BY r.seq DESC LIMIT {}",
+            pairs.join(", "),
+            together("t.schema_name", "t.table_name"),
+            bounds.bytes,
+            i64::try_from(bounds.versions.saturating_add(1)).unwrap_or(i64::MAX),
         ),
         &parameters,
     )?;
+    let unseen = tx.query_one(
+        &format!(
+            "SELECT count(*), max(o.at) FROM oa.revised_table({of_table}::regclass) t, LATERAL {} o WHERE o.newer >= {}",
+            together("t.schema_name", "t.table_name"),
+            bounds.bytes
+        ),
+        &[],
+    )?;
+    let unseen = unseen
+        .get::<_, Option<DateTime<Utc>>>(1)
+        .map(|newest| (unseen.get(0), newest));
+    let more = rows.len() > bounds.versions;
     let mut next = present.map(|r| row_of(r.get(0)));
     let mut versions = Vec::new();
-    for row in &rows {
+    for row in rows.iter().take(bounds.versions) {
         let old = row.get::<_, Option<&str>>(6).map(row_of);
         let Json(raw): Json<Vec<Value>> = row.try_get(7)?;
         versions.push(Version {
@@ -290,7 +346,7 @@ pub(crate) fn versions(
         });
     }
     // Something that keeps no revisions has put it there.
-    if next.is_some() {
+    if next.is_some() && !more && unseen.is_none() {
         versions.push(Version {
             at: None,
             operation: "unknown".to_owned(),
@@ -315,7 +371,11 @@ pub(crate) fn versions(
         until = version.at;
     }
     tx.commit()?;
-    Ok(versions)
+    Ok(Past {
+        versions,
+        more,
+        unseen,
+    })
 }
 
 /// The newest backup that holds what was stored from one time until another.

@@ -3,14 +3,14 @@
 use std::io::{self, Read};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::mark::Owner;
+use super::output::Output;
 use super::tree::{Tree, reap_orphans};
 use super::{StopSignal, tree};
-use crate::base::secrets::{is_free_of_secrets, redact};
 use crate::base::terminal;
 
 /// How a child ended, and the end of what it printed, without known secrets.
@@ -39,6 +39,8 @@ pub enum Ended {
     TimedOut,
     /// This process was asked to stop.
     Stopped,
+    /// It has printed more than it may, on the stream of that name. It may have ended by itself meanwhile.
+    PrintedTooMuch(&'static str),
 }
 
 /// Takes a program's stdout, line by line as it comes, each with its line break and without known secrets. What is too long for a line
@@ -57,8 +59,6 @@ pub trait Progress: std::fmt::Debug {
 
 /// What is kept of each output stream, in bytes, unless more is asked for.
 pub const TAIL: usize = 16 << 10;
-/// A line longer than this is no record, and is passed on in chunks.
-const LONGEST_LINE: usize = 4 << 20;
 /// Between the polite and the final signal.
 const GRACE: Duration = Duration::from_secs(5);
 /// The same for what a program leaves in the background.
@@ -88,6 +88,8 @@ pub struct Launch<'a> {
     pub lines: Option<Arc<Mutex<dyn Lines>>>,
     /// The same as `keep` for its stderr.
     pub keep_errors: usize,
+    /// More bytes than this on one of its streams, and it is ended.
+    pub most: Option<u64>,
     /// The run for which it works: what it might leave, should this process be killed, is ended before the task's next run.
     pub owner: Option<&'a Owner>,
     /// It succeeds by leaving a daemon, which lives on.
@@ -107,14 +109,15 @@ impl Launch<'_> {
             keep: TAIL,
             lines: None,
             keep_errors: TAIL,
+            most: None,
             owner: None,
             leaves_daemon: false,
             progress: None,
         }
     }
 
-    /// Runs a command to its end, or ends it: SIGTERM to it and all that it has started when its time is over or this process is
-    /// asked to stop, SIGKILL five seconds later. What it leaves in the background after a normal end is ended as well. Known
+    /// Runs a command to its end, or ends it: SIGTERM to it and all that it has started when its time is over, it prints too much, or this
+    /// process is asked to stop, SIGKILL five seconds later. What it leaves in the background after a normal end is ended as well. Known
     /// secrets are removed from its output before any of it is shown, kept or cut.
     ///
     /// # Errors
@@ -126,21 +129,21 @@ impl Launch<'_> {
             .stderr(Stdio::piped());
         let mut tree = Tree::start(command, self.owner)?;
         let child = tree.child();
-        let keep = |keep, lines| Output {
-            keep,
-            lines,
-            ..Output::default()
-        };
-        let stdout = child.stdout.take();
         let mut fresh = Fresh::for_who_follows(self.progress);
         let shown = Shown {
             echo: self.echo,
             fresh: fresh.text.clone(),
         };
-        let stdout = stdout.map(|s| watch(s, shown.clone(), keep(self.keep, self.lines)));
-        let stderr = child.stderr.take();
-        let stderr = stderr.map(|s| watch(s, shown, keep(self.keep_errors, None)));
-        let mut status = wait(&mut tree, self.timeout, &mut fresh)?;
+        let limit = Limit {
+            most: self.most.unwrap_or(u64::MAX),
+            passed: Arc::default(),
+        };
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let stdout = Output::new(self.keep, self.lines);
+        let stdout = out.map(|s| watch(s, "stdout", shown.clone(), limit.clone(), stdout));
+        let stderr = Output::new(self.keep_errors, None);
+        let stderr = err.map(|s| watch(s, "stderr", shown, limit.clone(), stderr));
+        let mut status = wait(&mut tree, self.timeout, &limit, &mut fresh)?;
         let mut ended = None;
         let mut left_behind = Vec::new();
         let ending = if let Some(status) = status {
@@ -153,10 +156,10 @@ impl Launch<'_> {
                 ending
             }
         } else {
-            ended = Some(if StopSignal.requested() {
-                Ended::Stopped
-            } else {
-                Ended::TimedOut
+            ended = Some(match limit.passed() {
+                _ if StopSignal.requested() => Ended::Stopped,
+                Some(too_much) => too_much,
+                None => Ended::TimedOut,
             });
             let ending = tree.end(GRACE);
             status = tree.ended()?;
@@ -169,7 +172,8 @@ impl Launch<'_> {
         fresh.show();
         Ok(Finished {
             status,
-            ended,
+            // It may have been too quick to be ended.
+            ended: ended.or_else(|| limit.passed()),
             stdout: stdout.tail,
             stderr: stderr.tail,
             json_lines: stdout.json_lines,
@@ -198,9 +202,14 @@ pub fn run(
     .run(command)
 }
 
-/// Until the program ends, its time is over, or this process is asked to stop.
-fn wait(tree: &mut Tree, limit: Duration, fresh: &mut Fresh<'_>) -> io::Result<Option<ExitStatus>> {
-    let end = Instant::now() + limit;
+/// Until the program ends, its time is over, it has printed too much, or this process is asked to stop.
+fn wait(
+    tree: &mut Tree,
+    timeout: Duration,
+    limit: &Limit,
+    fresh: &mut Fresh<'_>,
+) -> io::Result<Option<ExitStatus>> {
+    let end = Instant::now() + timeout;
     let mut interval = SOON;
     let mut reap = Instant::now() + interval;
     let mut pause = Duration::from_millis(1);
@@ -210,7 +219,7 @@ fn wait(tree: &mut Tree, limit: Duration, fresh: &mut Fresh<'_>) -> io::Result<O
         }
         let now = Instant::now();
         let left = end.saturating_duration_since(now);
-        if left.is_zero() || StopSignal.requested() {
+        if left.is_zero() || limit.passed().is_some() || StopSignal.requested() {
             return Ok(None);
         }
         if now >= reap {
@@ -222,103 +231,6 @@ fn wait(tree: &mut Tree, limit: Duration, fresh: &mut Fresh<'_>) -> io::Result<O
         }
         thread::sleep(left.min(pause));
         pause = (pause * 2).min(Duration::from_millis(50));
-    }
-}
-
-/// What was seen of an output stream.
-#[derive(Debug, Default)]
-struct Output {
-    keep: usize,
-    lines: Option<Arc<Mutex<dyn Lines>>>,
-    tail: Vec<u8>,
-    line: Vec<u8>,
-    in_pieces: bool,
-    json_lines: u64,
-    /// Bytes that have come.
-    received: u64,
-    /// Nobody is shown what came.
-    is_unseen: bool,
-}
-
-impl Output {
-    /// Takes what came, and gives back the lines that are complete now. A progress bar's lines end with a carriage return.
-    fn add(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.received += bytes.len() as u64;
-        let mut complete = Vec::new();
-        let is_clean = is_free_of_secrets(&String::from_utf8_lossy(bytes));
-        for part in bytes.split_inclusive(|b| matches!(b, b'\n' | b'\r')) {
-            let ends = part.ends_with(b"\n") || part.ends_with(b"\r");
-            if ends && is_clean && self.line.is_empty() {
-                self.count_json(part);
-                self.whole_line(part);
-                self.show(part, &mut complete);
-                self.in_pieces = false;
-                continue;
-            }
-            self.line.extend_from_slice(part);
-            if ends || self.line.len() > LONGEST_LINE {
-                self.in_pieces |= !ends;
-                let line = self.end_line();
-                self.show(&line, &mut complete);
-                self.in_pieces &= !ends;
-            }
-        }
-        complete
-    }
-
-    fn show(&self, line: &[u8], complete: &mut Vec<u8>) {
-        if !self.is_unseen {
-            complete.extend_from_slice(line);
-        }
-    }
-
-    /// Redacted as a whole line: a secret that is cut in two would not be found.
-    fn end_line(&mut self) -> Vec<u8> {
-        let line = std::mem::take(&mut self.line);
-        self.count_json(&line);
-        let line = without_secrets(line);
-        self.whole_line(&line);
-        line
-    }
-
-    fn count_json(&mut self, line: &[u8]) {
-        if !self.in_pieces
-            && self.lines.is_none()
-            && line.starts_with(b"{")
-            && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
-        {
-            self.json_lines += 1;
-        }
-    }
-
-    /// A line without secrets.
-    fn whole_line(&mut self, line: &[u8]) {
-        if let Some(lines) = self.lines.as_ref().filter(|_| !line.is_empty()) {
-            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.line(line);
-        }
-        self.tail.extend_from_slice(line);
-        if self.tail.len() > 2 * self.keep {
-            self.tail.drain(..self.tail.len() - self.keep);
-        }
-    }
-
-    fn finish(mut self) -> Self {
-        self.end_line();
-        let excess = self.tail.len().saturating_sub(self.keep);
-        self.tail = self.tail.split_off(excess);
-        self
-    }
-}
-
-/// Bytes that are not UTF-8 stay as they are, unless there is a secret among them.
-fn without_secrets(line: Vec<u8>) -> Vec<u8> {
-    let text = String::from_utf8_lossy(&line);
-    let redacted = redact(&text);
-    if redacted == text {
-        line
-    } else {
-        redacted.into_bytes()
     }
 }
 
@@ -372,9 +284,28 @@ impl<'a> Fresh<'a> {
     }
 }
 
+/// How much a stream may bring, and which of them has brought more.
+#[derive(Debug, Clone)]
+struct Limit {
+    most: u64,
+    passed: Arc<OnceLock<&'static str>>,
+}
+
+impl Limit {
+    fn passed(&self) -> Option<Ended> {
+        self.passed.get().copied().map(Ended::PrintedTooMuch)
+    }
+}
+
 type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
 
-fn watch(mut stream: impl Read + Send + 'static, shown: Shown, mut output: Output) -> Watched {
+fn watch(
+    mut stream: impl Read + Send + 'static,
+    name: &'static str,
+    shown: Shown,
+    limit: Limit,
+    mut output: Output,
+) -> Watched {
     output.is_unseen = !shown.echo && shown.fresh.is_none();
     let output = Arc::new(Mutex::new(output));
     let (done, receiver) = mpsc::channel();
@@ -386,8 +317,16 @@ fn watch(mut stream: impl Read + Send + 'static, shown: Shown, mut output: Outpu
         loop {
             match stream.read(&mut buffer) {
                 Ok(n @ 1..) => {
-                    let complete = lock().add(&buffer[..n]);
+                    let (complete, received) = {
+                        let mut output = lock();
+                        (output.add(&buffer[..n]), output.received)
+                    };
                     shown.take(&complete);
+                    // Nothing more is read: whoever prints on finds the pipe closed.
+                    if received > limit.most {
+                        let _ = limit.passed.set(name);
+                        break;
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => break,

@@ -8,6 +8,7 @@ mod held;
 mod identity;
 mod leftover;
 mod mark;
+mod output;
 mod proc;
 mod readable;
 mod scope;

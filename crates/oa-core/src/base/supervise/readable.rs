@@ -24,6 +24,18 @@ pub fn readable(bytes: &[u8]) -> String {
     out
 }
 
+/// Whether nothing is in a text that [`readable`] takes out: line ends and tabs stay.
+pub(super) fn hides_nothing(text: &str) -> bool {
+    let stays = |c: char| {
+        !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            && (!c.is_control() || matches!(c, '\n' | '\t' | '\r'))
+    };
+    match text.is_ascii() {
+        true => text.bytes().all(|b| stays(char::from(b))),
+        false => text.chars().all(stays),
+    }
+}
+
 /// The rest of an escape sequence (ECMA-48). One that is broken off ends with its line.
 fn pass_over_escape(rest: &mut Peekable<Chars<'_>>) {
     match rest.peek() {
