@@ -286,7 +286,8 @@ fn a_report_that_cannot_be_made_is_a_failure_with_its_cause() {
     assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
     assert_eq!(service.count("oa.alerts WHERE kind = 'recovery'"), 1);
     // Its run failed after it was sent: as when the answer to a commit is lost.
-    let failed = "UPDATE oa.incidents SET resolved_at = NULL; UPDATE oa.tasks SET last_status = 'failed'";
+    let failed =
+        "UPDATE oa.incidents SET resolved_at = NULL; UPDATE oa.tasks SET last_status = 'failed'";
     service.server.connect().batch_execute(failed).unwrap();
     assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
     assert_eq!(service.count("oa.incidents WHERE resolved_at IS NULL"), 0);

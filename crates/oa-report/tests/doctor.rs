@@ -646,7 +646,11 @@ fn broken_database(here: &Installation) {
          ALTER TABLE market_full_view ALTER id SET DEFAULT nextval('public.numbers')",
     );
     let found = here.doctor(1);
-    found.broken("roles", "crawler may not change rows of oa.alerts", "UPDATE");
+    found.broken(
+        "roles",
+        "crawler may not change rows of oa.alerts",
+        "UPDATE",
+    );
     found.broken(
         "market_full_view",
         "the sequence numbers",

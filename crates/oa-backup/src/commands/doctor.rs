@@ -239,7 +239,8 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
     let server = connected.server.clone();
     let staging = staging::open(config, settings)?;
     let mut found = Vec::new();
-    let (kind, obstacle) = server.kind(settings.kind, &connected.programs, &mut connected.client)?;
+    let (kind, obstacle) =
+        server.kind(settings.kind, &connected.programs, &mut connected.client)?;
     found.extend(obstacle.map(|why| Ailment::of_words(format!("only dumps are made: {why}"))));
     found.extend(rights::missing(&mut connected.client)?.map(Ailment::of_words));
     found.extend(left_by_restores(&mut connected.client)?.map(Ailment::of_words));

@@ -279,7 +279,13 @@ fn wal(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<
             "sudo -u postgres psql -c 'SHOW archive_command'; sudo tail /var/log/postgresql/*.log",
         );
     }
-    let ours = config.backup.as_ref().map(|b| b.slot.as_str());
+    // Without a name in the configuration, oa-backup has chosen one that begins so.
+    let is_ours = |slot: &str| {
+        config.backup.as_ref().is_some_and(|b| match &b.slot {
+            Some(name) => name == slot,
+            None => slot.starts_with("oa_backup"),
+        })
+    };
     let limit = i64::try_from(config.alert.wal_limit.0).unwrap_or(i64::MAX);
     let held = client.query(
         "SELECT slot_name::text, NOT active AND bytes > $1::bigint, bytes::float8, current_setting('max_slot_wal_keep_size') = '-1'
@@ -289,7 +295,7 @@ fn wal(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<
     )?;
     for row in &held {
         let (slot, many, bytes): (String, bool, f64) = (row.get(0), row.get(1), row.get(2));
-        let is_ours = ours == Some(slot.as_str());
+        let is_ours = is_ours(&slot);
         if many {
             findings.error(
                 "wal",
