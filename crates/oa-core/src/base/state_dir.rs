@@ -287,6 +287,7 @@ pub fn write_durably(path: &Path, mut content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As [`write_durably`], and when it cannot be read.
 pub fn write_durably_from(path: &Path, content: &mut impl io::Read) -> io::Result<()> {
+    replaceable(path)?;
     let folder = path
         .parent()
         .ok_or_else(|| io::Error::other("a file needs a folder"))?;
@@ -306,9 +307,38 @@ pub fn write_durably_from(path: &Path, content: &mut impl io::Read) -> io::Resul
     written
 }
 
+/// Whether a new file may take the place of what is there. For root `/dev/stdout` and `/dev/null` could be replaced like any other file.
+///
+/// # Errors
+/// When it is a device, a pipe, a socket or a folder.
+pub fn replaceable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(there) if !there.is_file() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file, and is left as it is",
+        )),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_but_a_file_is_replaced_by_one() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, link) = (dir.path().join("socket"), dir.path().join("link"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        symlink(&socket, &link).unwrap();
+        for path in [&socket, &link, &dir.path().to_owned()] {
+            assert!(write_durably(path, b"text").is_err(), "{path:?}");
+        }
+        assert!(fs::metadata(&link).unwrap().file_type().is_socket());
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
 
     #[test]
     fn a_lock_is_held_once_and_free_again_after_drop() {

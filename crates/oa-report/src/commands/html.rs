@@ -74,6 +74,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
             "it is not the name of a file",
         ));
     };
+    state_dir::replaceable(path)?;
     let mut name = name.to_owned();
     name.push(format!(".{}", uuid::Uuid::now_v7()));
     let beside = path.with_file_name(name);
