@@ -63,7 +63,7 @@ pub(crate) struct Message {
     pub(crate) title: String,
     /// Markdown: lines, `**bold**`, `- ` lists. Begins with the title.
     pub(crate) body: String,
-    /// Decides the colour, and which channels get it.
+    /// Decides the colour.
     pub(crate) severity: Severity,
     /// It is the news that something is over.
     pub(crate) recovery: bool,

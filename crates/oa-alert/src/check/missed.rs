@@ -42,8 +42,8 @@ pub(super) fn find(
     Ok((found, unseen))
 }
 
-/// Writes slots ahead, but waits for nobody who has a task locked for long. Mostly there are enough all the same; of a task that has none any
-/// more nothing can be missed: it is returned.
+/// Writes slots ahead, but waits for nobody who has a task locked for long. Mostly there are enough all the same; of a task that has none
+/// any more nothing can be missed: it is returned.
 fn write_ahead(
     client: &mut Client,
     config: &Config,

@@ -92,7 +92,9 @@ impl Found {
     pub(crate) fn unseen(&self) -> Option<String> {
         (!self.unseen.is_empty()).then(|| {
             format!(
-                "whether {} ran as scheduled cannot be said: no slots are written of it, because somebody else has its row of oa.tasks locked; if that does not end by itself, end the transaction that stays open: SELECT pid, usename, xact_start, query FROM pg_stat_activity ORDER BY xact_start",
+                "whether {} ran as scheduled cannot be said: no slots are written of it, because somebody else has its row of oa.tasks locked; if that \
+                 does not end by itself, end the transaction that stays open: SELECT pid, usename, xact_start, query FROM pg_stat_activity ORDER BY \
+                 xact_start",
                 self.unseen.join(", ")
             )
         })

@@ -138,17 +138,17 @@ pub(super) fn logins(
         (
             row.get(2),
             format!("role {role} takes"),
-            format!("ALTER ROLE {role} CONNECTION LIMIT -1"),
+            format!("sudo -u postgres psql -c 'ALTER ROLE {role} CONNECTION LIMIT -1'"),
         ),
         (
             row.get(3),
             format!("database {database} takes"),
-            format!("ALTER DATABASE {database} CONNECTION LIMIT -1"),
+            format!("sudo -u postgres psql -c 'ALTER DATABASE {database} CONNECTION LIMIT -1'"),
         ),
         (
             row.get(4),
             "the server takes".to_owned(),
-            "ALTER SYSTEM SET max_connections = 100".to_owned(),
+            "sudo -u postgres psql -c 'ALTER SYSTEM SET max_connections = 100' && sudo systemctl restart postgresql".to_owned(),
         ),
     ];
     // -1 is no limit.
@@ -157,7 +157,7 @@ pub(super) fn logins(
             findings.warn(
                 "roles",
                 format!("{who} {limit} sessions, and the programs may have {needed} at once (parallel in [crawl] and {SESSIONS} others)"),
-                format!("sudo -u postgres psql -c '{mend}'"),
+                mend,
             );
         }
     }

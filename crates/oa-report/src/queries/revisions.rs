@@ -305,17 +305,7 @@ pub(crate) fn versions(
         ),
         &parameters,
     )?;
-    let unseen = tx.query_one(
-        &format!(
-            "SELECT count(*), max(o.at) FROM oa.revised_table({of_table}::regclass) t, LATERAL {} o WHERE o.newer >= {}",
-            together("t.schema_name", "t.table_name"),
-            bounds.bytes
-        ),
-        &[],
-    )?;
-    let unseen = unseen
-        .get::<_, Option<DateTime<Utc>>>(1)
-        .map(|newest| (unseen.get(0), newest));
+    let unseen = unseen(&mut tx, &of_table, bounds)?;
     let more = rows.len() > bounds.versions;
     let mut next = present.map(|r| row_of(r.get(0)));
     let mut versions = Vec::new();
@@ -376,6 +366,24 @@ pub(crate) fn versions(
         more,
         unseen,
     })
+}
+
+/// See [`Past::unseen`].
+fn unseen(
+    tx: &mut impl GenericClient,
+    of_table: &str,
+    bounds: Bounds,
+) -> Result<Option<(i64, DateTime<Utc>)>> {
+    let row = tx.query_one(
+        &format!(
+            "SELECT count(*), max(o.at) FROM oa.revised_table({of_table}::regclass) t, LATERAL {} o WHERE o.newer >= {}",
+            together("t.schema_name", "t.table_name"),
+            bounds.bytes
+        ),
+        &[],
+    )?;
+    let newest: Option<DateTime<Utc>> = row.get(1);
+    Ok(newest.map(|newest| (row.get(0), newest)))
 }
 
 /// The newest backup that holds what was stored from one time until another.

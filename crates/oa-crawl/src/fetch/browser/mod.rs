@@ -1,8 +1,9 @@
 //! Fetching with the system's Chromium over the DevTools protocol, for sites whose data only a browser gets: a login, a table that
 //! a script fills, the answer that a page loads by itself.
 //!
-//! Chromium ends with this process, however that ends. It listens on no port, connects to nothing but the proxy of this process (`proxy.rs`), and works on an empty profile that only this user may
-//! read and that is removed afterwards. Cookies are the only thing that is kept between runs.
+//! Chromium ends with this process, however that ends. It listens on no port, connects to nothing but the proxy of this process
+//! (`proxy.rs`), and works on an empty profile that only this user may read and that is removed afterwards. Cookies are the only thing
+//! that is kept between runs.
 
 pub(crate) mod cookies;
 mod devtools;
