@@ -119,7 +119,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    cli::make_do_with_little_memory();
+    cli::make_do_with_limits();
     // Repositories and what is staged for them are for this user only, whatever started this program.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let cli = Cli::parse();

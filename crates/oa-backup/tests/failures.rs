@@ -193,7 +193,10 @@ fn a_server_that_lets_nobody_in_for_replication_is_dumped_and_what_to_add_is_nam
     );
     fs::write(folder.join("psql"), script).unwrap();
     fs::set_permissions(folder.join("psql"), Permissions::from_mode(0o700)).unwrap();
-    service.configure(&format!("kind = \"auto\"\nbin_dir = \"{}\"", folder.display()));
+    service.configure(&format!(
+        "kind = \"auto\"\nbin_dir = \"{}\"",
+        folder.display()
+    ));
     let before = service.list().len();
     let lost = service.backup(&["full"]).expect(75);
     assert!(!lost.stderr.contains("pg_hba.conf"), "{}", lost.stderr);

@@ -236,8 +236,14 @@ fn it_is_sent_once_a_day_however_often_cron_calls() {
         1,
         "at noon it is late"
     );
-    let (due, first) = ("oa.slots WHERE due_at <= now()", "(SELECT min(day) FROM oa.slots)");
-    assert_eq!(service.count(&format!("{due} AND (state = 'done') = (day = {first})")), 2);
+    let (due, first) = (
+        "oa.slots WHERE due_at <= now()",
+        "(SELECT min(day) FROM oa.slots)",
+    );
+    assert_eq!(
+        service.count(&format!("{due} AND (state = 'done') = (day = {first})")),
+        2
+    );
 }
 
 #[test]
@@ -258,7 +264,8 @@ fn a_report_that_cannot_be_made_is_a_failure_with_its_cause() {
     assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
     assert_eq!(service.count("oa.alerts WHERE kind = 'recovery'"), 1);
     // Its run failed after it was sent: as when the answer to a commit is lost.
-    let failed = "UPDATE oa.incidents SET resolved_at = NULL; UPDATE oa.tasks SET last_status = 'failed'";
+    let failed =
+        "UPDATE oa.incidents SET resolved_at = NULL; UPDATE oa.tasks SET last_status = 'failed'";
     service.server.connect().batch_execute(failed).unwrap();
     assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
     assert_eq!(service.count("oa.incidents WHERE resolved_at IS NULL"), 0);

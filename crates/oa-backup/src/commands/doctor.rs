@@ -223,7 +223,8 @@ fn of_server(config: &Config, backups: &[Backup]) -> Result<Vec<Ailment>, Backup
     let mut connected = Connected::open(config)?;
     let server = connected.server.clone();
     let mut found = Vec::new();
-    let (kind, obstacle) = server.kind(settings.kind, &connected.programs, &mut connected.client)?;
+    let (kind, obstacle) =
+        server.kind(settings.kind, &connected.programs, &mut connected.client)?;
     found.extend(obstacle.map(|why| Ailment::of_words(format!("only dumps are made: {why}"))));
     found.extend(rights::missing(&mut connected.client)?.map(Ailment::of_words));
     let has_full = backups.iter().any(|b| {

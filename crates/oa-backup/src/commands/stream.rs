@@ -168,11 +168,10 @@ impl Streaming<'_> {
         let settings = self.config.backup_settings().map_err(BackupError::from)?;
         self.stores = false;
         let mut connected = Connected::open(self.config)?;
-        let (kind, obstacle) = connected.server.kind(
-            settings.kind,
-            &connected.programs,
-            &mut connected.client,
-        )?;
+        let (kind, obstacle) =
+            connected
+                .server
+                .kind(settings.kind, &connected.programs, &mut connected.client)?;
         if kind != Kind::Physical {
             let why = obstacle.unwrap_or_else(|| "kind = \"logical\" in [backup]".to_owned());
             return Err(Broken::Refused(BackupError::NotAllowed(format!(

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use oa_core::base::resolver;
 use oa_core::base::secrets::Secret;
 use oa_core::model::retry::ErrorKind;
 use ureq::{RequestBuilder, ResponseExt};
@@ -110,7 +111,7 @@ impl Client {
             .timeout_connect(Some(Duration::from_secs(15)))
             .build();
         Self {
-            agent: config.into(),
+            agent: resolver::agent(config),
             max_body,
             gate,
             home: HomeOrigin::of(base),
@@ -195,7 +196,7 @@ impl Client {
         // An agent of its own for others: it has none of the site's cookies.
         let agent = match at_home {
             true => self.agent.clone(),
-            false => ureq::Agent::new_with_config(self.agent.config().clone()),
+            false => resolver::agent(self.agent.config().clone()),
         };
         // As it was given: parsing may write the same address in another way.
         let url = if hop.is_first {

@@ -11,7 +11,7 @@ use super::mark::Owner;
 use super::tree::{Tree, reap_orphans};
 use super::{StopSignal, tree};
 use crate::base::secrets::{is_free_of_secrets, redact};
-use crate::base::terminal;
+use crate::base::{terminal, threads};
 
 /// How a child ended, and the end of what it printed, without known secrets.
 #[derive(Debug)]
@@ -124,22 +124,27 @@ impl Launch<'_> {
             .stdin(self.input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut tree = Tree::start(command, self.owner)?;
-        let child = tree.child();
         let keep = |keep, lines| Output {
             keep,
             lines,
             ..Output::default()
         };
-        let stdout = child.stdout.take();
         let mut fresh = Fresh::for_who_follows(self.progress);
         let shown = Shown {
             echo: self.echo,
             fresh: fresh.text.clone(),
         };
-        let stdout = stdout.map(|s| watch(s, shown.clone(), keep(self.keep, self.lines)));
-        let stderr = child.stderr.take();
-        let stderr = stderr.map(|s| watch(s, shown, keep(self.keep_errors, None)));
+        // Before the program is started: one whose output nobody could read would have to be ended.
+        let (to_stdout, stdout) = watch(shown.clone(), keep(self.keep, self.lines))?;
+        let (to_stderr, stderr) = watch(shown, keep(self.keep_errors, None))?;
+        let mut tree = Tree::start(command, self.owner)?;
+        let child = tree.child();
+        if let Some(stream) = child.stdout.take() {
+            let _ = to_stdout.send(Box::new(stream));
+        }
+        if let Some(stream) = child.stderr.take() {
+            let _ = to_stderr.send(Box::new(stream));
+        }
         let mut status = wait(&mut tree, self.timeout, &mut fresh)?;
         let mut ended = None;
         let mut left_behind = Vec::new();
@@ -373,13 +378,19 @@ impl<'a> Fresh<'a> {
 }
 
 type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
+type Stream = Box<dyn Read + Send>;
 
-fn watch(mut stream: impl Read + Send + 'static, shown: Shown, mut output: Output) -> Watched {
+/// Watches the stream that is sent to it.
+fn watch(shown: Shown, mut output: Output) -> io::Result<(mpsc::Sender<Stream>, Watched)> {
     output.is_unseen = !shown.echo && shown.fresh.is_none();
     let output = Arc::new(Mutex::new(output));
     let (done, receiver) = mpsc::channel();
     let shared = Arc::clone(&output);
-    thread::spawn(move || {
+    let (sender, stream) = mpsc::channel::<Stream>();
+    threads::spawn("read what a program prints", move || {
+        let Ok(mut stream) = stream.recv() else {
+            return;
+        };
         let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
         // As much as a pipe holds.
         let mut buffer = vec![0; 64 << 10];
@@ -396,14 +407,11 @@ fn watch(mut stream: impl Read + Send + 'static, shown: Shown, mut output: Outpu
         let rest = lock().end_line();
         shown.take(&rest);
         let _ = done.send(());
-    });
-    (output, receiver)
+    })?;
+    Ok((sender, (output, receiver)))
 }
 
-fn collect(watched: Option<Watched>) -> Output {
-    let Some((output, done)) = watched else {
-        return Output::default();
-    };
+fn collect((output, done): Watched) -> Output {
     let received = || {
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
         output.received
