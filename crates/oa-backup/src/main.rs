@@ -119,10 +119,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    cli::make_do_with_little_memory();
+    cli::make_do_with_limits();
     // Repositories and what is staged for them are for this user only, whatever started this program.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Stream(_)) {
+        cli::give_memory_back();
+    }
     cli.global.start_logging();
     cli::keep_files_private();
     let result = match execute(&cli) {

@@ -18,6 +18,7 @@ use chrono::{DateTime, Utc};
 use oa_core::app::config::{Backup as Settings, BackupKind, Config};
 use oa_core::base::state_dir::{Lock, StateDir};
 use oa_core::base::supervise::StopSignal;
+use oa_core::base::threads;
 use oa_core::base::units::Bytes;
 use oa_core::model::run::Batch;
 use oa_core::model::run::RunStart;
@@ -345,20 +346,18 @@ impl<'a> Session<'a> {
         };
         let (client, programs, server) = (&mut self.client, &self.programs, &self.server);
         let repository = &self.repository;
-        let (pending, fingerprint) = thread::scope(|scope| {
-            let compared = scope.spawn(|| {
-                physical::verify(programs, &copied)?;
-                Ok(fingerprint::take(client, server.standby, FINGERPRINT_FULL)?)
-            });
-            let pending = if StopSignal.requested() {
-                Err(BackupError::Stopped)
-            } else {
-                let stored = repository.store_copy(&copied.folder, &meta, ahead, &checksums);
-                stored.map_err(BackupError::from)
-            };
-            let fingerprint = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
-            (pending, fingerprint)
-        });
+        let compare = || {
+            physical::verify(programs, &copied)?;
+            Ok(fingerprint::take(client, server.standby, FINGERPRINT_FULL)?)
+        };
+        let store = || {
+            if StopSignal.requested() {
+                return Err(BackupError::Stopped);
+            }
+            let stored = repository.store_copy(&copied.folder, &meta, ahead, &checksums);
+            stored.map_err(BackupError::from)
+        };
+        let (fingerprint, pending) = threads::both("compare the copy", compare, store);
         let fingerprint = match &pending {
             Ok(_) => physical::compare(&copied, &checksums).and(fingerprint),
             Err(_) => fingerprint,
@@ -639,11 +638,21 @@ fn copy_and_store<'a>(
     make: impl FnOnce() -> Result<Copied, BackupError>,
 ) -> Result<(Copied, StoredAhead<'a>), BackupError> {
     thread::scope(|scope| {
-        let storing = scope.spawn(|| repository.store_ahead(copy, meta, checksums));
+        let store = || repository.store_ahead(copy, meta, checksums);
+        let storing = threads::spawn_in(scope, "store what is copied", store);
         let copied = make();
         copy.ended.store(true, Ordering::Release);
-        storing.thread().unpark();
-        let ahead = storing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let ahead = match storing {
+            Ok(storing) => {
+                storing.thread().unpark();
+                storing.join().unwrap_or_else(|panic| resume_unwind(panic))
+            }
+            Err(e) => {
+                tracing::info!("{e}");
+                // Nothing, as it has ended.
+                store()
+            }
+        };
         Ok((copied?, ahead))
     })
 }

@@ -5,6 +5,7 @@ mod tls;
 
 use std::collections::HashSet;
 use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -22,7 +23,7 @@ use oa_core::pg::schema::SchemaError;
 use oa_core::pg::{self, schema};
 use oa_core::pg::{ConnectError, Settings};
 use oa_core::service;
-use oa_testkit::{Line, Postgres};
+use oa_testkit::{Line, Postgres, wait_until};
 use postgres::Client;
 use serde_json::{Value, json};
 
@@ -68,6 +69,26 @@ fn a_session_has_the_programs_name_and_its_limits() {
     );
     assert_eq!(one::<String>(&mut client, "SHOW statement_timeout"), "30s");
     assert_eq!(one::<String>(&mut client, "SHOW lock_timeout"), "30s");
+
+    // One whose program is gone waits for no lock any more.
+    client.batch_execute("CREATE TABLE t ()").unwrap();
+    client.batch_execute("BEGIN; LOCK TABLE t").unwrap();
+    let line = Line::to(&server);
+    let mut waits = connect(line.url()).unwrap();
+    let mut look = server.connect();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let mut there_are = |n: i64| {
+        wait_until("sessions that wait", Duration::from_secs(20), || {
+            one::<i64>(&mut look, waiting) == n
+        });
+    };
+    thread::scope(|scope| {
+        let waited = scope.spawn(move || waits.batch_execute("SELECT FROM t"));
+        there_are(1);
+        line.cut();
+        there_are(0);
+        assert!(waited.join().unwrap().is_err());
+    });
 }
 
 #[test]
@@ -525,4 +546,20 @@ fn what_was_committed_counts_once_although_its_confirmation_was_lost() {
         ask("SELECT string_agg(status, ', ' ORDER BY seq) FROM oa.runs"),
         "failed, skipped"
     );
+
+    // A server that takes over without having seen it has given the transaction's number to another one.
+    let other = Postgres::start();
+    let mut there = other.connect();
+    schema::upgrade(&mut there).unwrap();
+    let number = "SELECT pg_current_xact_id()::text::int8";
+    let used = one::<i64>(&mut client, number) + 100;
+    while one::<i64>(&mut there, number) < used {}
+    keep();
+    line.lead_to(&other);
+    line.cut_at_commit();
+    let begun = recorder.once(|tx| watch::begun(tx, watch::DUE, "h", zone));
+    begun.unwrap().unwrap();
+    assert!(line.was_cut());
+    assert_eq!(ask(starts), "2 2");
+    assert_eq!(one::<String>(&mut there, starts), "1 0");
 }

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
@@ -11,6 +10,7 @@ use oa_core::app::cli;
 use oa_core::app::config::Config;
 use oa_core::base::secrets::Secret;
 use oa_core::base::supervise::{self, Owner, StopSignal};
+use oa_core::base::threads;
 use oa_core::journal::attempts::{Failed, longest};
 use oa_core::journal::{NOT_ARCHIVED, Recorder, Run};
 use oa_core::model::retry::{ErrorKind, Policy};
@@ -166,11 +166,7 @@ impl<'a> Collector<'a> {
                 results.push((i, result));
             }
         };
-        thread::scope(|scope| {
-            for _ in 0..parallel {
-                scope.spawn(work);
-            }
-        });
+        threads::several("run sources", parallel, work);
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.sort_by_key(|(i, _)| *i);
         results.into_iter().map(|(_, r)| r).collect()
@@ -654,13 +650,14 @@ impl Task for Replay<'_> {
 fn collect_in_time(context: Context, stop: StopSignal) -> Result<Collected, FetchError> {
     let limit = context.deadline + GRACE;
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
+    let collects = threads::spawn("collect", move || {
         let collected = collect(&context);
         // Its browser ends before this process may.
         drop(context);
         // Whoever waited may have given up.
         let _ = sender.send(collected);
     });
+    collects.map_err(|e| FetchError::new(ErrorKind::Internal, e.to_string()))?;
     loop {
         let (kind, message) = match receiver.recv_timeout(POLL) {
             Ok(collected) => return collected,

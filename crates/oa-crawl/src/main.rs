@@ -105,7 +105,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    cli::make_do_with_little_memory();
+    cli::make_do_with_limits();
     let cli = Cli::parse();
     cli.global.start_logging();
     // A program that `exec` runs keeps the umask of whoever starts it.

@@ -2,9 +2,9 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use anyhow::{Result, anyhow};
+use oa_core::base::threads;
 
 /// Does `count` items of work with at most `workers` at a time; the results are in the order of the items. After the first
 /// error no further item is begun.
@@ -23,28 +23,24 @@ pub(crate) fn each<C, T: Send>(
             slot.get_or_insert(error);
         }
     };
-    thread::scope(|scope| {
-        for _ in 0..workers.clamp(1, count.max(1)) {
-            scope.spawn(|| {
-                let mut connection = match connect() {
-                    Ok(connection) => connection,
-                    Err(e) => return fail(e),
-                };
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    if i >= count {
-                        return;
-                    }
-                    match work(&mut connection, i) {
-                        Ok(result) => {
-                            if let Ok(mut results) = results.lock() {
-                                results.push((i, result));
-                            }
-                        }
-                        Err(e) => return fail(e),
+    threads::several("work", workers.clamp(1, count.max(1)), || {
+        let mut connection = match connect() {
+            Ok(connection) => connection,
+            Err(e) => return fail(e),
+        };
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= count {
+                return;
+            }
+            match work(&mut connection, i) {
+                Ok(result) => {
+                    if let Ok(mut results) = results.lock() {
+                        results.push((i, result));
                     }
                 }
-            });
+                Err(e) => return fail(e),
+            }
         }
     });
     if let Some(error) = failed.into_inner().unwrap_or_default() {

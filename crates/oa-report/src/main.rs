@@ -78,7 +78,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    cli::make_do_with_little_memory();
+    cli::make_do_with_limits();
     let mut cli = Cli::parse();
     if matches!(cli.command, Command::Serve(_)) && !cli.global.quiet {
         // Requests are logged as information.

@@ -7,12 +7,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use oa_core::app::config::Config;
 use oa_core::base::secrets::redact;
+use oa_core::base::threads::{self, NoThread};
 use oa_core::pg::Tx;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -229,7 +229,7 @@ struct Demand {
 }
 
 impl SnapshotFeed {
-    pub(crate) fn start(pool: Arc<Pool>, config: Arc<Config>) -> io::Result<Self> {
+    pub(crate) fn start(pool: Arc<Pool>, config: Arc<Config>) -> Result<Self, NoThread> {
         let nothing = Arc::new(LatestSnapshot {
             looked_at: Instant::now()
                 .checked_sub(FRESH * 2)
@@ -246,28 +246,26 @@ impl SnapshotFeed {
             Condvar::new(),
         ));
         let demands = Arc::clone(&demand);
-        thread::Builder::new()
-            .name("snapshot".to_owned())
-            .spawn(move || {
-                loop {
-                    wait_for_demand(&demands);
-                    let last = sender.borrow().snapshot.clone();
-                    let begun = Instant::now();
-                    let mut latest = match take(&pool, &config) {
-                        Ok(snapshot) => LatestSnapshot::new(Some(Arc::new(snapshot)), None),
-                        Err(reason) => {
-                            tracing::warn!("no news: {reason}");
-                            LatestSnapshot::new(last, Some(reason))
-                        }
-                    };
-                    latest.begun = begun;
-                    lock(&demands.0).under_way_since = None;
-                    if sender.send(Arc::new(latest)).is_err() {
-                        return;
+        threads::spawn("ask for news", move || {
+            loop {
+                wait_for_demand(&demands);
+                let last = sender.borrow().snapshot.clone();
+                let begun = Instant::now();
+                let mut latest = match take(&pool, &config) {
+                    Ok(snapshot) => LatestSnapshot::new(Some(Arc::new(snapshot)), None),
+                    Err(reason) => {
+                        tracing::warn!("no news: {reason}");
+                        LatestSnapshot::new(last, Some(reason))
                     }
-                    wait_a_second(&demands);
+                };
+                latest.begun = begun;
+                lock(&demands.0).under_way_since = None;
+                if sender.send(Arc::new(latest)).is_err() {
+                    return;
                 }
-            })?;
+                wait_a_second(&demands);
+            }
+        })?;
         Ok(Self { demand, latest })
     }
 

@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::error::Error;
 use std::io;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::{panic, thread};
 
+use oa_core::base::limits;
 use oa_core::base::secrets::redact;
 use oa_core::base::supervise::StopSignal;
+use oa_core::base::threads::NoThread;
 use rustic_core::{RusticError, RusticResult};
 
 use crate::{RepositoryError, RepositoryLocation};
@@ -26,6 +28,20 @@ impl RepositoryLocation {
         quietly(work)
             .map_err(|reason| self.engine_error(doing, reason))?
             .map_err(|e| self.failed(doing, &e))
+    }
+
+    /// Starts the engine's threads, which it takes for granted and panics without.
+    pub(crate) fn start_threads(&self) -> Result<(), RepositoryError> {
+        static REFUSED: OnceLock<Option<String>> = OnceLock::new();
+        let refused = REFUSED.get_or_init(|| {
+            let started = rayon::ThreadPoolBuilder::new().build_global();
+            // Without a cause, they run already.
+            let refused = started.err().filter(|e| e.source().is_some());
+            refused.map(|e| NoThread::new("read it", io::Error::other(e)).to_string())
+        });
+        refused.as_ref().map_or(Ok(()), |why| {
+            Err(self.engine_error("open the repository", why.clone()))
+        })
     }
 
     fn engine_error(&self, doing: &'static str, reason: String) -> RepositoryError {
@@ -48,6 +64,7 @@ pub(crate) fn reason(error: &RusticError) -> String {
         Some((error, remedy)) => {
             // The only thing of value in the engine's words is which file it was.
             let path = text.split('`').nth(1).unwrap_or("its disk");
+            let remedy = remedy.map_or_else(String::new, |remedy| format!("; {remedy}"));
             format!("{}: {error}{remedy}", path.trim_end_matches("-tmp-"))
         }
         None => text,
@@ -56,7 +73,7 @@ pub(crate) fn reason(error: &RusticError) -> String {
 }
 
 /// What the operating system said, if it was that, and what to do.
-fn of_disk(error: &RusticError) -> Option<(&io::Error, &'static str)> {
+fn of_disk(error: &RusticError) -> Option<(&io::Error, Option<&'static str>)> {
     let mut cause = error.source();
     let error = loop {
         let found = cause?;
@@ -67,11 +84,11 @@ fn of_disk(error: &RusticError) -> Option<(&io::Error, &'static str)> {
     };
     let remedy = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room on that disk (df, and df -i for the number of files), or let repository in [backup] name a larger one"
+            Some("make room on that disk (df, and df -i for the number of files), or let repository in [backup] name a larger one")
         }
-        io::ErrorKind::ReadOnlyFilesystem => "; mount that disk so that it can be written to",
-        io::ErrorKind::PermissionDenied => "; let the user who runs this read and write there",
-        _ => "",
+        io::ErrorKind::ReadOnlyFilesystem => Some("mount that disk so that it can be written to"),
+        io::ErrorKind::PermissionDenied => Some("let the user who runs this read and write there"),
+        _ => limits::remedy(error),
     };
     Some((error, remedy))
 }

@@ -123,6 +123,7 @@ impl RepositoryLocation {
     }
 
     pub(crate) fn engine(&self, reporter: ProgressReporter) -> Result<Engine<()>, RepositoryError> {
+        self.start_threads()?;
         let mut options = RepositoryOptions::default();
         match &self.cache {
             Some(folder) => options.cache_dir = Some(folder.clone()),

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use oa_core::base::threads;
 use rustic_core::{Progress, ProgressBars, ProgressType, RusticProgress};
 
 /// Where progress is reported.
@@ -116,7 +117,7 @@ impl Growing {
         }
         progress.set_length(expected_bytes);
         let (flag, folder) = (Arc::clone(&done), folder.to_owned());
-        let thread = thread::spawn(move || {
+        let thread = threads::spawn("show progress", move || {
             let mut seen = 0;
             loop {
                 // Looked at before the folder, so that the last look sees all of it.
@@ -133,7 +134,8 @@ impl Growing {
         });
         Self {
             done,
-            thread: Some(thread),
+            // Without one nothing is shown.
+            thread: thread.ok(),
         }
     }
 }

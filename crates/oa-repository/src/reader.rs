@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use oa_core::base::threads;
 use rustic_core::repofile::Node;
 use rustic_core::{
     IndexedFullStatus, LocalDestination, LsOptions, ProgressBars, ProgressType,
@@ -165,18 +166,14 @@ impl Reader {
         progress.set_length(size);
         let next = AtomicUsize::new(0);
         let failed = Mutex::new(None);
-        let threads = thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some((path, node)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(e) = self.write_file(node, &to.join(path)) {
-                            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                            next.store(files.len(), Ordering::Relaxed);
-                        }
-                        progress.inc(node.meta.size);
-                    }
-                });
+        let count = thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
+        threads::several("write files", count, || {
+            while let Some((path, node)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(e) = self.write_file(node, &to.join(path)) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                    next.store(files.len(), Ordering::Relaxed);
+                }
+                progress.inc(node.meta.size);
             }
         });
         progress.finish();

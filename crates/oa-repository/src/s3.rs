@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oa_core::app::config::{Config, ConfigError, S3 as S3Config};
+use oa_core::base::resolver;
 use oa_core::base::secrets::Secret;
 use oa_core::base::supervise::StopSignal;
 use oa_core::base::text::{beginning, error_text};
@@ -82,12 +83,11 @@ impl S3 {
         let bucket = Bucket::new(endpoint, style, name.to_owned(), access.region.clone()).map_err(|e| {
             format!("endpoint {} in [backup.s3] does not fit bucket \"{name}\": {e:?}; path_style = true may be needed", access.endpoint)
         })?;
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .timeout_global(Some(LIMIT))
             .http_status_as_error(false)
             .max_redirects(0)
-            .build()
-            .into();
+            .build();
         let prefix = prefix.trim_matches('/');
         Ok(Self {
             bucket,
@@ -97,7 +97,7 @@ impl S3 {
                 format!("{prefix}/")
             },
             credentials: Credentials::new(access.access_key.expose(), access.secret_key.expose()),
-            agent,
+            agent: resolver::agent(config),
         })
     }
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::Postgres;
@@ -16,6 +16,8 @@ const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 pub struct Line {
     url: String,
     left: Arc<AtomicI64>,
+    to: Arc<AtomicU16>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Line {
@@ -29,11 +31,19 @@ impl Line {
         let port = listener.local_addr().expect("bound").port();
         let left = Arc::new(AtomicI64::new(i64::MAX));
         let (counter, server_port) = (Arc::clone(&left), server.port());
+        let to = Arc::new(AtomicU16::new(server_port));
+        let leads_to = Arc::clone(&to);
+        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let all = Arc::clone(&open);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)) else {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", leads_to.load(Ordering::SeqCst)))
+                else {
                     continue;
                 };
+                all.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(server.try_clone());
                 let counter = Arc::clone(&counter);
                 thread::spawn(move || serve(&client, &server, &counter));
             }
@@ -42,7 +52,22 @@ impl Line {
         Self {
             url: url.replace(&format!(":{server_port}/"), &format!(":{port}/")),
             left,
+            to,
+            open,
         }
+    }
+
+    /// Cuts all its connections now.
+    pub fn cut(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for server in open.drain(..) {
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Leads new connections to another server, as if it had taken over.
+    pub fn lead_to(&self, server: &Postgres) {
+        self.to.store(server.port(), Ordering::SeqCst);
     }
 
     /// Address of database `oa` for role `oa`, by this line.

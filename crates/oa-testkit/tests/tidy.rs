@@ -135,6 +135,32 @@ fn tests_wait_for_conditions_and_do_not_sleep() {
 }
 
 #[test]
+fn a_thread_that_the_system_refuses_is_no_panic() {
+    const EXCEPTIONS: &[(&str, &str)] =
+        &[("crates/oa-core/src/base/threads.rs", "starts all others")];
+    const STARTS: &[&str] = &["thread::spawn", "thread::Builder", "Builder::new().name("];
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, text) in files("src") {
+        if file.contains("/oa-sim/") || file.contains("/oa-testkit/") || file.ends_with("/tests.rs")
+        {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            let of_a_scope = line.contains("scope.spawn(");
+            if of_a_scope || STARTS.iter().any(|call| line.contains(call)) {
+                let place = format!("{file}:{number}: {}", line.trim());
+                found.entry(file.clone()).or_default().push(place);
+            }
+        }
+    }
+    settle(
+        &found,
+        EXCEPTIONS,
+        "std panics where the system refuses a thread; use oa_core::base::threads",
+    );
+}
+
+#[test]
 fn every_source_file_is_part_of_a_program() {
     let mut orphans = Vec::new();
     let all: BTreeMap<String, String> = files("src").into_iter().collect();

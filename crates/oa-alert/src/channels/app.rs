@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use oa_core::app::config;
+use oa_core::base::resolver;
 use oa_core::base::secrets::{Secret, redact};
 use serde_json::Value;
 
@@ -114,15 +115,15 @@ pub(super) fn ask(
     headers: &[(&str, &str)],
     body: &Value,
 ) -> Result<(u16, String), SendError> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         // Apart from the whole: without a connection the platform certainly has nothing.
         .timeout_connect(Some(CONNECT))
         .timeout_resolve(Some(CONNECT))
         .http_status_as_error(false)
         .max_redirects(0)
-        .build()
-        .into();
+        .build();
+    let agent = resolver::agent(config);
     let builder = match method {
         Method::Get => None,
         Method::Post => Some(agent.post(url)),

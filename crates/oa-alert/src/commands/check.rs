@@ -8,6 +8,7 @@ use oa_core::app::config::{Config, Locale};
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::secrets::redact;
+use oa_core::base::threads;
 use oa_core::journal::{DbUnavailable, Recorder, watch};
 use oa_core::model::event::{Alert, Event as Reported, Fault, Finding, Severity};
 use oa_core::pg::{Meaning, describe};
@@ -40,10 +41,14 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         Heartbeat::NONE
     });
     let begun = heartbeat.clone();
-    let start = thread::spawn(move || begun.ping(Event::Start));
+    let start = threads::spawn("say that the check has begun", move || {
+        begun.ping(Event::Start)
+    });
+    // Without a thread it is not said at all: nobody may wait for it.
+    let start = start.inspect_err(|e| tracing::warn!("{e}")).ok();
     // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
     let end = |wrong: &[String]| {
-        if start.join().is_err() {
+        if start.is_some_and(|start| start.join().is_err()) {
             tracing::warn!("the ping at the start ended by a mistake of this program");
         }
         // It goes to somebody else, who gets the beginning.

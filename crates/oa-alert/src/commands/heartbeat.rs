@@ -10,6 +10,7 @@ use std::time::Duration;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
+use oa_core::base::resolver;
 use oa_core::base::secrets::{Secret, redact};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{Response, Uri};
@@ -63,12 +64,12 @@ impl Heartbeat {
     pub(super) fn ping(&self, event: Event<'_>) -> Option<Result<(), String>> {
         let (service, url) = self.0.as_ref()?;
         let address = address(*service, url.expose(), event)?;
-        let agent: ureq::Agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .timeout_global(Some(PING))
             // Nobody outside makes this machine ask itself, or somebody else.
             .max_redirects(0)
-            .build()
-            .into();
+            .build();
+        let agent = resolver::agent(config);
         let ask = |address: &str| match event {
             Event::Fail(why) if *service == Service::Healthchecks => agent
                 .post(address)

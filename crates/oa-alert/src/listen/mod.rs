@@ -22,11 +22,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use oa_core::app::cli;
-use oa_core::app::config::{ChannelKind, Config, ConfigError};
+use oa_core::app::cli::{self, Failure};
+use oa_core::app::config::{ChannelKind, Config};
 use oa_core::base::links::LinkKey;
 use oa_core::base::state_dir::StateDir;
 use oa_core::base::supervise::StopSignal;
+use oa_core::base::threads;
 use oa_wording::Wording;
 use tungstenite::Message;
 
@@ -89,7 +90,7 @@ pub(crate) struct Setup<'a> {
 }
 
 /// Listens until it is stopped. `false`: a part of it has ended by a mistake of this program.
-pub(crate) fn run(setup: &Setup<'_>) -> Result<bool, ConfigError> {
+pub(crate) fn run(setup: &Setup<'_>) -> Result<bool, Failure> {
     let mut threads = Vec::new();
     let changed = Arc::new(AtomicBool::new(false));
     let mut robots: Vec<String> = Vec::new();
@@ -121,7 +122,7 @@ fn listener(
     setup: &Setup<'_>,
     channel: &Channel,
     changed: &Arc<AtomicBool>,
-) -> Result<JoinHandle<()>, ConfigError> {
+) -> Result<JoinHandle<()>, Failure> {
     let robot = channel.robot();
     let of_it = setup.channels.iter().filter(|c| c.robot() == robot);
     let names: Vec<String> = of_it.map(|c| c.name.clone()).collect();
@@ -139,15 +140,15 @@ fn listener(
         stop: setup.stop,
         changed: Arc::clone(changed),
     };
-    Ok(thread::spawn(move || listener.run()))
+    Ok(threads::spawn("listen", move || listener.run())?)
 }
 
 /// The thread that changes messages where they stand.
-fn changer(setup: &Setup<'_>, changed: Arc<AtomicBool>) -> Result<JoinHandle<()>, ConfigError> {
+fn changer(setup: &Setup<'_>, changed: Arc<AtomicBool>) -> Result<JoinHandle<()>, Failure> {
     let mut database = Database::patient(setup.config)?;
     let (stop, state, wording) = (setup.stop, setup.state.clone(), setup.wording);
     let (channels, key) = (setup.channels.clone(), setup.key.clone());
-    Ok(thread::spawn(move || {
+    let change = move || {
         let mut down = false;
         while !stop.requested() {
             changed.store(false, Ordering::Relaxed);
@@ -173,7 +174,8 @@ fn changer(setup: &Setup<'_>, changed: Arc<AtomicBool>) -> Result<JoinHandle<()>
                 thread::sleep(Duration::from_millis(50));
             }
         }
-    }))
+    };
+    Ok(threads::spawn("change messages", change)?)
 }
 
 struct Listener {

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -226,12 +227,28 @@ impl Stream {
 
 /// After a start the stream has less of a segment for a moment than what is stored of it. What is not filled yet is zero.
 fn is_behind(from: &Path, stored: &Path) -> std::io::Result<bool> {
-    let filled = |bytes: Vec<u8>| bytes.iter().rposition(|byte| *byte != 0);
-    let here = filled(fs::read(from)?);
-    Ok(match fs::read(stored) {
+    let here = filled(&File::open(from)?)?;
+    Ok(match File::open(stored) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-        stored => here < filled(stored?),
+        stored => here < filled(&stored?)?,
     })
+}
+
+/// How much of a segment is filled. Read from its end, block by block: two segments in memory each minute would be most of what the stream
+/// takes, for as long as it runs.
+fn filled(segment: &File) -> std::io::Result<u64> {
+    let mut block = vec![0; 64 << 10];
+    let mut end = segment.metadata()?.len();
+    while end > 0 {
+        let size = block.len().min(usize::try_from(end).unwrap_or(usize::MAX));
+        let begin = end - size as u64;
+        segment.read_exact_at(&mut block[..size], begin)?;
+        if let Some(last) = block[..size].iter().rposition(|byte| *byte != 0) {
+            return Ok(begin + last as u64 + 1);
+        }
+        end = begin;
+    }
+    Ok(0)
 }
 
 /// A stream that was killed a moment ago may still be known to the server.

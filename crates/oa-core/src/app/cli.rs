@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use rustix::process::{Resource, getrlimit};
-use signal_hook::consts::SIGABRT;
+use signal_hook::consts::{SIGABRT, SIGXFSZ};
 
 use crate::app::config::{Config, ConfigError};
 use crate::app::exit;
 use crate::app::logging::{self, LogFormat};
 use crate::app::words;
-use crate::base::secrets;
+use crate::base::{limits, secrets, threads};
 use crate::journal::{DbUnavailable, JournalError};
 
 /// Options that every command takes.
@@ -141,7 +141,8 @@ impl Failure {
     }
 }
 
-/// What happened, in one line: the error and its causes, each once. Many errors quote their cause themselves.
+/// What happened, in one line: the error and its causes, each once, and what to raise where this process may have no more of something. Many
+/// errors quote their cause themselves.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut text = String::new();
@@ -152,6 +153,13 @@ impl std::fmt::Display for Failure {
                 text.push_str(if text.is_empty() { "" } else { ": " });
                 text.push_str(&words);
             }
+        }
+        let mut system = self.error.chain().filter_map(|e| e.downcast_ref());
+        if let Some(remedy) = system.find_map(limits::remedy)
+            && !text.contains(remedy)
+        {
+            text.push_str("; ");
+            text.push_str(remedy);
         }
         f.write_str(&text)
     }
@@ -177,6 +185,12 @@ impl From<anyhow::Error> for Failure {
             exit::FAILED
         };
         Self { code, error }
+    }
+}
+
+impl From<threads::NoThread> for Failure {
+    fn from(error: threads::NoThread) -> Self {
+        Self::new(exit::FAILED, error)
     }
 }
 
@@ -264,7 +278,7 @@ pub fn end_at_the_latest(work: Duration) {
     if before.is_some() {
         return;
     }
-    thread::spawn(|| {
+    let watching = threads::spawn("end what does not answer", || {
         let begun = Instant::now();
         loop {
             let end = *END.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,6 +294,9 @@ pub fn end_at_the_latest(work: Duration) {
         );
         std::process::exit(i32::from(exit::FAILED));
     });
+    if let Err(e) = watching {
+        tracing::warn!("{e}");
+    }
 }
 
 /// Prints text to stdout. A reader that has closed it, as `head` does, is no error.
@@ -313,18 +330,39 @@ pub fn interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Makes do with little memory, and ends with a failure's exit code where that is not enough.
+/// How many heaps glibc makes for a program's threads.
+const HEAPS: &str = "MALLOC_ARENA_MAX";
+
+/// Makes do with what the system lets this process have, and ends with a failure's exit code where that is not enough.
 ///
-/// glibc reserves 64 MB of addresses for each thread's heap, which under `ulimit -v` is soon all that there is, whatever the threads
-/// really take. The program then replaces itself by one whose threads share one heap, which glibc is told before it begins.
-pub fn make_do_with_little_memory() {
-    const HEAPS: &str = "MALLOC_ARENA_MAX";
+/// A file that may become no larger (`ulimit -f`) is an error, as on a full disk, and no signal that ends the process. glibc reserves 64 MB
+/// of addresses for each thread's heap, which under `ulimit -v` is soon all that there is, whatever the threads really take. The program then
+/// replaces itself by one whose threads share one heap, which glibc is told before it begins.
+pub fn make_do_with_limits() {
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     // The standard library prints what it could not get, and aborts.
     let always = Arc::new(AtomicBool::new(true));
     let _ = signal_hook::flag::register_conditional_shutdown(SIGABRT, exit::FAILED.into(), always);
-    if getrlimit(Resource::As).current.is_none() || env::var_os(HEAPS).is_some() {
-        return;
+    if getrlimit(Resource::As).current.is_some() && env::var_os(HEAPS).is_none() {
+        begin_anew_with(&[(HEAPS, "1")]);
     }
+}
+
+/// For a program that runs for weeks and needs much memory for a moment now and then: what it needs no more goes back to the system. glibc
+/// keeps freed blocks, the more the larger they were and the more threads there were, unless it is told before the program begins.
+pub fn give_memory_back() {
+    const KEPT: &str = "MALLOC_TRIM_THRESHOLD_";
+    if env::var_os(KEPT).is_none() {
+        begin_anew_with(&[
+            (KEPT, "65536"),
+            ("MALLOC_MMAP_THRESHOLD_", "65536"),
+            (HEAPS, "1"),
+        ]);
+    }
+}
+
+/// Replaces this program by itself, with these variables. Returns only when that cannot be: then this one does what it can.
+fn begin_anew_with(variables: &[(&str, &str)]) {
     let Ok(program) = env::current_exe() else {
         return;
     };
@@ -333,8 +371,7 @@ pub fn make_do_with_little_memory() {
     if let Some(name) = args.next() {
         command.arg0(name);
     }
-    // Returns only when it cannot be: then this one does what it can.
-    let _ = command.args(args).env(HEAPS, "1").exec();
+    let _ = command.args(args).envs(variables.iter().copied()).exec();
 }
 
 /// Files and folders that this program makes are for its user alone, whatever the umask. The programs that it starts inherit that.

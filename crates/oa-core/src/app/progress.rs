@@ -2,10 +2,10 @@
 //! that is wanted, one every ten seconds.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::base::terminal;
+use crate::base::{terminal, threads};
 
 /// Work that is over by then shows nothing.
 const FIRST: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ impl Progress {
             };
         }
         let (stop, stopped) = mpsc::channel();
-        let thread = thread::spawn(move || {
+        let thread = threads::spawn("show progress", move || {
             let mut wait = if width.is_some() { FIRST } else { ELSEWHERE };
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let text = line();
@@ -54,7 +54,8 @@ impl Progress {
         });
         Self {
             stop: Some(stop),
-            thread: Some(thread),
+            // Without one nothing is shown.
+            thread: thread.ok(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::base::limits;
 use crate::base::trust::{account, check_link, quoted};
 
 /// The state directory could not be used.
@@ -40,6 +41,8 @@ pub(super) fn disk_fault(error: &io::Error) -> Option<Errno> {
     let of_a_disk = [
         Errno::NOSPC,
         Errno::DQUOT,
+        // As `ulimit -f` has it: for this process it is as full.
+        Errno::FBIG,
         Errno::IO,
         Errno::ROFS,
         Errno::STALE,
@@ -71,7 +74,9 @@ fn remedy(path: &Path, source: &io::Error) -> String {
         {
             "nothing was changed there".to_owned()
         }
-        _ => "create it, make it writable for this user, or free space there".to_owned(),
+        _ => limits::remedy(source)
+            .unwrap_or("create it, make it writable for this user, or free space there")
+            .to_owned(),
     }
 }
 

@@ -1,22 +1,25 @@
 //! Connections: several hosts, TLS as libpq's `sslmode` means it, timeouts, one application name per program.
 
 use std::error::Error as _;
+use std::io;
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use postgres::config::{Host, LoadBalanceHosts, SslMode};
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::tls::TlsSettings;
 use super::{describe, passfile, tls};
 use crate::base::certificate::Validity;
 use crate::base::conninfo::pairs;
 use crate::base::secrets::Secret;
+use crate::base::{limits, threads};
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
@@ -63,6 +66,11 @@ impl Settings {
     }
 }
 
+/// What a program that was killed, or whose machine or network is gone, leaves at the server: no session that waits for a lock or computes
+/// what nobody takes, no open transaction, and no idle session for the two hours that are usual.
+const GONE: &str = "SET client_connection_check_interval = '2s'; SET idle_in_transaction_session_timeout = '10min';
+    SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6";
+
 /// Whether an address is one, before anybody uses it: what comes of one that is not would be shown.
 ///
 /// # Errors
@@ -92,6 +100,9 @@ pub enum ConnectError {
         /// What the last of them said.
         reason: String,
     },
+    /// This machine does not let the process have what a connection takes; with what to raise.
+    #[error("could not connect to PostgreSQL: {0}")]
+    Limit(String),
     /// User or password refused.
     #[error(
         "PostgreSQL at {hosts} refused the login: {reason}; check user and password in the database address"
@@ -128,7 +139,7 @@ impl ConnectError {
     /// Whether time may heal it. The others only a person can.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Limit(_))
     }
 }
 
@@ -175,9 +186,8 @@ fn connect_in_time(
     tls: &TlsSettings,
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
-    // A crashed program must not hold locks or an open transaction for ever.
     let mut session = format!(
-        "SET statement_timeout = {}; SET lock_timeout = '{}'; SET idle_in_transaction_session_timeout = '10min'",
+        "SET statement_timeout = {}; SET lock_timeout = '{}'; {GONE}",
         settings.statement_timeout.as_millis(),
         settings.lock_timeout()
     );
@@ -208,27 +218,77 @@ fn connect_in_time(
         let (sender, receiver) = mpsc::channel();
         let session = session.clone();
         let tried = one.clone();
-        thread::spawn(move || {
-            let connected = match connector {
-                None => tried.connect(NoTls),
-                Some(connector) => tried.connect(connector),
-            };
-            let ready = connected.and_then(|mut client| {
-                client.batch_execute(&session)?;
-                Ok(client)
-            });
-            let _ = sender.send(ready);
-        });
-        match receiver.recv_timeout(limit) {
+        threads::spawn("connect to PostgreSQL", move || {
+            let _ = sender.send(log_in(&tried, connector, &session));
+        })
+        .map_err(|e| ConnectError::Limit(e.to_string()))?;
+        last = Some(match receiver.recv_timeout(limit) {
             Ok(Ok(client)) => return Ok(client),
-            Ok(Err(e)) => last = Some(classify(&e, hosts, &one, settings)),
-            Err(_) => {
+            Ok(Err(NotConnected::Driver(e))) => classify(&e, hosts, &one, settings),
+            Ok(Err(NotConnected::System(e))) => match limits::remedy(&e) {
+                Some(remedy) => ConnectError::Limit(format!("{e}; {remedy}")),
+                None => {
+                    let reason = e.to_string();
+                    ConnectError::Unreachable { hosts, reason }
+                }
+            },
+            Err(RecvTimeoutError::Timeout) => {
                 let reason = format!("no answer within {} s", limit.as_secs_f64());
-                last = Some(ConnectError::Unreachable { hosts, reason });
+                ConnectError::Unreachable { hosts, reason }
             }
-        }
+            Err(RecvTimeoutError::Disconnected) => {
+                let reason = "the driver has failed; its message is on stderr".to_owned();
+                ConnectError::Unreachable { hosts, reason }
+            }
+        });
     }
     Err(last.unwrap_or_else(|| ConnectError::Address("it names no host".to_owned())))
+}
+
+/// Why nobody is logged in.
+enum NotConnected {
+    Driver(postgres::Error),
+    /// Before the server was asked.
+    System(io::Error),
+}
+
+/// Connects to the only host of the settings, and sets the session up.
+fn log_in(
+    one: &postgres::Config,
+    connector: Option<MakeRustlsConnect>,
+    session: &str,
+) -> Result<Client, NotConnected> {
+    // The driver panics where it gets none.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    drop(runtime.map_err(NotConnected::System)?);
+    let one = with_addresses(one).map_err(NotConnected::System)?;
+    let connected = match connector {
+        None => one.connect(NoTls),
+        Some(connector) => one.connect(connector),
+    };
+    let mut client = connected.map_err(NotConnected::Driver)?;
+    client
+        .batch_execute(session)
+        .map_err(NotConnected::Driver)?;
+    Ok(client)
+}
+
+/// With all addresses of the host's name. The driver would look for them in another thread, and panics where there can be none.
+fn with_addresses(one: &postgres::Config) -> io::Result<postgres::Config> {
+    let mut all = one.clone();
+    if let ([Host::Tcp(name)], []) = (one.get_hosts(), one.get_hostaddrs()) {
+        let port = one.get_ports().first().copied().unwrap_or(5432);
+        let addresses = (name.as_str(), port).to_socket_addrs()?;
+        for (i, address) in addresses.enumerate() {
+            if i > 0 {
+                all.host(name);
+            }
+            all.hostaddr(address.ip());
+        }
+    }
+    Ok(all)
 }
 
 /// The same settings for one of the hosts.
@@ -373,6 +433,10 @@ fn classify(
     settings: &Settings,
 ) -> ConnectError {
     let reason = describe(error);
+    let system = error.source().and_then(|e| e.downcast_ref::<io::Error>());
+    if let Some(remedy) = system.and_then(limits::remedy) {
+        return ConnectError::Limit(format!("{reason}; {remedy}"));
+    }
     match error.code() {
         Some(code) if code.code().starts_with("28") => ConnectError::Login { hosts, reason },
         Some(code)

@@ -6,11 +6,12 @@
 use std::io::{self, Read, Seek, Write};
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use oa_core::base::exact;
 use oa_core::base::pile::{Growing, Pile};
 use oa_core::base::supervise::Lines;
+use oa_core::base::threads;
 use serde_json::Value;
 
 use crate::archive::{Packed, Packer};
@@ -199,7 +200,7 @@ impl Reader {
         };
         Ok(Self {
             blocks,
-            thread: thread::Builder::new().spawn(read)?,
+            thread: threads::spawn("read records", read)?,
         })
     }
 

@@ -6,13 +6,13 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Config, SecretRef};
 use oa_core::app::exit;
 use oa_core::base::supervise::install_stop_signal;
+use oa_core::base::threads;
 use rustix::fs::{FlockOperation, flock};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -115,7 +115,7 @@ fn without_echo(question: &str) -> io::Result<String> {
     let restored = Restored(before);
     io::stderr().write_all(question.as_bytes())?;
     let (said, heard) = sync_channel(1);
-    thread::Builder::new().spawn(move || {
+    threads::spawn("hear the answer", move || {
         let mut line = String::new();
         let read = io::stdin().read_line(&mut line).map(|_| line);
         let _ = said.send(read);

@@ -4,9 +4,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use oa_core::base::resolver::SparingResolver;
 use oa_core::base::secrets::Secret;
 use oa_core::model::retry::ErrorKind;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{RequestBuilder, ResponseExt};
 use url::Url;
@@ -311,7 +312,7 @@ impl Client {
 fn agent(config: ureq::config::Config, home: &HomeOrigin) -> ureq::Agent {
     let resolver = JudgingResolver {
         home: home.clone(),
-        inner: DefaultResolver::default(),
+        inner: SparingResolver,
     };
     ureq::Agent::with_parts(config, DefaultConnector::new(), resolver)
 }
@@ -320,7 +321,7 @@ fn agent(config: ureq::config::Config, home: &HomeOrigin) -> ureq::Agent {
 #[derive(Debug)]
 struct JudgingResolver {
     home: HomeOrigin,
-    inner: DefaultResolver,
+    inner: SparingResolver,
 }
 
 /// Why no connection is made.
@@ -539,7 +540,7 @@ mod tests {
         let resolve = |home: &str, uri: &str| {
             let resolver = JudgingResolver {
                 home: HomeOrigin::of(home),
-                inner: DefaultResolver::default(),
+                inner: SparingResolver,
             };
             let config = ureq::Agent::config_builder().proxy(None).build();
             resolver.resolve(&uri.parse().unwrap(), &config, NextTimeout::default())

@@ -17,7 +17,6 @@ pub(crate) mod verify;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -25,6 +24,7 @@ use indicatif::ProgressBar;
 use oa_core::app::cli::{Failure, GlobalArgs};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
+use oa_core::base::threads;
 
 use crate::errors::Refused;
 use crate::{PROGRAM, progress};
@@ -121,7 +121,7 @@ impl Progress {
         } else {
             Duration::from_secs(10)
         };
-        thread::spawn(move || {
+        let shows = threads::spawn("show progress", move || {
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 let line = progress::line();
                 if line.is_empty() {
@@ -136,6 +136,9 @@ impl Progress {
                 }
             }
         });
+        if let Err(e) = shows {
+            tracing::debug!("{e}");
+        }
         Self {
             bar,
             stop: Some(stop),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
@@ -14,6 +14,7 @@ use oa_core::app::config::Config;
 use oa_core::app::output::Format;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::failpoint;
+use oa_core::base::threads;
 use oa_core::journal::Recorder;
 use oa_core::pg::describe;
 use oa_core::service;
@@ -225,7 +226,7 @@ impl Migration<'_> {
     fn prepare(
         &mut self,
         database: &Connection,
-    ) -> Result<(Plan, Rejects, JoinHandle<io::Result<()>>)> {
+    ) -> Result<(Plan, Rejects, Option<JoinHandle<io::Result<()>>>)> {
         let (source, args) = (self.source, self.args);
         let snapshot = self.folder.snapshot();
         let at = Instant::now();
@@ -237,20 +238,21 @@ impl Migration<'_> {
         };
         inspect::copy(database, &source.database, &snapshot)?;
         // Made durable beside the work: only the last step needs it.
-        let durable = thread::spawn({
+        let durable = threads::spawn("write the copy", {
             let snapshot = snapshot.clone();
-            move || File::open(snapshot).and_then(|f| f.sync_all())
+            move || make_durable(&snapshot)
         });
+        let durable = durable.inspect_err(|e| tracing::info!("{e}")).ok();
         self.phases.snapshot = at.elapsed().as_secs_f64();
 
         let at = Instant::now();
         self.progress.set_message("reading every value");
-        let mut plan = thread::scope(|scope| {
-            let damage = scope.spawn(|| {
-                let copy = inspect::open(&snapshot)?;
-                inspect::integrity(&copy, &source.database)
-            });
-            let plan = make_plan(
+        let look = || {
+            let copy = inspect::open(&snapshot)?;
+            inspect::integrity(&copy, &source.database)
+        };
+        let (damage, plan) = threads::both("look for damage", look, || {
+            make_plan(
                 self.client,
                 &snapshot,
                 &source.database,
@@ -258,13 +260,11 @@ impl Migration<'_> {
                 &source.absent,
                 &self.ours,
                 args.jobs.count(),
-            );
-            // Damage explains whatever else went wrong.
-            damage
-                .join()
-                .map_err(|_| anyhow!("the thread that looks for damage panicked"))??;
-            plan
-        })?;
+            )
+        });
+        // Damage explains whatever else went wrong.
+        damage?;
+        let mut plan = plan?;
         plan.rehearsal = args.rehearse;
         self.identity = Identity::read(&inspect::open(&snapshot)?, source.shown(), file)?;
         refuse_overwriting(&plan, args.replace || args.rehearse)?;
@@ -296,10 +296,13 @@ impl Migration<'_> {
         let mut warnings = plan.warnings.clone();
         let mut missing = plan.missing();
         let mut in_place = false;
-        durable
-            .join()
-            .map_err(|_| anyhow!("the thread that writes the copy panicked"))?
-            .with_context(|| format!("could not write {}", snapshot.display()))?;
+        let durable = match durable {
+            Some(thread) => thread
+                .join()
+                .map_err(|_| anyhow!("the thread that writes the copy panicked"))?,
+            None => make_durable(&snapshot),
+        };
+        durable.with_context(|| format!("could not write {}", snapshot.display()))?;
         if matched {
             self.progress.set_message("putting the tables in place");
             let swapped = self.put_in_place(&plan, &rejects, &mut warnings)?;
@@ -509,4 +512,8 @@ impl Migration<'_> {
             self.folder.remove();
         }
     }
+}
+
+fn make_durable(copy: &Path) -> io::Result<()> {
+    File::open(copy).and_then(|f| f.sync_all())
 }

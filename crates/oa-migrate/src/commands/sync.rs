@@ -384,16 +384,14 @@ impl BaseSync<'_> {
         Ok(())
     }
 
-    /// Writes down the transaction's number first, so that nobody has to guess whether it was committed.
+    /// Gives the transaction an id, and writes that down first, so that nobody has to guess whether it was committed.
     fn commit(&self, mut tx: Transaction<'_>, rejects: &Rejects) -> Result<()> {
         let Base { folder, record } = self.base;
         let explain = |e: postgres::Error| {
             anyhow!("the changes may not have been committed: {}", describe(&e))
         };
-        let number: String = tx
-            .query_one("SELECT pg_current_xact_id()::text", &[])
-            .map_err(explain)?
-            .get(0);
+        let id = Uuid::now_v7();
+        tx.execute(base::LEAVE_ID, &[&id]).map_err(explain)?;
         File::open(rejects.path())
             .and_then(|f| f.sync_all())
             .with_context(|| format!("could not write {}", rejects.path().display()))?;
@@ -407,7 +405,7 @@ impl BaseSync<'_> {
         }
         base::note_identity(folder, &identity)?;
         folder.update(|r| {
-            r.pending_sync = Some(number);
+            r.pending_sync = Some(id.to_string());
             r.pending_tables = self
                 .growth
                 .map_or_else(Vec::new, |g| g.record.tables.clone());

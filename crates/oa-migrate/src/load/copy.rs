@@ -10,6 +10,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use oa_core::base::failpoint;
+use oa_core::base::threads::{self, NoThread};
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, Transaction};
 use rusqlite::Connection;
@@ -109,16 +110,16 @@ pub(crate) fn load<W: Watch>(
         .with_context(context)?;
     let (full_in, full_out) = sync_channel::<Vec<u8>>(BUFFERS);
     let (empty_in, empty_out) = sync_channel::<Vec<u8>>(BUFFERS + 2);
-    let (rows, bytes, written) = thread::scope(|scope| {
+    let loaded = thread::scope(|scope| {
         let (from, seen) = ((snapshot, rejects), &mut seen);
-        let reader = scope.spawn(move || {
+        let reader = threads::spawn_in(scope, "read SQLite", move || {
             let sender = Sender {
                 buffer: Vec::new(),
                 full: &full_in,
                 empty: &empty_out,
             };
             read::<W>(from, table, seen, sender)
-        });
+        })?;
         let mut bytes = 0u64;
         let mut written = Ok(());
         for mut buffer in full_out {
@@ -139,8 +140,9 @@ pub(crate) fn load<W: Watch>(
         let rows = reader
             .join()
             .unwrap_or_else(|_| Err(anyhow!("the thread that reads SQLite panicked")));
-        (rows, bytes, written)
+        Ok::<_, NoThread>((rows, bytes, written))
     });
+    let (rows, bytes, written) = loaded.with_context(context)?;
     // A refusal of PostgreSQL ends the reader too, so it is the one to report.
     if let Err(e) = written {
         let pg = e

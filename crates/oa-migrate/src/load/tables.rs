@@ -1,10 +1,10 @@
 //! All tables of a plan: their bad rows quarantined, their good ones loaded by several workers.
 
 use std::path::Path;
-use std::thread;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
+use oa_core::base::threads;
 use postgres::{Client, Transaction};
 use rusqlite::types::ValueRef;
 
@@ -139,17 +139,12 @@ fn load_table<W: Watch>(
     }
     let mut of_table = Findings::default();
     let (complete_at, found) = if let Some(reader) = reader.as_mut().filter(|_| beside) {
-        let found = thread::scope(|scope| {
-            let proof = scope.spawn(|| watch.end(reader, rows));
-            let added = finish::add_indexes(client, staging, table, &mut of_table);
-            let found = proof.join().unwrap_or_else(|_| {
-                Err(anyhow!(
-                    "the thread that reads {} back panicked",
-                    table.target
-                ))
-            });
-            added.and(found)
-        })?;
+        let (found, added) = threads::both(
+            "read a table back",
+            || watch.end(reader, rows),
+            || finish::add_indexes(client, staging, table, &mut of_table),
+        );
+        let found = added.and(found)?;
         finish::add_constraints(client, staging, table, &mut of_table)?;
         (Instant::now(), Some(found))
     } else {

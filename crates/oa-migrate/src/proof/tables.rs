@@ -1,11 +1,11 @@
 //! Which columns of which tables are compared, and the comparison of all of them by several workers.
 
 use std::path::Path;
-use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use chrono_tz::Tz;
+use oa_core::base::threads;
 use oa_core::pg::{describe, quote_ident};
 use postgres::GenericClient;
 use rusqlite::Connection;
@@ -177,17 +177,12 @@ pub(crate) fn compare(
         Ok(source::sum(&connection, comparison)?)
     };
     let is_large = has_large_values(client, comparison).with_context(context)?;
-    let (of_source, of_target) = thread::scope(|scope| {
-        if is_large {
-            return (read_source(), readback::sum(client, comparison));
-        }
-        let reader = scope.spawn(read_source);
-        let of_target = readback::sum(client, comparison);
-        let of_source = reader
-            .join()
-            .unwrap_or_else(|_| Err(anyhow!("the thread that reads SQLite panicked")));
-        (of_source, of_target)
-    });
+    let (of_source, of_target) = match is_large {
+        true => (read_source(), readback::sum(client, comparison)),
+        false => threads::both("read SQLite", read_source, || {
+            readback::sum(client, comparison)
+        }),
+    };
     let (of_source, of_target) = (
         of_source.with_context(context)?,
         of_target.with_context(context)?,

@@ -9,8 +9,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use chrono_tz::Tz;
 use oa_core::base::state_dir::{StateDir, write_durably};
 use oa_core::pg::{describe, schema};
+use postgres::error::SqlState;
 use postgres::{Client, GenericClient};
 use rusqlite::Connection;
+use uuid::Uuid;
 
 use super::connect::connect_exclusive;
 use super::folder::{self, RunFolder, RunRecord, Stage};
@@ -42,6 +44,8 @@ pub(crate) struct RunSelection {
     pub(crate) same_source: bool,
 }
 
+/// By this row it is known later whether a transaction was committed.
+pub(crate) const LEAVE_ID: &str = "INSERT INTO oa.commits (id, kept) VALUES ($1, true)";
 const NONE_YET: &str = "there is no finished run to go on from; begin with oa-migrate run";
 
 /// Connects for commands that only read. What was killed around its COMMIT is settled first; refused when another run works
@@ -260,25 +264,9 @@ pub(crate) fn sources<'a>(bases: impl IntoIterator<Item = &'a Base>) -> String {
 /// Settles a sync that was killed around its COMMIT: asks PostgreSQL whether it was committed, and makes its snapshot the new
 /// base or removes it.
 fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result<()> {
-    if let Some(transaction) = &record.pending_sync {
-        let status: Option<String> = client
-            .query_one("SELECT pg_xact_status($1::text::xid8)", &[transaction])
-            .map_err(|e| {
-                anyhow!(
-                    "could not determine whether the last sync was committed: {}; run again with --replace",
-                    describe(&e)
-                )
-            })?
-            .get(0);
-        match status.as_deref() {
-            Some("committed") => return adopt(folder, &record.database),
-            Some("aborted") => {}
-            Some("in progress") => {
-                bail!("PostgreSQL is still committing the last sync; try again shortly")
-            }
-            _ => bail!(
-                "PostgreSQL no longer knows whether the last sync was committed; run again with --replace"
-            ),
+    if let Some(id) = &record.pending_sync {
+        if was_committed(client, id)? {
+            return adopt(folder, &record.database);
         }
         folder.update(|r| {
             r.pending_sync = None;
@@ -292,6 +280,26 @@ fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result
         }
     }
     Ok(())
+}
+
+/// Whether a sync's transaction was committed; if not, it never will be: its id is taken. Its number would not say so: a server that has
+/// taken over may have given that to another transaction.
+fn was_committed(client: &mut Client, id: &str) -> Result<bool> {
+    let Ok(id) = id.parse::<Uuid>() else {
+        bail!(
+            "an older version's sync was killed at its end, and nothing says for sure whether it was committed; run again with --replace"
+        );
+    };
+    match client.execute(&format!("{LEAVE_ID} ON CONFLICT DO NOTHING"), &[&id]) {
+        Ok(taken) => Ok(taken == 0),
+        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            bail!("PostgreSQL is still committing the last sync; try again shortly")
+        }
+        Err(e) => bail!(
+            "could not determine whether the last sync was committed: {}; try again",
+            describe(&e)
+        ),
+    }
 }
 
 /// Makes a committed sync's snapshot the base. May be repeated after being killed anywhere in it.

@@ -40,7 +40,7 @@ pub(crate) struct RunRecord {
     /// How far it came.
     pub(crate) stage: Stage,
     pub(crate) tables: Vec<TableRecord>,
-    /// The number of the transaction of a sync that may or may not have been committed, see [`super::base`].
+    /// The id in `oa.commits` of the transaction of a sync that may or may not have been committed, see [`super::base`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pending_sync: Option<String>,
     /// The tables as they are when that transaction is committed, where they have grown.

@@ -9,7 +9,6 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use maud::Markup;
 use oa_core::base::secrets::redact;
-use oa_core::pg::ConnectError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -322,7 +321,7 @@ fn same_tag(known: &str, tag: &str) -> bool {
 impl From<QueryError> for Answer {
     fn from(error: QueryError) -> Self {
         let unavailable = match &error {
-            QueryError::Connect(e) => matches!(e, ConnectError::Unreachable { .. }),
+            QueryError::Connect(e) => e.is_passing(),
             QueryError::Config(_) | QueryError::Schema(_) => false,
             QueryError::Database(e) => oa_core::pg::is_passing(e),
         };

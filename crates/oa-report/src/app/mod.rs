@@ -58,8 +58,7 @@ impl App {
     pub(crate) fn start(config: Config, calendar: Calendar) -> anyhow::Result<Arc<Self>> {
         let pool = Arc::new(Pool::from_config(&config)?);
         let config = Arc::new(config);
-        let snapshots = SnapshotFeed::start(Arc::clone(&pool), Arc::clone(&config))
-            .context("could not start a thread")?;
+        let snapshots = SnapshotFeed::start(Arc::clone(&pool), Arc::clone(&config))?;
         let key = if config.report.tokens.is_empty() {
             random_key()
         } else {

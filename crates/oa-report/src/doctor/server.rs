@@ -123,6 +123,7 @@ fn connect_by(config: &Config, error: &ConnectError) -> String {
         ConnectError::Database { .. } => {
             "sudo -u postgres createdb --owner=ROLE DATABASE".to_owned()
         }
+        ConnectError::Limit(_) => "ulimit -a   # as the user who runs it".to_owned(),
         ConnectError::Address(_) | ConnectError::Login { .. } | ConnectError::Tls { .. } => {
             edit_secrets(config)
         }

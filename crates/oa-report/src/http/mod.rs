@@ -21,6 +21,7 @@ use hyper::{Response, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use oa_core::app::cli;
 use oa_core::base::supervise::StopSignal;
+use oa_core::base::threads;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -34,6 +35,8 @@ const MOST_CONNECTIONS: usize = 512;
 const HEADERS_WITHIN: Duration = Duration::from_secs(15);
 /// That an address has too many connections is said once in so long.
 const REFUSED_SAID: Duration = Duration::from_secs(60);
+/// Threads that ask PostgreSQL stay: without any the runtime would panic where the system refuses one.
+const THREADS_FOR: Duration = Duration::from_secs(366 * 24 * 3600);
 const CONNECTION_FOR: Duration = Duration::from_secs(600);
 /// What is under way when somebody stops the server has this long.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
@@ -45,8 +48,12 @@ pub(crate) fn serve(app: Arc<App>, listen: SocketAddr, stop: StopSignal) -> anyh
         .enable_io()
         .enable_time()
         .max_blocking_threads(MOST_QUESTIONS + 2)
+        .thread_keep_alive(THREADS_FOR)
         .build()
         .context("could not start the server")?;
+    // One that asks PostgreSQL is there from the beginning: where the system refuses another, questions wait for it.
+    let _ = threads::spawn("ask PostgreSQL", || ())?.join();
+    runtime.spawn_blocking(|| ());
     runtime.block_on(accept(app, listen, stop))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())

@@ -14,6 +14,7 @@ use oa_core::app::exit;
 use oa_core::app::output::Listing;
 use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
+use oa_core::base::threads;
 use oa_core::pg::{describe, quote_ident};
 use oa_repository::{ContentFingerprint, Lsn};
 use postgres::Client;
@@ -420,7 +421,7 @@ fn swap(mut live: LiveServer, new: &str, into: &str, kept: &str) -> Result<(), R
     drop(live);
     let done = Arc::new(AtomicBool::new(false));
     let (flag, names) = (Arc::clone(&done), [name.clone(), new.to_owned()]);
-    let ending = thread::spawn(move || {
+    let ending = threads::spawn("end sessions", move || {
         while !flag.load(Ordering::Relaxed) {
             let ended = ender.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY($1) AND pid <> pg_backend_pid()",
@@ -433,6 +434,15 @@ fn swap(mut live: LiveServer, new: &str, into: &str, kept: &str) -> Result<(), R
             thread::sleep(Duration::from_millis(50));
         }
     });
+    let ending = match ending {
+        Ok(ending) => ending,
+        Err(e) => {
+            rename(&mut renamer, new, into)?;
+            return Err(RestoreError::Refused(format!(
+                "{e}; \"{into}\" is ready, and the live database is untouched"
+            )));
+        }
+    };
     let renamed = (|| {
         let mut tx = renamer.transaction()?;
         for (from, to) in [(name.as_str(), kept), (new, name.as_str())] {

@@ -11,7 +11,7 @@ use super::mark::Owner;
 use super::output::Output;
 use super::tree::{Tree, reap_orphans};
 use super::{StopSignal, tree};
-use crate::base::terminal;
+use crate::base::{terminal, threads};
 
 /// How a child ended, and the end of what it printed, without known secrets.
 #[derive(Debug)]
@@ -127,8 +127,6 @@ impl Launch<'_> {
             .stdin(self.input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut tree = Tree::start(command, self.owner)?;
-        let child = tree.child();
         let mut fresh = Fresh::for_who_follows(self.progress);
         let shown = Shown {
             echo: self.echo,
@@ -138,11 +136,19 @@ impl Launch<'_> {
             most: self.most.unwrap_or(u64::MAX),
             passed: Arc::default(),
         };
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        let stdout = Output::new(self.keep, self.lines);
-        let stdout = out.map(|s| watch(s, "stdout", shown.clone(), limit.clone(), stdout));
-        let stderr = Output::new(self.keep_errors, None);
-        let stderr = err.map(|s| watch(s, "stderr", shown, limit.clone(), stderr));
+        // Before the program is started: one whose output nobody could read would have to be ended.
+        let output = Output::new(self.keep, self.lines);
+        let (to_stdout, stdout) = watch("stdout", shown.clone(), limit.clone(), output)?;
+        let output = Output::new(self.keep_errors, None);
+        let (to_stderr, stderr) = watch("stderr", shown, limit.clone(), output)?;
+        let mut tree = Tree::start(command, self.owner)?;
+        let child = tree.child();
+        if let Some(stream) = child.stdout.take() {
+            let _ = to_stdout.send(Box::new(stream));
+        }
+        if let Some(stream) = child.stderr.take() {
+            let _ = to_stderr.send(Box::new(stream));
+        }
         let mut status = wait(&mut tree, self.timeout, &limit, &mut fresh)?;
         let mut ended = None;
         let mut left_behind = Vec::new();
@@ -298,19 +304,24 @@ impl Limit {
 }
 
 type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
+type Stream = Box<dyn Read + Send>;
 
+/// Watches the stream that is sent to it.
 fn watch(
-    mut stream: impl Read + Send + 'static,
     name: &'static str,
     shown: Shown,
     limit: Limit,
     mut output: Output,
-) -> Watched {
+) -> io::Result<(mpsc::Sender<Stream>, Watched)> {
     output.is_unseen = !shown.echo && shown.fresh.is_none();
     let output = Arc::new(Mutex::new(output));
     let (done, receiver) = mpsc::channel();
     let shared = Arc::clone(&output);
-    thread::spawn(move || {
+    let (sender, stream) = mpsc::channel::<Stream>();
+    threads::spawn("read what a program prints", move || {
+        let Ok(mut stream) = stream.recv() else {
+            return;
+        };
         let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
         // As much as a pipe holds.
         let mut buffer = vec![0; 64 << 10];
@@ -335,14 +346,11 @@ fn watch(
         let rest = lock().end_line();
         shown.take(&rest);
         let _ = done.send(());
-    });
-    (output, receiver)
+    })?;
+    Ok((sender, (output, receiver)))
 }
 
-fn collect(watched: Option<Watched>) -> Output {
-    let Some((output, done)) = watched else {
-        return Output::default();
-    };
+fn collect((output, done): Watched) -> Output {
     let received = || {
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
         output.received

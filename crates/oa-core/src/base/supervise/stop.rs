@@ -3,14 +3,17 @@
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::base::threads;
+
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// The same, where the system refuses the thread that listens.
+static WITHOUT_THREAD: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static INSTALLED: Mutex<bool> = Mutex::new(false);
 /// A signal often comes twice at once: `timeout` and a terminal send it to a program and to its group.
 const TWICE: Duration = Duration::from_secs(1);
@@ -29,10 +32,11 @@ pub fn install() -> io::Result<StopSignal> {
     if *installed {
         return Ok(StopSignal);
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut heard = vec![SIGTERM, SIGINT];
     if !is_ignored(SIGHUP) {
-        signals.add_signal(SIGHUP)?;
+        heard.push(SIGHUP);
     }
+    let mut signals = Signals::new(&heard)?;
     let listen = move || {
         let mut first: Option<Instant> = None;
         for signal in signals.forever() {
@@ -43,9 +47,14 @@ pub fn install() -> io::Result<StopSignal> {
             }
         }
     };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(listen)?;
+    if let Err(e) = threads::spawn("take signals", listen) {
+        tracing::warn!("{e}");
+        // One that has no time to lose uses SIGKILL.
+        let requested = WITHOUT_THREAD.get_or_init(Arc::default);
+        for signal in heard {
+            signal_hook::flag::register(signal, Arc::clone(requested))?;
+        }
+    }
     *installed = true;
     Ok(StopSignal)
 }
@@ -62,7 +71,8 @@ impl StopSignal {
     /// Whether the process was asked to stop.
     #[must_use]
     pub fn requested(self) -> bool {
-        REQUESTED.load(Ordering::Relaxed)
+        let without = WITHOUT_THREAD.get();
+        REQUESTED.load(Ordering::Relaxed) || without.is_some_and(|r| r.load(Ordering::Relaxed))
     }
 
     /// Waits, but not longer than until the process is asked to stop. Returns whether the whole time has passed.

@@ -24,6 +24,7 @@ use super::held;
 use super::mark::{self, Mark, Owner, own_pid};
 use super::proc::Process;
 use super::scope::Scope;
+use crate::base::limits;
 
 /// How long killed processes are waited for. Only the kernel can hold one longer, in a call to a disk or a file server.
 const LAST: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ fn registry() -> MutexGuard<'static, Registry> {
 /// Starts a child of this process. Its number is known before anybody else may look for orphans.
 pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut registry = registry();
-    let child = command.spawn()?;
+    let child = command.spawn().map_err(limits::of_program)?;
     registry.children.insert(pid_of(&child));
     Ok(child)
 }

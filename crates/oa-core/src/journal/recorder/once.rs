@@ -1,30 +1,27 @@
 //! What programs do when a connection that they have kept breaks.
 //!
 //! A connection that breaks before its commit has done nothing; one that breaks behind it has done all, and its answer is lost. The runs'
-//! own transactions know by the run's id what is done already. What has no such name is done by [`Recorder::once`], which asks the server
-//! what became of the transaction.
-
-use std::thread;
-use std::time::{Duration, Instant};
+//! own transactions know by the run's id what is done already. What has no such name is done by [`Recorder::once`], which gives it one, in
+//! `oa.commits`: unlike the number of a transaction it is nobody else's, also on a server that has taken over from another one.
 
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
+use uuid::Uuid;
 
 use super::Recorder;
 use crate::journal::error::DbUnavailable;
 use crate::pg::Meaning;
 
 /// So long a commit whose answer was lost may go on at the server.
-const GOES_ON: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const GOES_ON: &str = "SET LOCAL lock_timeout = '10s'";
 
 /// What came of a transaction.
 enum End<T> {
     Committed(T),
     /// It is not done.
     Failed(postgres::Error),
-    /// It was about to be committed under this number when the connection broke.
-    Unknown(T, String, postgres::Error),
+    /// It was about to be committed when the connection broke.
+    Unknown(T, postgres::Error),
 }
 
 impl Recorder {
@@ -64,16 +61,17 @@ impl Recorder {
             let kept = self.kept.take();
             let was_kept = kept.is_some();
             let mut session = kept.map_or_else(|| self.session(), Ok)?;
-            let (error, session) = match transact(&mut session, &mut what) {
+            let id = Uuid::now_v7();
+            let (error, session) = match transact(&mut session, id, &mut what) {
                 End::Committed(done) => {
                     self.kept.give_back(session);
                     return Ok(Ok(done));
                 }
                 End::Failed(e) => (e, Some(session)),
-                End::Unknown(done, number, e) => {
+                End::Unknown(done, e) => {
                     drop(session);
                     let mut anew = self.session()?;
-                    let committed = was_committed(&mut anew, &number);
+                    let committed = was_committed(&mut anew, id);
                     self.kept.give_back(anew);
                     match committed {
                         Ok(Some(true)) => return Ok(Ok(done)),
@@ -93,43 +91,38 @@ impl Recorder {
 
 fn transact<T>(
     client: &mut Client,
+    id: Uuid,
     what: &mut impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error>,
 ) -> End<T> {
     let begun = client.transaction().and_then(|mut tx| {
         let done = what(&mut tx)?;
-        let row = tx.query_one("SELECT pg_current_xact_id_if_assigned()::text", &[])?;
-        Ok((tx, done, row.get::<_, Option<String>>(0)))
+        tx.execute("SELECT oa.note_commit($1)", &[&id])?;
+        Ok((tx, done))
     });
-    let (tx, done, number) = match begun {
+    let (tx, done) = match begun {
         Ok(begun) => begun,
         Err(e) => return End::Failed(e),
     };
-    match (tx.commit(), number) {
-        (Ok(()), _) => End::Committed(done),
-        (Err(e), Some(number)) if Meaning::of(&e) == Meaning::Unreachable => {
-            End::Unknown(done, number, e)
-        }
-        (Err(e), _) => End::Failed(e),
+    match tx.commit() {
+        Ok(()) => End::Committed(done),
+        Err(e) if Meaning::of(&e) == Meaning::Unreachable => End::Unknown(done, e),
+        Err(e) => End::Failed(e),
     }
 }
 
-/// Whether a transaction was committed; `None` while it goes on. A server that took over from another one may not have seen it: then what
-/// it did is not there either.
-fn was_committed(client: &mut Client, number: &str) -> Result<Option<bool>, postgres::Error> {
-    let until = Instant::now() + GOES_ON;
-    loop {
-        let asked = client.query_one("SELECT pg_xact_status($1::text::xid8)", &[&number]);
-        let status: Option<String> = match asked {
-            Ok(row) => row.get(0),
-            Err(e) if e.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {
-                return Ok(Some(false));
-            }
-            Err(e) => return Err(e),
-        };
-        match status.as_deref() {
-            Some("in progress") if Instant::now() < until => thread::sleep(LOOK_AGAIN),
-            Some("in progress") => return Ok(None),
-            status => return Ok(Some(status == Some("committed"))),
-        }
+/// Whether a transaction was committed; if not, it never will be: its id is taken. `None` while it goes on.
+fn was_committed(client: &mut Client, id: Uuid) -> Result<Option<bool>, postgres::Error> {
+    let take = |client: &mut Client| -> Result<u64, postgres::Error> {
+        let mut tx = client.transaction()?;
+        tx.batch_execute(GOES_ON)?;
+        let insert = "INSERT INTO oa.commits (id) VALUES ($1) ON CONFLICT DO NOTHING";
+        let taken = tx.execute(insert, &[&id])?;
+        tx.commit()?;
+        Ok(taken)
+    };
+    match take(client) {
+        Ok(taken) => Ok(Some(taken == 0)),
+        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+        Err(e) => Err(e),
     }
 }

@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
 use std::time::Duration;
 
+use oa_core::base::threads::{self, NoThread};
 use oa_core::model::retry::ErrorKind;
 use serde_json::{Value, json};
 
@@ -29,6 +29,8 @@ pub(super) enum DevtoolsError {
     Closed,
     #[error("{0}")]
     Refused(String),
+    #[error(transparent)]
+    NoThread(#[from] NoThread),
     /// A page did not load, for the reason of this code, such as `net::ERR_NAME_NOT_RESOLVED` (Chromium, net_error_list.h).
     #[error("{0}")]
     NotLoaded(String),
@@ -108,7 +110,7 @@ impl Devtools {
         to: ChildStdin,
         from: ChildStdout,
         longest: u64,
-    ) -> (Self, mpsc::Receiver<Event>) {
+    ) -> Result<(Self, mpsc::Receiver<Event>), NoThread> {
         let shared = Arc::new(Shared {
             to: Mutex::new(to),
             next: AtomicU64::new(1),
@@ -116,7 +118,7 @@ impl Devtools {
         });
         let (sender, events) = mpsc::channel();
         let reading = Arc::downgrade(&shared);
-        thread::spawn(move || {
+        let read = move || {
             let mut from = BufReader::new(from);
             while let Some(message) = next_message(&mut from, longest) {
                 let Some(shared) = reading.upgrade() else {
@@ -128,12 +130,13 @@ impl Devtools {
             if let Some(shared) = reading.upgrade() {
                 *lock(&shared.waiting) = None;
             }
-        });
+        };
+        threads::spawn("hear Chromium", read)?;
         let client = Self {
             shared,
             session: None,
         };
-        (client, events)
+        Ok((client, events))
     }
 
     /// The same connection, to one page.

@@ -81,7 +81,8 @@ impl Chromium {
         chromium.group = Some(group);
         let (to, from) =
             pipes.ok_or_else(|| internal(format!("{} has no pipes", chromium.shown())))?;
-        let (devtools, events) = Devtools::connect(to, from, longest);
+        let connected = Devtools::connect(to, from, longest);
+        let (devtools, events) = connected.map_err(|e| internal(e.to_string()))?;
         Ok((chromium, devtools, events))
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use oa_core::base::threads;
 use serde_json::{Value, json};
 
 use super::cookies::Cookie;
@@ -76,7 +76,7 @@ impl Page {
             session: session.clone(),
             received: received.clone(),
         };
-        thread::spawn(move || {
+        let listen = move || {
             let mut listener = Listener {
                 session,
                 target,
@@ -87,7 +87,8 @@ impl Page {
             for event in events {
                 listener.handle(&event);
             }
-        });
+        };
+        threads::spawn("follow a page of Chromium", listen)?;
         Ok(page)
     }
 
