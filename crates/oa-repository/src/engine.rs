@@ -83,9 +83,9 @@ fn of_disk(error: &RusticError) -> Option<(&io::Error, Option<&'static str>)> {
         }
     };
     let remedy = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("make room on that disk (df, and df -i for the number of files), or let repository in [backup] name a larger one")
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
+            "make room on that disk (df, and df -i for the number of files), or let repository in [backup] name a larger one",
+        ),
         io::ErrorKind::ReadOnlyFilesystem => Some("mount that disk so that it can be written to"),
         io::ErrorKind::PermissionDenied => Some("let the user who runs this read and write there"),
         _ => limits::remedy(error),
