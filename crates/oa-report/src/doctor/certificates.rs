@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use hyper::Uri;
 use oa_core::app::config::Config;
 use oa_core::base::certificate::{self, Validity};
+use oa_core::base::threads;
 use oa_core::base::trust::quoted;
 use oa_core::pg::{self, Settings};
 
@@ -59,7 +59,7 @@ pub(super) fn look(
     if let Some(path) = &config.crawl.ca_file {
         judge.file("ca_file", path, false, findings);
     }
-    for (host, port, validity) in seen_by_https(config) {
+    for (host, port, validity) in seen_by_https(config, findings) {
         let mend = format!(
             "echo | openssl s_client -connect {host}:{port} -servername {host} 2>/dev/null | openssl x509 -noout -dates   # it is renewed there"
         );
@@ -173,17 +173,25 @@ fn https(config: &Config) -> BTreeSet<(String, u16)> {
 }
 
 /// Those of them that answer, all asked at once: a name server that is down would keep each of them for long.
-fn seen_by_https(config: &Config) -> Vec<(String, u16, Validity)> {
+fn seen_by_https(config: &Config, findings: &mut Findings) -> Vec<(String, u16, Validity)> {
     let (sender, receiver) = mpsc::channel();
     for (host, port) in https(config) {
         let sender = sender.clone();
-        thread::spawn(move || {
+        let started = threads::spawn("look at a certificate", move || {
             let shown = certificate::dial(&host, port, LIMIT)
                 .and_then(|mut stream| certificate::shown(&mut stream, &host));
             if let Ok(validity) = shown {
                 let _ = sender.send((host, port, validity));
             }
         });
+        if let Err(e) = started {
+            findings.warn(
+                CHECK,
+                e.to_string(),
+                "ulimit -a   # as the user who runs it",
+            );
+            break;
+        }
     }
     drop(sender);
     let until = Instant::now() + 2 * LIMIT;
