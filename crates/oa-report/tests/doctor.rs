@@ -535,8 +535,19 @@ fn expired_certificates(here: &Installation) {
         format!("{cut}[report]\nurl = \"https://localhost:{port}\"\n")
     });
     let found = here.doctor(1);
+    here.env(&format!(":{}/", here.server.port()), ":1/");
+    let gone = here.doctor(1);
     let _ = page.kill();
     page.wait().unwrap();
+    // What is over there does not keep anybody from the database.
+    gone.broken("certificate", "https://localhost", "s_client");
+    let of_database = |line: &&Value| line["check"] == "database";
+    let commands = gone.0.iter().filter(of_database);
+    let commands: Vec<String> = commands.map(|line| line["command"].to_string()).collect();
+    assert!(
+        commands.len() == 1 && !commands[0].contains("s_client"),
+        "{commands:?}"
+    );
     found.broken("certificate", "in sslcert", "openssl x509");
     found.broken(
         "certificate",

@@ -27,6 +27,17 @@ pub(super) fn look(
     now: DateTime<Utc>,
     findings: &mut Findings,
 ) {
+    of_databases(config, addresses, now, findings);
+    elsewhere(config, now, findings);
+}
+
+/// Those that are in the way of a session with PostgreSQL when they are over.
+pub(super) fn of_databases(
+    config: &Config,
+    addresses: &[Settings],
+    now: DateTime<Utc>,
+    findings: &mut Findings,
+) {
     let judge = Judge {
         now,
         notice: config.alert.expiry_notice.0,
@@ -56,6 +67,14 @@ pub(super) fn look(
             judge.file(name, &path, name == "sslcert", findings);
         }
     }
+}
+
+/// All others.
+pub(super) fn elsewhere(config: &Config, now: DateTime<Utc>, findings: &mut Findings) {
+    let judge = Judge {
+        now,
+        notice: config.alert.expiry_notice.0,
+    };
     if let Some(path) = &config.crawl.ca_file {
         judge.file("ca_file", path, false, findings);
     }

@@ -37,7 +37,7 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
                 _ => &[],
             };
             let mut seen = Findings::default();
-            certificates::look(config, asked, Utc::now(), &mut seen);
+            certificates::of_databases(config, asked, Utc::now(), &mut seen);
             let why = seen.lines.iter().find(|line| line.state == State::Error);
             let mend = why.and_then(|line| line.command.clone());
             findings.error(
@@ -46,6 +46,7 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
                 mend.unwrap_or_else(|| connect_by(config, &e)),
             );
             findings.lines.extend(seen.lines);
+            certificates::elsewhere(config, Utc::now(), findings);
             return;
         }
     };
