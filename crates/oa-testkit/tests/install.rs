@@ -448,6 +448,9 @@ fn downgrade_and_uninstall(machine: &Machine) {
     ] {
         assert!(!machine.at(gone).exists(), "{gone}");
     }
+    let units = fs::read_dir(machine.at("/usr/local/lib/systemd/system")).unwrap();
+    let units: Vec<_> = units.map(|unit| unit.unwrap().file_name()).collect();
+    assert!(units.is_empty(), "{units:?}");
     for kept in [
         "/etc/oa/.env",
         "/var/lib/oa",
