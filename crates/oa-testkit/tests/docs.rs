@@ -335,6 +335,11 @@ fn every_kind_of_error_and_every_exit_code_is_in_the_troubleshooting_page() {
     for name in names {
         assert!(page.contains(&format!("| `{name}` |")), "{name}");
     }
+    let retry = read("crates/oa-core/src/model/retry.rs");
+    let retried = retry.split("pub fn is_transient").nth(1).unwrap();
+    let retried = retried.split("=> true").next().unwrap();
+    assert_eq!(retried.matches("Self::").count(), 10);
+    assert!(page.contains("The first ten are retried."));
     for line in read("crates/oa-core/src/app/exit.rs").lines() {
         if let Some((_, code)) = line
             .strip_prefix("pub const ")
