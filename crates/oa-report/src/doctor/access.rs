@@ -154,7 +154,11 @@ pub(super) fn logins(
         (
             row.get(4),
             "the server takes".to_owned(),
-            "sudo -u postgres psql -c 'ALTER SYSTEM SET max_connections = 100' && sudo systemctl restart postgresql".to_owned(),
+            // Three are kept for superusers.
+            format!(
+                "sudo -u postgres psql -c 'ALTER SYSTEM SET max_connections = {}' && sudo systemctl restart postgresql",
+                needed.saturating_add(3).max(100)
+            ),
         ),
     ];
     // -1 is no limit.
