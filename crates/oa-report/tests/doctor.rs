@@ -667,6 +667,14 @@ fn broken_database(here: &Installation) {
         "the sequence numbers",
         "GRANT USAGE ON SEQUENCE numbers TO crawler",
     );
+    here.superuser(
+        "GRANT UPDATE ON ALL TABLES IN SCHEMA oa TO crawler; REVOKE INSERT ON oa.commits FROM crawler",
+    );
+    here.doctor(1).broken(
+        "roles",
+        "crawler may not read and write oa.commits",
+        "GRANT SELECT, INSERT, UPDATE",
+    );
     here.plain();
 }
 
