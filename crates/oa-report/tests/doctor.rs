@@ -355,8 +355,10 @@ fn broken_settings(here: &Installation) {
         )
         .replace("[\"zhihui-full-view\"]", "[]")
         .replace("state_dir", "calendar = \"calendar.toml\"\nstate_dir")
+            + "[backup.copy]\nrepository = \"elsewhere\"\n"
     });
     let found = here.doctor(1);
+    found.warned("schedule", "nothing starts oa-backup copy", "crontab");
     found.broken("channels", "alerts reach nobody", "oa.toml");
     found.warned("heartbeat_url", "nobody outside", "oa.toml");
     found.broken("disk", "of the space is free", "du -xh");

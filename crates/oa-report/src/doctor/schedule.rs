@@ -21,7 +21,7 @@ const CHECK: &str = "schedule";
 const PACKAGED: &str = "/etc/cron.d/oa";
 
 /// What has to be started by somebody: the command, its timer, and whether anything else can stand in.
-const NEEDED: [(&str, &str, &str, State); 7] = [
+const NEEDED: [(&str, &str, &str, State); 8] = [
     ("oa-alert", "check", "oa-check.timer", State::Error),
     ("oa-crawl", "run", "oa-crawl.timer", State::Error),
     ("oa-report", "daily", "oa-daily.timer", State::Warning),
@@ -38,6 +38,7 @@ const NEEDED: [(&str, &str, &str, State); 7] = [
         "oa-backup-verify.timer",
         State::Warning,
     ),
+    ("oa-backup", "copy", "oa-backup-copy.timer", State::Warning),
     (
         "oa-restore",
         "drill",
@@ -77,7 +78,11 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
         }
     }
     for (program, subcommand, timer, state) in NEEDED {
-        if matches!(program, "oa-backup" | "oa-restore") && config.backup.is_none() {
+        let backup = config.backup.as_ref();
+        if matches!(program, "oa-backup" | "oa-restore") && backup.is_none() {
+            continue;
+        }
+        if subcommand == "copy" && backup.is_none_or(|b| b.copy.is_none()) {
             continue;
         }
         let command = format!("{program} {subcommand}");
@@ -125,7 +130,7 @@ fn absent(named: Option<&Path>, command: &str) -> (String, String) {
     let unread = Crontab::unread();
     let looked = "no line of this account's crontab, of /etc/crontab or /etc/cron.d, no timer";
     match unread.first() {
-        None => (looked.to_owned(), install()),
+        None => (looked.to_owned(), install(command)),
         Some(path) => (
             format!("{looked}; and this account may not read {}", path.display()),
             format!("sudo chmod 644 {}", quoted(path)),
@@ -190,7 +195,7 @@ fn needed(
 }
 
 /// What makes a schedule: the program of a package, or the example of the source.
-fn install() -> String {
+fn install(command: &str) -> String {
     let me = std::env::current_exe().unwrap_or_default();
     let setup = me.ancestors().nth(2).map(|p| p.join("sbin/oa-setup"));
     let kind = match Path::new("/run/systemd/system").exists() {
@@ -199,6 +204,11 @@ fn install() -> String {
     };
     match setup.is_some_and(|setup| setup.exists()) {
         true => format!("sudo oa-setup --timers {kind}"),
+        // In the example it is a comment.
+        false if command == "oa-backup copy" => format!(
+            "sudo crontab -u {} -e   # with the lines of crontab.example for the secondary repository",
+            account(geteuid().as_raw())
+        ),
         false => format!(
             "sudo crontab -u {} crontab.example",
             account(geteuid().as_raw())
