@@ -345,7 +345,7 @@ impl Resolver for JudgingResolver {
         let Some((host, port)) = url.as_ref().and_then(host_and_port) else {
             return Err(ureq::Error::HostNotFound);
         };
-        let ips = found.iter().map(|address| address.ip());
+        let ips = found.iter().map(std::net::SocketAddr::ip);
         match self.home.forbids_ips(host, port, ips, Asker::Program) {
             Some(why) => Err(ureq::Error::Other(Box::new(Forbidden(why)))),
             None => Ok(found),
