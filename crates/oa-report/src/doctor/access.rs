@@ -13,7 +13,7 @@ use crate::pool;
 const SESSIONS: u32 = 8;
 
 /// Tables to which rows are added.
-const GROWING: [&str; 20] = [
+const GROWING: [&str; 21] = [
     "runs",
     "attempts",
     "tasks",
@@ -23,6 +23,7 @@ const GROWING: [&str; 20] = [
     "alerts",
     "deliveries",
     "starts",
+    "commits",
     "watches",
     "backups",
     "silences",
