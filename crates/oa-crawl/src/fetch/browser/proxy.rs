@@ -8,9 +8,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
+use oa_core::base::threads;
 use oa_core::model::retry::ErrorKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -88,18 +88,16 @@ impl Proxy {
             upstream: Upstream::from_env(),
             notes: Arc::clone(&notes),
         };
-        thread::Builder::new()
-            .name("browser-proxy".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = accept(listener, port, Arc::new(way)) => {}
-                        _ = ended => {}
-                    }
-                });
-                // A name that is still being resolved is not waited for.
-                runtime.shutdown_background();
-            })?;
+        threads::spawn("connect for the browser", move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, port, Arc::new(way)) => {}
+                    _ = ended => {}
+                }
+            });
+            // A name that is still being resolved is not waited for.
+            runtime.shutdown_background();
+        })?;
         Ok(Self {
             port,
             notes,
