@@ -454,6 +454,10 @@ fn as_refused(outcome: &Outcome, (status, error): &(Status, RunError)) -> Outcom
     let mut short = outcome.clone();
     short.status = *status;
     short.error = Some(error.clone());
+    if let Some(last) = short.attempts.last_mut() {
+        last.outcome = *status;
+        last.error = Some(error.clone());
+    }
     // Its fields are no example for the next run.
     short.shape = None;
     short
