@@ -338,6 +338,9 @@ fn apply_in(
             repeated: unseen,
             refused: match (outcome.status, unseen) {
                 (Status::Success, None) => ended_otherwise(&run, 9),
+                (Status::Partial, None) => {
+                    ended_otherwise(&run, 9).filter(|(status, _)| *status == Status::Failed)
+                }
                 _ => None,
             },
         });
