@@ -11,6 +11,9 @@ use crate::model::{Outcome, Reject, RunError, Status};
 use crate::pg::upsert::{Refused, UpsertError, upsert_in};
 use crate::pg::{Deferred, Meaning, Tx, revisions, settled};
 
+/// Before its reason, in a reject.
+const REFUSED: &str = "PostgreSQL refused the row: ";
+
 /// What became of them.
 #[derive(Debug, Default)]
 pub(super) struct Stored {
@@ -100,7 +103,7 @@ fn refused_row(batch: &Batch, refused: Refused) -> Reject {
         target: Some(batch.table.clone()),
         source_key: (!key.is_empty()).then(|| key.join(", ")),
         field: None,
-        reason: format!("PostgreSQL refused the row: {}", refused.reason),
+        reason: format!("{REFUSED}{}", refused.reason),
         record: Value::Object(batch.columns.iter().cloned().zip(refused.row).collect()),
     }
 }
@@ -131,7 +134,8 @@ impl Stored {
         } else {
             return None;
         };
-        let mut what = format!("{what}; the first: {}", first.reason);
+        let reason = first.reason.strip_prefix(REFUSED).unwrap_or(&first.reason);
+        let mut what = format!("{what}; the first: {reason}");
         if let Some(besides) = &outcome.error {
             what.push_str("; besides: ");
             what.push_str(&besides.message);
