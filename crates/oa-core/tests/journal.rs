@@ -13,9 +13,12 @@ use oa_core::model::event::{Alert, Event, Fault};
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::{Attempt, Outcome, Reject, RunError, RunStart, Status, Trigger};
 use oa_core::pg::schema;
+use oa_core::service;
 use oa_testkit::Postgres;
 use postgres::Client;
 use serde_json::json;
+
+use crate::postgresql::batch;
 
 fn start(task: &str) -> RunStart {
     RunStart::now(
@@ -476,6 +479,32 @@ fn an_alert_that_an_earlier_version_has_put_into_the_spool_is_drained_with_its_t
         ),
         1
     );
+}
+
+#[test]
+fn rows_of_which_none_is_taken_hold_nothing_back_in_the_spool() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    service::create_missing(&mut client).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let mut spool = Spool::open(&state, 1 << 20).unwrap();
+    let row = |i: i32| {
+        let code = format!("{i} is far too long for a column of twenty characters");
+        vec![json!(code), json!("2025-12-01"), json!(i)]
+    };
+    let mut refused = Outcome::bare(start("t"), Status::Success, Utc::now());
+    refused.batches.push(batch((0..1100).map(row).collect()));
+    let next = Outcome::bare(start("t"), Status::Success, Utc::now());
+    let waiting = [refused, next].map(|outcome| Record::Outcome(Box::new(outcome)));
+    spool.put(&waiting).unwrap();
+    let drained = spool
+        .drain(&mut client, chrono::TimeDelta::zero(), &policy())
+        .unwrap();
+    assert_eq!((drained.applied, drained.stuck.len()), (2, 0));
+    let runs = "SELECT string_agg(status, ' ' ORDER BY seq) FROM oa.runs";
+    assert_eq!(one::<String>(&mut client, runs), "failed success");
 }
 
 #[test]

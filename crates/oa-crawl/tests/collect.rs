@@ -472,6 +472,8 @@ fn a_row_that_postgresql_refuses_does_not_take_the_others_with_it() {
         error.starts_with("invalid PostgreSQL refused all ") && error.contains("no room for"),
         "{error}"
     );
+    let attempts = service.text("SELECT string_agg(DISTINCT a.outcome, ' ') FROM oa.attempts a JOIN oa.runs r ON r.id = a.run_id WHERE r.status = 'failed'");
+    assert_eq!(attempts, "failed");
     assert_eq!(service.count("oa.incidents WHERE resolved_at IS NULL"), 1);
 }
 

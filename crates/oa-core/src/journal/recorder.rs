@@ -570,14 +570,7 @@ impl Recorder {
             false => "",
         };
         let error = RunError::new(ErrorKind::Db, format!("{error}{archived}"));
-        outcome.status = Status::Failed;
-        outcome.error = Some(error.clone());
-        outcome.batches.clear();
-        outcome.reported_by_check = false;
-        if let Some(last) = outcome.attempts.last_mut() {
-            last.outcome = Status::Failed;
-            last.error = Some(error.clone());
-        }
+        outcome.fail_without_rows(&error);
         self.store_or_spool(run, outcome)?;
         Ok(Persisted::Refused {
             error,

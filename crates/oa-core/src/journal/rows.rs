@@ -11,6 +11,9 @@ use crate::model::{Outcome, Reject, RunError, Status};
 use crate::pg::upsert::{Refused, UpsertError, upsert_in};
 use crate::pg::{Deferred, Meaning, Tx, revisions, settled};
 
+/// Before its reason, in a reject.
+const REFUSED: &str = "PostgreSQL refused the row: ";
+
 /// What became of them.
 #[derive(Debug, Default)]
 pub(super) struct Stored {
@@ -100,17 +103,18 @@ fn refused_row(batch: &Batch, refused: Refused) -> Reject {
         target: Some(batch.table.clone()),
         source_key: (!key.is_empty()).then(|| key.join(", ")),
         field: None,
-        reason: format!("PostgreSQL refused the row: {}", refused.reason),
+        reason: format!("{REFUSED}{}", refused.reason),
         record: Value::Object(batch.columns.iter().cloned().zip(refused.row).collect()),
     }
 }
 
 impl Stored {
     /// How a run ends that would be a success, had PostgreSQL not refused so many of its rows, and why: as for records that the source's
-    /// own rules reject.
+    /// own rules reject. One that is partial for another reason has failed, where nothing at all is stored.
     pub(super) fn too_many_refused(&self, outcome: &Outcome) -> Option<(Status, RunError)> {
         let first = self.refused.first()?;
-        if outcome.status != Status::Success {
+        let is_success = outcome.status == Status::Success;
+        if !is_success && outcome.status != Status::Partial {
             return None;
         }
         let (refused, before) = (self.refused.len(), outcome.rejects.len());
@@ -121,7 +125,7 @@ impl Stored {
                 Status::Failed,
                 format!("PostgreSQL refused all {refused} rows"),
             )
-        } else if (refused + before) as f64 > outcome.max_rejected * came as f64 {
+        } else if is_success && (refused + before) as f64 > outcome.max_rejected * came as f64 {
             let what = format!(
                 "{} of {came} records are not stored, {refused} of them because PostgreSQL refused their rows",
                 refused + before
@@ -130,10 +134,60 @@ impl Stored {
         } else {
             return None;
         };
-        let error = RunError::new(
-            ErrorKind::Invalid,
-            format!("{what}; the first: {}", first.reason),
+        let reason = first.reason.strip_prefix(REFUSED).unwrap_or(&first.reason);
+        let mut what = format!("{what}; the first: {reason}");
+        if let Some(besides) = &outcome.error {
+            what.push_str("; besides: ");
+            what.push_str(&besides.message);
+        }
+        Some((status, RunError::new(ErrorKind::Invalid, what)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chrono::Utc;
+
+    use super::*;
+    use crate::model::RunStart;
+    use crate::model::run::Trigger;
+
+    #[test]
+    fn a_run_of_which_nothing_is_stored_has_failed() {
+        let start = || RunStart::now("t", "0", "t", "t", Trigger::Manual, Duration::from_secs(60));
+        let outcome = |status| Outcome::bare(start(), status, Utc::now());
+        let refused = |inserted, count| Stored {
+            inserted,
+            refused: (0..count).map(|_| one()).collect(),
+            ..Stored::default()
+        };
+        let ends = |status, stored: Stored| stored.too_many_refused(&outcome(status)).map(|e| e.0);
+        let (success, partial, failed) = (Status::Success, Status::Partial, Status::Failed);
+        assert_eq!(ends(success, refused(9, 1)), None);
+        assert_eq!(ends(success, refused(8, 2)), Some(partial));
+        assert_eq!(ends(success, refused(0, 2)), Some(failed));
+        assert_eq!(ends(success, refused(0, 0)), None);
+        assert_eq!(ends(partial, refused(1, 9)), None);
+        assert_eq!(ends(failed, refused(0, 9)), None);
+        let mut short = outcome(partial);
+        short.error = Some(RunError::new(ErrorKind::Partial, "one of two"));
+        let (status, error) = refused(0, 1).too_many_refused(&short).unwrap();
+        assert_eq!(status, failed);
+        assert!(
+            error.message.ends_with("no; besides: one of two"),
+            "{error:?}"
         );
-        Some((status, error))
+    }
+
+    fn one() -> Reject {
+        Reject {
+            target: None,
+            source_key: None,
+            field: None,
+            reason: "no".to_owned(),
+            record: Value::Null,
+        }
     }
 }

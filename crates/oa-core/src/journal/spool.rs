@@ -7,7 +7,7 @@
 //! carries its id. So each takes effect exactly once.
 //!
 //! An entry that PostgreSQL refuses (a table is missing, say) stays, with the reason, and holds back the later entries of its
-//! task, so that an older day never overwrites a newer one; the other tasks go on.
+//! task, so that an older day never overwrites a newer one; the other tasks go on. An outcome of whose rows it takes none becomes a failure.
 
 mod outbox;
 
@@ -28,9 +28,11 @@ use crate::base::state_dir::{StateDir, StateDirError, new_file};
 use crate::base::supervise::ProcessId;
 use crate::base::text::error_text;
 use crate::journal::incidents::{self, Policy};
-use crate::journal::{StoreError, store};
+use crate::journal::{NOT_ARCHIVED, StoreError, store};
 use crate::model::event::{Alert, Event, Fault};
-use crate::model::run::{Outcome, RunStart};
+use crate::model::retry::ErrorKind;
+use crate::model::run::{Outcome, RunError, RunStart};
+use crate::pg::upsert::UpsertError;
 use crate::pg::{Meaning, Settings};
 pub use outbox::{Tried, Waiting};
 
@@ -496,7 +498,7 @@ impl Spool {
                 outcome.on_server_clock(offset);
                 outcome.not_after(now);
                 outcome.start.compare_days(policy.timezone);
-                store::apply(client, &outcome, policy)?;
+                store_outcome(client, *outcome, policy)?;
             }
             Record::Alert(mut alert) => {
                 let tried = self
@@ -602,6 +604,26 @@ impl From<StoreError> for Refusal {
             }
         }
     }
+}
+
+/// An outcome of whose rows PostgreSQL takes none is a failure, as when it is stored at once: what came later would wait for ever behind rows
+/// that no correction of the source file changes. They stay where the raw archive does not have what came.
+fn store_outcome(
+    client: &mut Client,
+    mut outcome: Outcome,
+    policy: &Policy,
+) -> Result<(), StoreError> {
+    let refused = match store::apply(client, &outcome, policy) {
+        Err(StoreError::Upsert(e @ UpsertError::AllRefused { .. }))
+            if !outcome.details.contains_key(NOT_ARCHIVED) =>
+        {
+            e
+        }
+        stored => return stored.map(|_| ()),
+    };
+    outcome.fail_without_rows(&RunError::new(ErrorKind::Db, refused.to_string()));
+    store::apply(client, &outcome, policy)?;
+    Ok(())
 }
 
 /// What was refused is stored now. Missing this alert is no reason to stop.

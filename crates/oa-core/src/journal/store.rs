@@ -338,6 +338,9 @@ fn apply_in(
             repeated: unseen,
             refused: match (outcome.status, unseen) {
                 (Status::Success, None) => ended_otherwise(&run, 9),
+                (Status::Partial, None) => {
+                    ended_otherwise(&run, 9).filter(|(status, _)| *status == Status::Failed)
+                }
                 _ => None,
             },
         });
@@ -454,6 +457,10 @@ fn as_refused(outcome: &Outcome, (status, error): &(Status, RunError)) -> Outcom
     let mut short = outcome.clone();
     short.status = *status;
     short.error = Some(error.clone());
+    if let Some(last) = short.attempts.last_mut() {
+        last.outcome = *status;
+        last.error = Some(error.clone());
+    }
     // Its fields are no example for the next run.
     short.shape = None;
     short

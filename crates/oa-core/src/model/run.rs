@@ -446,6 +446,18 @@ impl Outcome {
         self.shift(offset);
     }
 
+    /// Makes of it the failure of a run whose rows cannot be stored. What they were made of is in the raw archive.
+    pub(crate) fn fail_without_rows(&mut self, error: &RunError) {
+        self.status = Status::Failed;
+        self.error = Some(error.clone());
+        self.batches.clear();
+        self.reported_by_check = false;
+        if let Some(last) = self.attempts.last_mut() {
+            last.outcome = Status::Failed;
+            last.error = Some(error.clone());
+        }
+    }
+
     /// Whatever clock has measured it, it has ended by now.
     pub fn not_after(&mut self, now: DateTime<Utc>) {
         if self.finished_at > now {

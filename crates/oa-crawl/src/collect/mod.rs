@@ -27,16 +27,22 @@ pub(crate) use answer::{Placeholders, extract, fetch};
 pub(crate) use archived::{by_answer, read_archived};
 pub(crate) use collected::Collected;
 pub(crate) use context::{ArchivedAnswers, Context, Folders};
+use oa_core::base::limits;
 use oa_core::base::supervise::StopSignal;
+use oa_core::base::threads::NoThread;
 use oa_core::model::retry::ErrorKind;
 pub(crate) use position::Position;
 
 /// Records that cannot wait for what comes next.
 pub(crate) fn cannot_wait(error: &io::Error) -> FetchError {
-    FetchError::new(
-        ErrorKind::Internal,
-        format!("{error}; free space there, or see what is wrong with that disk"),
-    )
+    let no_thread = error.get_ref().is_some_and(|e| e.is::<NoThread>());
+    let what = match limits::remedy(error) {
+        Some(remedy) => format!("{error}; {remedy}"),
+        // It says itself what to raise.
+        None if no_thread => error.to_string(),
+        None => format!("{error}; free space there, or see what is wrong with that disk"),
+    };
+    FetchError::new(ErrorKind::Internal, what)
 }
 
 /// How often the pages are read again when records are missing.

@@ -22,6 +22,7 @@ use oa_core::journal::watch;
 use oa_core::journal::{DbUnavailable, Recorder};
 use oa_core::pg::describe;
 use oa_core::schedule::{Calendar, CatchUp, DueTime};
+use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 
 use super::idle::Seen;
@@ -195,7 +196,17 @@ impl Planner<'_> {
                 |day| source.cannot_show(day, local, self.calendar),
             );
             decision.close.extend(impossible);
-            slots::close(client, &source.name, &decision)?;
+            if let Err(e) = slots::close(client, &source.name, &decision) {
+                if e.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+                    return Err(e);
+                }
+                // It is collected all the same, and so are the others; the next time closes them.
+                tracing::warn!(
+                    "old slots of {} are closed later: somebody else has the task locked",
+                    source.name
+                );
+                decision.close.clear();
+            }
             let of = self.jobs_of(source, &slots, &decision);
             if !of.is_empty() {
                 jobs.push(of);

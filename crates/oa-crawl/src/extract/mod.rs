@@ -13,6 +13,7 @@ pub(crate) mod xls;
 pub(crate) mod xml;
 
 use oa_core::base::exact;
+use oa_core::base::secrets::redact;
 use oa_core::base::text::beginning;
 use oa_core::model::retry::ErrorKind;
 use regex::Regex;
@@ -75,10 +76,24 @@ pub(crate) fn matches(pattern: &str, text: &str) -> Result<Extracted, ReadError>
     })
 }
 
-/// What stands at a byte of a text, cut short: for a person to recognise the place.
+/// What stands at a byte of a text, cut short: for a person to recognise the place. Nothing of a secret, also where the place is within it.
 pub(crate) fn beginning_at(at: usize, text: &str) -> String {
-    let rest = text.get(at..).unwrap_or_default();
-    rest.chars().take(20).collect()
+    const AROUND: usize = 64 << 10;
+    let (mut from, mut to) = (at.saturating_sub(AROUND), text.len().min(at + AROUND));
+    while !text.is_char_boundary(from) {
+        from -= 1;
+    }
+    while !text.is_char_boundary(to) {
+        to -= 1;
+    }
+    let (Some(before), Some(rest)) = (text.get(from..at), text.get(at..to)) else {
+        return String::new();
+    };
+    let clean = redact(rest);
+    if redact(&format!("{before}{rest}")) != redact(before) + &clean {
+        return "[redacted]".to_owned();
+    }
+    clean.chars().take(20).collect()
 }
 
 /// A finding about keys that stand more than once in one object.
@@ -93,4 +108,23 @@ pub(crate) fn repeated(keys: &[String]) -> Option<String> {
             keys.join(", ")
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use oa_core::base::secrets::Secret;
+
+    use super::*;
+
+    #[test]
+    fn a_place_within_a_secret_shows_nothing_of_it() {
+        let secret = Secret::new("shown-nowhere-not-even-half-of-it".to_owned());
+        let text = format!("{{\"a\": 中文 {} and more", secret.expose());
+        let begin = text.find("shown").unwrap();
+        assert_eq!(beginning_at(begin + 6, &text), "[redacted]");
+        assert_eq!(beginning_at(begin, &text), "[redacted] and more");
+        assert_eq!(beginning_at(6, &text), "中文 [redacted] and mo");
+        assert_eq!(beginning_at(0, "{a: 中}"), "{a: 中}");
+        assert_eq!(beginning_at(9, "short"), "");
+    }
 }
