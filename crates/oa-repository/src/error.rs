@@ -91,6 +91,9 @@ pub enum PostgresError {
     /// One of PostgreSQL's programs is not installed, or not in the server's version.
     #[error("{0}")]
     Program(String),
+    /// What the server or one of its programs gave is not what it should be.
+    #[error("{0}")]
+    Wrong(String),
     /// One of PostgreSQL's programs failed.
     #[error("{program} failed ({status}): {said}")]
     Failed {
