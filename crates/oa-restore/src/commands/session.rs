@@ -369,7 +369,8 @@ impl<'a> Session<'a> {
         }
         let mut found = self.backups.clone();
         found.retain(|b| b.meta.kind == Kind::Files);
-        if matches!(target, Target::Backup(_)) {
+        // Where there is none, the plan says so.
+        if found.is_empty() || matches!(target, Target::Backup(_)) {
             return Ok(found);
         }
         let all = self.systems_of(|kind| kind == Kind::Files);
