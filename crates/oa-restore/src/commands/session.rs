@@ -373,7 +373,8 @@ impl<'a> Session<'a> {
         if found.is_empty() || matches!(target, Target::Backup(_)) {
             return Ok(found);
         }
-        let all = self.systems_of(|kind| kind == Kind::Files);
+        // Of all clusters: where another one's files are the only ones, they are not this service's for that.
+        let all = self.systems_of(|_| true);
         let mut notes = Vec::new();
         let systems = self.systems_for(args, None, &all, &mut notes)?;
         for note in notes {
