@@ -160,10 +160,12 @@ impl SlotChoice<'_> {
     }
 }
 
-/// Whether a database's run log has physical backups of a cluster in another repository than this. What cannot be read says nothing.
+/// Whether a database's run log has physical backups of a cluster in another repository than this, and no copies of this one's. What cannot
+/// be read says nothing.
 fn has_physical(client: &mut Client, system_id: &str, but_for: &str) -> bool {
     let found = client.query_one(
-        "SELECT EXISTS (SELECT FROM oa.backups WHERE system_id = $1 AND repository <> $2 AND kind = 'physical' AND removed_at IS NULL AND missing_since IS NULL)",
+        "SELECT EXISTS (SELECT FROM oa.backups b WHERE b.system_id = $1 AND b.repository <> $2 AND b.kind = 'physical' AND b.removed_at IS NULL AND b.missing_since IS NULL
+           AND NOT EXISTS (SELECT FROM oa.backups o WHERE o.repository = $2 AND o.run_id = b.run_id))",
         &[&system_id, &but_for],
     );
     found.is_ok_and(|row| row.get(0))
