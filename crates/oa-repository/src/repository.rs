@@ -126,7 +126,13 @@ impl Repository {
         let plan = self
             .engine
             .prune_plan(&options)
-            .map_err(self.failed("plan what to remove"))?;
+            .map_err(self.failed("plan what to remove"))
+            .map_err(|e| match e {
+                RepositoryError::Engine { reason, .. } if reason.contains(" in index") => {
+                    RepositoryError::Lacking(self.location.shown())
+                }
+                other => other,
+            })?;
         let stats = &plan.stats;
         let now = stats.size_to_delete.remove;
         let marked = stats.size_sum().remove + stats.size_sum().repackrm;
