@@ -63,7 +63,7 @@ impl SlotChoice<'_> {
         let own = self.own_name();
         let rows = client
             .query(
-                "SELECT slot_name::text, (restart_lsn - '0/0'::pg_lsn)::int8, active FROM pg_replication_slots WHERE slot_name IN ($1, $2)",
+                "SELECT slot_name::text, (restart_lsn - '0/0'::pg_lsn)::int8, active, slot_type = 'physical' FROM pg_replication_slots WHERE slot_name IN ($1, $2)",
                 &[&USUAL, &own],
             )
             .map_err(BackupError::query("could not look for replication slots"))?;
@@ -86,7 +86,8 @@ impl SlotChoice<'_> {
         };
         let stands_at = usual.get::<_, Option<i64>>(1);
         let stands_at = stands_at.map(|lsn| Lsn(lsn.cast_unsigned()));
-        if self.is_ours(stands_at, usual.get(2), client)? {
+        // A logical one is somebody else's in any case.
+        if usual.get(3) && self.is_ours(stands_at, usual.get(2), client)? {
             return Ok(USUAL.to_owned());
         }
         tracing::warn!(
