@@ -8,7 +8,7 @@
 //! whose LSNs are lower because the server was put back to an older backup, and also where WAL is missing in between. Which WAL goes on
 //! from which full backup is asked of [`timeline`]; a backup of WAL that another one covers may go.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use chrono_tz::Tz;
@@ -84,7 +84,7 @@ pub(crate) fn removable(
 }
 
 /// The same where some are damaged: they take the place of nothing that is whole. What would be kept if they were not there is kept as
-/// well.
+/// well, but for WAL to which only damaged ones lead: it goes when they do, or it would stay and restore nothing.
 pub(crate) fn removable_beside_damaged(
     backups: &[Backup],
     paths: &TimelinePaths,
@@ -98,12 +98,37 @@ pub(crate) fn removable_beside_damaged(
     let whole: Vec<usize> = whole.collect();
     if whole.len() < backups.len() {
         let alone: Vec<Backup> = whole.iter().map(|i| backups[*i].clone()).collect();
-        let alone_paths = whole.iter().map(|i| paths[*i].clone()).collect();
+        let alone_paths: TimelinePaths = whole.iter().map(|i| paths[*i].clone()).collect();
         let goes = removable(&alone, &alone_paths, keep, zone, now);
         let goes: HashSet<usize> = goes.into_iter().map(|i| whole[i]).collect();
-        going.retain(|i| goes.contains(i) || damaged(&backups[*i]));
+        let led: HashSet<usize> = led_to(&alone, &alone_paths)
+            .into_iter()
+            .map(|i| whole[i])
+            .collect();
+        going.retain(|i| {
+            let is_led = backups[*i].meta.wal.is_none() || led.contains(i);
+            goes.contains(i) || damaged(&backups[*i]) || !is_led
+        });
     }
     going
+}
+
+/// The backups of WAL to which a full one leads.
+fn led_to(backups: &[Backup], paths: &TimelinePaths) -> HashSet<usize> {
+    let mut clusters: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (i, backup) in backups.iter().enumerate() {
+        if backup.meta.kind == Kind::Physical {
+            let group = clusters.entry(backup.meta.system_id.as_str()).or_default();
+            group.push(i);
+        }
+    }
+    let mut led = HashSet::new();
+    for group in clusters.values() {
+        for chain in timeline::chains(backups, paths, group) {
+            led.extend(chain.wal.iter().map(|(i, _)| *i));
+        }
+    }
+    led
 }
 
 /// Keeps those that are kept for their hour, day or week. Returns those of the days, or the newest one if none is kept for its day.

@@ -166,6 +166,39 @@ fn the_doctor_leads_out_of_damage_and_says_what_cannot_be_mended() {
 }
 
 #[test]
+fn what_lacks_data_for_good_can_be_given_up() {
+    let service = Service::ready("kind = \"logical\"");
+    let sql = |sql: &str| service.db().batch_execute(sql).unwrap();
+    service.take("full");
+    let known = service.files("repo/data");
+    sql("CREATE TABLE big AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 20000) i");
+    let id = service.take("incremental")[0]["id"].clone();
+    let size = |f: &PathBuf| fs::metadata(f).unwrap().len();
+    let new = service.files("repo/data").into_iter();
+    let pack = new.filter(|f| !known.contains(f)).max_by_key(size).unwrap();
+    sql("DROP TABLE big");
+    fs::remove_file(&pack).unwrap();
+    let damaged = &["prune", "--damaged", "--yes"][..];
+    let early = service.backup(damaged).expect(77);
+    assert!(
+        early.stderr.contains("first: oa-backup repair"),
+        "{early:?}"
+    );
+    service.backup(&["repair", "--yes"]).expect(1);
+    service.take("full");
+    // Nobody can say what it still needs, so nothing is freed while it is there.
+    let stuck = service.backup(&["prune", "--yes"]).expect(1);
+    assert!(stuck.stderr.contains("prune --damaged"), "{stuck:?}");
+    service
+        .backup(&["prune", "--damaged", "--dry-run"])
+        .expect(0);
+    assert!(service.list().iter().any(|b| b["id"] == id));
+    service.backup(damaged).expect(0);
+    assert!(service.list().iter().all(|b| b["id"] != id));
+    service.backup(&["doctor"]).expect(0);
+}
+
+#[test]
 fn what_reading_back_has_found_stays_until_reading_back_finds_nothing() {
     let service = Service::ready("kind = \"logical\"");
     service.take("full");

@@ -150,6 +150,33 @@ fn services_that_back_up_one_server_do_not_move_each_others_slot() {
 }
 
 #[test]
+fn a_slot_that_was_made_anew_is_this_services_though_there_are_copies() {
+    let service = Service::ready(PHYSICAL);
+    service.take("full");
+    // An earlier version has noted nothing, and has a secondary repository.
+    for file in service.files("state/backup") {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("slot-") {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    sql(
+        &service,
+        "INSERT INTO oa.backups SELECT c.* FROM oa.backups b, jsonb_populate_record(b, jsonb_build_object('id', 'c' || b.id, 'repository', '/elsewhere')) c",
+    );
+    // Whoever manages the cluster makes it on a server that has taken over.
+    sql(&service, "SELECT pg_drop_replication_slot('oa_backup')");
+    write_wal(&service);
+    sql(
+        &service,
+        "SELECT pg_create_physical_replication_slot('oa_backup', true)",
+    );
+    full_instead(&service, "the server has removed WAL");
+    let slots = service.texts("SELECT slot_name::text FROM pg_replication_slots");
+    assert_eq!(slots, ["oa_backup"]);
+}
+
+#[test]
 fn a_gap_is_noticed_when_the_server_speaks_german() {
     speaks("de_DE");
 }

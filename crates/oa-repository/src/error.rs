@@ -56,6 +56,11 @@ pub enum RepositoryError {
         "what was just stored is not whole and not listed: {0}; take the damage out with oa-backup repair, then make a full backup"
     )]
     Damaged(String),
+    /// Backups are listed that lack data, so nobody can say what is unused.
+    #[error(
+        "nothing can be freed at {0} while backups are listed that lack data (oa-backup verify names them); after oa-backup repair and oa-backup full those that still do can be given up with oa-backup prune --damaged"
+    )]
+    Lacking(String),
     /// This process was asked to stop.
     #[error("stopped by a signal")]
     Stopped,
@@ -91,6 +96,9 @@ pub enum PostgresError {
     /// One of PostgreSQL's programs is not installed, or not in the server's version.
     #[error("{0}")]
     Program(String),
+    /// What the server or one of its programs gave is not what it should be.
+    #[error("{0}")]
+    Wrong(String),
     /// One of PostgreSQL's programs failed.
     #[error("{program} failed ({status}): {said}")]
     Failed {

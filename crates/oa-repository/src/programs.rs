@@ -1,6 +1,7 @@
 //! PostgreSQL's own programs: finding those of the server's version, and running them with limits.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -101,7 +102,7 @@ impl Programs {
     ) -> Result<Finished, PostgresError> {
         let mut command = self.command(program, arguments);
         let finished = supervise::run(&mut command, LIMIT, StopSignal, false, supervise::TAIL)
-            .map_err(|e| self.not_started(program, &e))?;
+            .map_err(|e| self.not_started(program, e))?;
         if finished.ended == Some(Ended::Stopped) {
             return Err(PostgresError::Stopped);
         }
@@ -119,7 +120,7 @@ impl Programs {
         let mut command = self.command(program, arguments);
         command.env("PGAPPNAME", application);
         Group::start_with(&mut command, Stdio::null(), log.into())
-            .map_err(|e| self.not_started(program, &e))
+            .map_err(|e| self.not_started(program, e))
     }
 
     fn command(&self, program: &str, arguments: &[String]) -> Command {
@@ -138,11 +139,15 @@ impl Programs {
         command
     }
 
-    fn not_started(&self, program: &str, error: &std::io::Error) -> PostgresError {
-        PostgresError::Program(format!(
-            "could not start {}: {error}",
-            self.folder.join(program).display()
-        ))
+    /// Where the system has no more of something, it is there, and may be started a minute later.
+    fn not_started(&self, program: &str, error: std::io::Error) -> PostgresError {
+        let path = self.folder.join(program);
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied => {
+                PostgresError::Program(format!("could not start {}: {error}", path.display()))
+            }
+            _ => PostgresError::disk("could not start", &path)(error),
+        }
     }
 }
 

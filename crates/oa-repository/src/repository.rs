@@ -123,10 +123,18 @@ impl Repository {
     pub fn prune(&self, dry_run: bool) -> Result<(u64, u64), RepositoryError> {
         let mut options = PruneOptions::default();
         options.keep_delete = jiff::Span::new().seconds(KEEP_UNUSED.as_secs().cast_signed());
-        let plan = self
-            .engine
-            .prune_plan(&options)
-            .map_err(self.failed("plan what to remove"))?;
+        let plan = match self.engine.prune_plan(&options) {
+            Ok(plan) => plan,
+            Err(e) => {
+                let failed = self.failed("plan what to remove")(e);
+                let (backups, _) = self.readable_backups()?;
+                let damages = self.check(&backups, false);
+                return Err(match damages.is_ok_and(|found| !found.is_empty()) {
+                    true => RepositoryError::Lacking(self.location.shown()),
+                    false => failed,
+                });
+            }
+        };
         let stats = &plan.stats;
         let now = stats.size_to_delete.remove;
         let marked = stats.size_sum().remove + stats.size_sum().repackrm;

@@ -218,6 +218,13 @@ fn of_two_points_with_one_name_the_newer_is_meant() {
     service
         .restore(&["plan", "--to", "latest", "--full", "0000"])
         .failed(1, "no full physical backup 0000");
+    service.sql("UPDATE oa.backups SET check_error = 'x' WHERE level = 'full'");
+    assert_eq!(begins(&[]), second);
+    let plan = service.restore(&["plan", "--to", "latest"]).ok();
+    assert!(
+        plan.stderr.contains("the verification of full backup"),
+        "{plan:?}"
+    );
     service.sql("UPDATE oa.backups SET check_error = NULL");
     // A point on a timeline that was given up is still the one of its name.
     service.text("SELECT pg_create_restore_point('given up')::text");

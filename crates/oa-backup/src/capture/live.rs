@@ -86,7 +86,7 @@ impl Live {
                 (before, since) = (received, Instant::now());
             }
             if since.elapsed() > STALLED {
-                return Err(PostgresError::Program(format!(
+                return Err(PostgresError::Wrong(format!(
                     "oa-backup stream runs, and has received nothing for {} s although the server is at {to}; restart it",
                     STALLED.as_secs()
                 ))

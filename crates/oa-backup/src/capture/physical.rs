@@ -144,7 +144,7 @@ pub(crate) fn copy(
     let path = data.join("backup_manifest");
     let manifest = read_manifest(&path)?;
     let Some(range) = manifest.ranges.last() else {
-        return Err(PostgresError::Program(format!(
+        return Err(PostgresError::Wrong(format!(
             "{} does not say which WAL the copy needs",
             path.display()
         ))
@@ -237,7 +237,7 @@ pub(crate) fn compare(copied: &Copied, stored: &Checksums) -> Result<(), BackupE
     let Some(file) = copied.files.iter().find(|file| different(file).is_none()) else {
         return Ok(());
     };
-    Err(PostgresError::Program(format!(
+    Err(PostgresError::Wrong(format!(
         "what was stored of {} is not what the server sent: its checksum differs from the manifest's. Nothing is listed; check this machine's memory and the disk of staging, then repeat it",
         file.shown()
     ))
@@ -316,7 +316,7 @@ pub(crate) fn check_room(staging: &Path, needed: u64) -> Result<(), BackupError>
 fn read_manifest(path: &Path) -> Result<Manifest, BackupError> {
     let text = fs::read(path).map_err(BackupError::disk("could not read", path))?;
     serde_json::from_slice(&text).map_err(|e| {
-        BackupError::from(PostgresError::Program(format!(
+        BackupError::from(PostgresError::Wrong(format!(
             "{} is no manifest of a base backup: {e}",
             path.display()
         )))

@@ -63,7 +63,7 @@ impl SlotChoice<'_> {
         let own = self.own_name();
         let rows = client
             .query(
-                "SELECT slot_name::text, (restart_lsn - '0/0'::pg_lsn)::int8, active FROM pg_replication_slots WHERE slot_name IN ($1, $2)",
+                "SELECT slot_name::text, (restart_lsn - '0/0'::pg_lsn)::int8, active, slot_type = 'physical' FROM pg_replication_slots WHERE slot_name IN ($1, $2)",
                 &[&USUAL, &own],
             )
             .map_err(BackupError::query("could not look for replication slots"))?;
@@ -86,7 +86,8 @@ impl SlotChoice<'_> {
         };
         let stands_at = usual.get::<_, Option<i64>>(1);
         let stands_at = stands_at.map(|lsn| Lsn(lsn.cast_unsigned()));
-        if self.is_ours(stands_at, usual.get(2), client)? {
+        // A logical one is somebody else's in any case.
+        if usual.get(3) && self.is_ours(stands_at, usual.get(2), client)? {
             return Ok(USUAL.to_owned());
         }
         tracing::warn!(
@@ -160,10 +161,12 @@ impl SlotChoice<'_> {
     }
 }
 
-/// Whether a database's run log has physical backups of a cluster in another repository than this. What cannot be read says nothing.
+/// Whether a database's run log has physical backups of a cluster in another repository than this, and no copies of this one's. What cannot
+/// be read says nothing.
 fn has_physical(client: &mut Client, system_id: &str, but_for: &str) -> bool {
     let found = client.query_one(
-        "SELECT EXISTS (SELECT FROM oa.backups WHERE system_id = $1 AND repository <> $2 AND kind = 'physical' AND removed_at IS NULL AND missing_since IS NULL)",
+        "SELECT EXISTS (SELECT FROM oa.backups b WHERE b.system_id = $1 AND b.repository <> $2 AND b.kind = 'physical' AND b.removed_at IS NULL AND b.missing_since IS NULL
+           AND NOT EXISTS (SELECT FROM oa.backups o WHERE o.repository = $2 AND o.run_id = b.run_id))",
         &[&system_id, &but_for],
     );
     found.is_ok_and(|row| row.get(0))

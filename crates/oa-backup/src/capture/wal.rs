@@ -56,7 +56,7 @@ impl WalFolder {
         let path = wal_folder(staging.path(), &server.system_id);
         fs::create_dir_all(&path).map_err(BackupError::disk("could not create", &path))?;
         let system_id = server.system_id.parse().map_err(|_| {
-            PostgresError::Program(format!(
+            PostgresError::Wrong(format!(
                 "the server's system identifier is \"{}\", which is no number",
                 server.system_id
             ))

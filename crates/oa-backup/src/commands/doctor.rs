@@ -384,7 +384,7 @@ fn of_damage(
         match since.and_then(|since| since.into_iter().max()) {
             None => Ailment::new(what, FULL),
             Some(since) => Ailment::of_words(format!(
-                "{what}. That cannot be mended: nothing has what they lack any more. Everything since {} can be restored, and of the time before what does not need it. They go as they age (oa-backup prune); until then: oa-alert ack backup_unverified:{}",
+                "{what}. That cannot be mended: nothing has what they lack any more. Everything since {} can be restored, and of the time before what does not need it. Until they go nothing that is unused can be freed; give them up with oa-backup prune --damaged, or keep what they still have: oa-alert ack backup_unverified:{}",
                 shown(config, since),
                 facts.repository
             )),

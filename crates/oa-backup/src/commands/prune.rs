@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Also remove from the record backups that are missing from the repository and lost for good
     #[arg(long)]
     missing: bool,
+    /// Also remove backups that lack data for good, and WAL that restores nothing without them
+    #[arg(long)]
+    damaged: bool,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -73,11 +76,25 @@ pub(crate) fn run(
     let (own, failed) = recorded(config, &location, &backups);
     let damaged = |b: &Backup| !b.meta.damaged.is_empty() || failed.contains_key(&b.id);
     let zone = config.timezone;
-    let going: Vec<Backup> = removable_beside_damaged(&backups, &paths, &damaged, keep, zone, now)
-        .into_iter()
-        .map(|i| backups[i].clone())
-        .filter(|b| own.contains(&b.id) && !pinned.contains(&b.id))
-        .collect();
+    let mut going: Vec<Backup> =
+        removable_beside_damaged(&backups, &paths, &damaged, keep, zone, now)
+            .into_iter()
+            .map(|i| backups[i].clone())
+            .filter(|b| own.contains(&b.id) && !pinned.contains(&b.id))
+            .collect();
+    if args.damaged {
+        let lacking = lacking(&repository, &backups)?;
+        for b in backups.iter().filter(|b| lacking.contains(&b.id)) {
+            if pinned.contains(&b.id) {
+                tracing::warn!(
+                    "backup {} lacks data, and stays because it or what needs it is pinned: oa-backup unpin",
+                    b.short_id()
+                );
+            } else if own.contains(&b.id) && !going.iter().any(|g| g.id == b.id) {
+                going.push(b.clone());
+            }
+        }
+    }
     let others = backups.iter().filter(|b| !own.contains(&b.id)).count();
     if others > 0 && !args.cron {
         tracing::warn!(
@@ -89,13 +106,23 @@ pub(crate) fn run(
         .print(args.format)
         .map_err(anyhow::Error::from)?;
     if args.dry_run {
-        let (now, marked) = repository.prune(true)?;
+        let freed = match repository.prune(true) {
+            Ok((now, marked)) => {
+                format!(
+                    "and {} be freed now, {} a day later",
+                    Bytes(now),
+                    Bytes(marked)
+                )
+            }
+            Err(RepositoryError::Lacking(_)) if args.damaged => {
+                "and what they alone need be freed a day later".to_owned()
+            }
+            Err(e) => return Err(e.into()),
+        };
         tracing::warn!(
-            "{} of {} backups would go, and {} be freed now, {} a day later; nothing was done",
+            "{} of {} backups would go, {freed}; nothing was done",
             going.len(),
-            backups.len(),
-            Bytes(now),
-            Bytes(marked)
+            backups.len()
         );
         return Ok(exit::OK);
     }
@@ -190,6 +217,30 @@ fn recorded(
     let own = own.map_or_else(|| backups.iter().collect(), |own| own.among(backups));
     let own = own.into_iter().map(|b| b.id.clone()).collect();
     (own, failed.unwrap_or_default())
+}
+
+/// Those that lack data, which nobody has any more, and WAL to which nothing leads without them.
+fn lacking(repository: &Repository, backups: &[Backup]) -> Result<BTreeSet<String>, Failure> {
+    // What only the index does not know, or what is not there for the moment, is not lost.
+    if repository.needs_new_index()? {
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!(
+                "nobody can say yet which backups lack data for good, and nothing was removed; first: oa-backup repair, then oa-backup full"
+            ),
+        ));
+    }
+    let damages = repository.check(backups, false)?;
+    let mut found: BTreeSet<String> = damages.into_iter().filter_map(|d| d.backup).collect();
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let left = backups.iter().filter(|b| !found.contains(&b.id));
+    let left: Vec<Backup> = left.cloned().collect();
+    let before = timeline::stranded(repository, backups)?;
+    let stranded = timeline::stranded(repository, &left)?;
+    found.extend(stranded.into_keys().filter(|id| !before.contains_key(id)));
+    Ok(found)
 }
 
 /// What is pinned, and the full backups without which that restores nothing.

@@ -215,6 +215,7 @@ impl RepositoryState {
     fn headline(&self, config: &Config, repository: &str, now: DateTime<Utc>) -> String {
         let day = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%Y-%m-%d");
         let drill = self.records.as_ref().and_then(|r| r.drill.as_ref());
+        let whole = self.last_whole(now);
         match self.last(now) {
             None if self.has_only_others() => format!(
                 "None of the backups in {repository} is of this server: everything on it would be lost. Make one with: oa-backup full\n"
@@ -222,12 +223,17 @@ impl RepositoryState {
             None => format!(
                 "There is no backup in {repository}: everything would be lost. Make one with: oa-backup full\n"
             ),
-            Some(_) if self.none_is_whole() => format!(
+            Some(_) if whole.is_none() => format!(
                 "None of the full backups in {repository} has passed its last verification: it may be that nothing can be restored. Make one with: oa-backup full\n"
             ),
             Some(b) => format!(
-                "If this machine died now, {} of changes would be lost; {}.\n",
-                human_duration(age(b, now), Locale::En),
+                "If this machine died now, {} of changes would be lost{}; {}.\n",
+                human_duration(age(whole.unwrap_or(b), now), Locale::En),
+                match whole {
+                    Some(whole) if whole.id != b.id =>
+                        ", because what is newer has not passed its last verification",
+                    _ => "",
+                },
                 match drill {
                     Some(Drill {
                         at,
@@ -249,12 +255,24 @@ impl RepositoryState {
         }
     }
 
-    /// Whether verification has found damage in all that lead anywhere.
-    fn none_is_whole(&self) -> bool {
+    /// The newest in which verification has found no damage, nor in every full backup before it; `None`: nothing leads anywhere.
+    fn last_whole(&self, now: DateTime<Utc>) -> Option<&Backup> {
         let damaged = self.records.iter().flat_map(|r| &r.damaged);
         let damaged: BTreeSet<&str> = damaged.map(|(id, _)| id.as_str()).collect();
-        let mut alone = self.good().filter(|b| b.meta.stands_alone());
-        alone.all(|b| damaged.contains(b.id.as_str()))
+        let whole = |b: &Backup| !damaged.contains(b.id.as_str());
+        let is_led = |b: &Backup| {
+            b.meta.stands_alone()
+                || self.good().any(|full| {
+                    full.meta.kind == Kind::Physical
+                        && full.meta.stands_alone()
+                        && full.meta.system_id == b.meta.system_id
+                        && full.meta.restorable_to <= b.meta.restorable_to
+                        && whole(full)
+                })
+        };
+        self.good()
+            .filter(|b| whole(b) && is_led(b))
+            .max_by_key(|b| (!is_future(b, now), b.meta.restorable_to))
     }
 
     fn last(&self, now: DateTime<Utc>) -> Option<&Backup> {

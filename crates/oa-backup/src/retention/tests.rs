@@ -129,6 +129,29 @@ fn what_is_damaged_takes_the_place_of_nothing_that_is_whole() {
 }
 
 #[test]
+fn wal_to_which_only_damaged_ones_lead_goes_with_them() {
+    let all = days(150);
+    let paths = all.iter().map(|_| Some(TimelinePath::only(1))).collect();
+    let (now, none) = (after(&all), |b: &Backup| b.meta.level == Level::Full);
+    let gone = removable_beside_damaged(&all, &paths, &none, KEEP, ZONE, now);
+    assert!(!gone.is_empty());
+    assert_eq!(gone, removable(&all, KEEP, ZONE, now));
+    // Since a whole one everything is kept that it leads to.
+    let first = all[2].id.clone();
+    let but_one = |b: &Backup| b.meta.level == Level::Full && b.id != first;
+    let gone = removable_beside_damaged(&all, &paths, &but_one, KEEP, ZONE, now);
+    let kept: Vec<Backup> = (0..all.len())
+        .filter(|i| !gone.contains(i))
+        .map(|i| all[i].clone())
+        .collect();
+    let there = kept.iter().map(|_| Some(TimelinePath::only(1))).collect();
+    let group: Vec<usize> = (0..kept.len()).collect();
+    let chains = timeline::chains(&kept, &there, &group);
+    assert_eq!(chains.len(), 1);
+    assert_eq!(kept[chains[0].fulls[0]].id, first);
+}
+
+#[test]
 fn on_the_first_day_every_moment_since_the_first_full_backup_stays_restorable() {
     let mut all = Vec::new();
     let mut from = 0;

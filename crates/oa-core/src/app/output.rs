@@ -96,8 +96,9 @@ fn colour(word: &str) -> Option<Color> {
             Some(Color::Yellow)
         }
         "critical" | "failed" | "FAILED" | "timeout" | "abandoned" | "error" | "missing"
-        | "unfetchable" | "damaged" | "broken" | "wrong" | "WRONG" | "misconfigured"
-        | "refused" | "given up" => Some(Color::Red),
+        | "MISSING" | "unfetchable" | "damaged" | "SERVER DAMAGED" | "unrestorable"
+        | "UNRESTORABLE" | "broken" | "wrong" | "WRONG" | "misconfigured" | "refused"
+        | "given up" => Some(Color::Red),
         "running" | "retrying" => Some(Color::Cyan),
         _ => None,
     }

@@ -295,6 +295,8 @@ fn wal(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<
                WHERE NOT pg_is_in_recovery() AND restart_lsn IS NOT NULL) s ORDER BY slot_name",
         &[&limit],
     )?;
+    // Of several one is this service's; the others may be of services beside it, or of none any more.
+    let alike = held.iter().filter(|row| is_ours(row.get(0))).count();
     for row in &held {
         let (slot, many, bytes): (String, bool, f64) = (row.get(0), row.get(1), row.get(2));
         let is_ours = is_ours(&slot);
@@ -303,6 +305,7 @@ fn wal(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<
                 "wal",
                 format!("nobody reads slot {slot}, which holds back {:.1} GiB of WAL: the server's disk fills", bytes / f64::from(1 << 30)),
                 match is_ours {
+                    true if alike > 1 => format!("oa-backup incremental   # also of other services that back this server up; if no service has the slot any more: SELECT pg_drop_replication_slot('{slot}')"),
                     true => "oa-backup incremental".to_owned(),
                     false => format!("sudo -u postgres psql -c \"SELECT pg_drop_replication_slot('{slot}')\"   # when nothing needs it any more"),
                 },

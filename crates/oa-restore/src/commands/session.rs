@@ -369,10 +369,12 @@ impl<'a> Session<'a> {
         }
         let mut found = self.backups.clone();
         found.retain(|b| b.meta.kind == Kind::Files);
-        if matches!(target, Target::Backup(_)) {
+        // Where there is none, the plan says so.
+        if found.is_empty() || matches!(target, Target::Backup(_)) {
             return Ok(found);
         }
-        let all = self.systems_of(|kind| kind == Kind::Files);
+        // Of all clusters: where another one's files are the only ones, they are not this service's for that.
+        let all = self.systems_of(|_| true);
         let mut notes = Vec::new();
         let systems = self.systems_for(args, None, &all, &mut notes)?;
         for note in notes {

@@ -77,6 +77,18 @@ impl Planner<'_> {
                     (_, Some(full)) => self.full_alone(target, full),
                     (_, None) => Err(RestoreError::NoPlan(earliest())),
                 }?;
+                let left_out = mine(Level::Full)
+                    .filter(|b| self.is_failed(b) && b.meta.restorable_to <= now)
+                    .max_by_key(|b| b.meta.restorable_to)
+                    .filter(|b| self.full.is_none() && b.meta.restorable_to > plan.as_of);
+                if let Some(full) = left_out {
+                    plan.notes.push(format!(
+                        "full backup {} of {} is newer, and is left out because its verification failed (--full {} takes it all the same)",
+                        full.short_id(),
+                        self.shown(full.meta.restorable_to),
+                        full.short_id()
+                    ));
+                }
                 let last = all().map(|b| b.meta.restorable_to).max();
                 if let Some(last) = last.filter(|last| *last > now && plan.as_of <= now) {
                     plan.notes.push(format!(
@@ -186,7 +198,7 @@ impl Planner<'_> {
             target: target.clone(),
             as_of: full.meta.restorable_to,
             behind: None,
-            notes: Vec::new(),
+            notes: self.note_of_failed(full).into_iter().collect(),
             strategy: Strategy::Physical(Box::new(Physical {
                 programs: self.programs(full)?,
                 full: full.clone(),
@@ -240,7 +252,10 @@ impl Planner<'_> {
         for full in fulls {
             match self.join(target, wal_backup, full, end) {
                 Ok(mut plan) => {
-                    if let Some(newest) = newest.filter(|b| self.is_failed(b) && b.id != full.id) {
+                    plan.notes.extend(self.note_of_failed(full));
+                    if let Some(newest) =
+                        newest.filter(|b| self.is_failed(b) && !self.is_failed(full))
+                    {
                         plan.notes.push(format!(
                             "full backup {} is left out, because its verification failed; from {} it takes longer (--full {} takes it all the same)",
                             newest.short_id(),
@@ -263,6 +278,16 @@ impl Planner<'_> {
 
     fn is_failed(&self, backup: &Backup) -> bool {
         self.failed.contains(&backup.id)
+    }
+
+    /// Where nothing whole leads to the target, or it was asked for.
+    fn note_of_failed(&self, full: &Backup) -> Option<String> {
+        self.is_failed(full).then(|| {
+            format!(
+                "the verification of full backup {} failed: what is damaged in it cannot be restored from it (oa-backup verify)",
+                full.short_id()
+            )
+        })
     }
 
     fn join(
