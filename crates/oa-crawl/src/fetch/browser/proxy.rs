@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use ureq::tls::RootCerts;
 use url::Url;
 
 use super::upstream::{self, Upstream};
@@ -23,10 +24,14 @@ use crate::fetch::origin::{Asker, HomeOrigin, host_and_port, is_here};
 
 /// For a connection as a whole, as for sources without a browser.
 const CONNECT: Duration = Duration::from_secs(15);
+/// For a name of which the operator's proxy is asked anyway: where only that resolves names, nobody may answer here for long.
+const LOOK_UP: Duration = Duration::from_secs(3);
 /// Chromium says at once where it wants to go.
 const GREETING: Duration = Duration::from_secs(10);
 /// So many addresses that were refused are named.
 const MOST_REFUSED: usize = 5;
+/// What to do where a page needs what was refused.
+pub(super) const REMEDY: &str = "; if it needs that, name its origin as redirects in [fetch]";
 
 /// Codes of RFC 1928.
 const GRANTED: u8 = 0;
@@ -74,7 +79,8 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// Starts one for the pages of a source.
-    pub(super) fn start(home: HomeOrigin) -> io::Result<Self> {
+    /// `roots`: whom an operator's proxy that speaks TLS has its certificate from.
+    pub(super) fn start(home: HomeOrigin, roots: RootCerts) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
@@ -85,7 +91,7 @@ impl Proxy {
         let notes = Arc::default();
         let way = Way {
             home,
-            upstream: Upstream::from_env(),
+            upstream: Upstream::from_env(roots),
             notes: Arc::clone(&notes),
         };
         thread::Builder::new()
@@ -140,7 +146,7 @@ impl Proxy {
             .collect();
         (!refused.is_empty()).then(|| {
             format!(
-                "the page got no connection to {}; if it needs that, name its origin as redirects in [fetch]",
+                "the page got no connection to {}{REMEDY}",
                 refused.join(", ")
             )
         })
@@ -220,10 +226,16 @@ impl Way {
             let first = first.unwrap_or_else(|| host.to_owned());
             return proxy.connect(&first, port).await;
         }
+        // Where the home is the proxy knows.
+        if self.home.is_home(host, port) {
+            return proxy.connect(host, port).await;
+        }
         // Where the name leads to from here may be what it leads to from there: the proxy may be of this machine.
-        let found = lookup_host((host, port)).await;
-        let found: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
-        if let Some(why) = self.home.forbids_elsewhere(host, port, ips(&found)) {
+        let found: Vec<SocketAddr> = match timeout(LOOK_UP, lookup_host((host, port))).await {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        };
+        if let Some(why) = self.home.forbids_ips(host, port, ips(&found), Asker::Page) {
             return Err(self.refuse(host, port, why));
         }
         proxy.connect(host, port).await
@@ -241,9 +253,13 @@ impl Way {
 
     fn refuse(&self, host: &str, port: u16, why: &'static str) -> Failure {
         let shown = authority(host, port);
+        let remedy = match self.home.is_home(host, port) {
+            true => "",
+            false => REMEDY,
+        };
         let failure = Failure::new(
             ErrorKind::Blocked,
-            format!("the page led to {shown} ({why})"),
+            format!("the page led to {shown} ({why}){remedy}"),
         );
         let mut notes = lock(&self.notes);
         let refused = (host.to_owned(), port, why);
