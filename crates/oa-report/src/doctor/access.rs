@@ -13,7 +13,7 @@ use crate::pool;
 const SESSIONS: u32 = 8;
 
 /// Tables to which rows are added.
-const GROWING: [&str; 20] = [
+const GROWING: [&str; 24] = [
     "runs",
     "attempts",
     "tasks",
@@ -34,9 +34,13 @@ const GROWING: [&str; 20] = [
     "raw",
     "rejects",
     "revisions",
+    "quality",
+    "robots",
+    "locks",
+    "commits",
 ];
 /// Tables whose rows change, or are locked.
-const CHANGING: [&str; 16] = [
+const CHANGING: [&str; 17] = [
     "runs",
     "tasks",
     "slots",
@@ -53,6 +57,7 @@ const CHANGING: [&str; 16] = [
     "listeners",
     "channels",
     "locks",
+    "robots",
 ];
 /// Tables from which rows go.
 const SHRINKING: [&str; 2] = ["raw", "revisions"];

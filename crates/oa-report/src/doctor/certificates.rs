@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use hyper::Uri;
 use oa_core::app::config::Config;
 use oa_core::base::certificate::{self, Validity};
+use oa_core::base::threads;
 use oa_core::base::trust::quoted;
 use oa_core::pg::{self, Settings};
 
@@ -177,7 +177,8 @@ fn seen_by_https(config: &Config) -> Vec<(String, u16, Validity)> {
     let (sender, receiver) = mpsc::channel();
     for (host, port) in https(config) {
         let sender = sender.clone();
-        thread::spawn(move || {
+        // Where there is no thread for it, it is not looked at.
+        let _ = threads::spawn("look at a certificate", move || {
             let shown = certificate::dial(&host, port, LIMIT)
                 .and_then(|mut stream| certificate::shown(&mut stream, &host));
             if let Ok(validity) = shown {
