@@ -15,6 +15,7 @@ use oa_core::model::retry::ErrorKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use ureq::tls::RootCerts;
 use url::Url;
@@ -26,6 +27,8 @@ use crate::fetch::origin::{Asker, HomeOrigin, host_and_port, is_here};
 const CONNECT: Duration = Duration::from_secs(15);
 /// For a name of which the operator's proxy is asked anyway: where only that resolves names, nobody may answer here for long.
 const LOOK_UP: Duration = Duration::from_secs(3);
+/// So long after one address of a host another one is tried beside it.
+const BESIDE: Duration = Duration::from_millis(250);
 /// Chromium says at once where it wants to go.
 const GREETING: Duration = Duration::from_secs(10);
 /// So many addresses that were refused are named.
@@ -211,14 +214,8 @@ impl Way {
         let proxy = proxy.filter(|p| !is_here(host) && p.takes(&authority(host, port)));
         let Some(proxy) = proxy else {
             let found = self.addresses(host, port).await?;
-            let mut last = Failure::new(ErrorKind::Dns, "the host name cannot be resolved");
-            for address in found {
-                match TcpStream::connect(address).await {
-                    Ok(there) => return Ok(Box::new(there)),
-                    Err(e) => last = Failure::of(&e),
-                }
-            }
-            return Err(last);
+            let there = first_of(found).await.map_err(|e| Failure::of(&e))?;
+            return Ok(Box::new(there));
         };
         if proxy.wants_address() {
             let found = self.addresses(host, port).await?;
@@ -270,6 +267,25 @@ impl Way {
         }
         notes.last = Some(failure.clone());
         failure
+    }
+}
+
+/// The first of these addresses that takes a connection. One that says nothing, as often an IPv6 address behind a broken line, keeps the others
+/// waiting for a moment only.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let mut addresses = addresses.into_iter();
+    let mut under_way = JoinSet::new();
+    loop {
+        if let Some(address) = addresses.next() {
+            under_way.spawn(TcpStream::connect(address));
+        }
+        match timeout(BESIDE, under_way.join_next()).await {
+            Ok(Some(Ok(Ok(there)))) => return Ok(there),
+            Ok(Some(Ok(Err(e)))) => last = e,
+            Ok(Some(Err(_))) | Err(_) => {}
+            Ok(None) => return Err(last),
+        }
     }
 }
 
@@ -347,4 +363,27 @@ fn authority(host: &str, port: u16) -> String {
 
 fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
     notes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_takes_no_connection_keeps_no_other_from_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let there = listener.local_addr().unwrap();
+        let closed = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let nobody = closed.local_addr().unwrap();
+        drop(closed);
+        let connected = runtime.block_on(first_of(vec![nobody, there])).unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), there);
+        let refused = runtime.block_on(first_of(vec![nobody, nobody])).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(runtime.block_on(first_of(Vec::new())).is_err());
+    }
 }
