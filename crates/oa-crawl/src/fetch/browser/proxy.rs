@@ -36,6 +36,9 @@ const MOST_REFUSED: usize = 5;
 /// What to do where a page needs what was refused.
 pub(super) const REMEDY: &str = "; if it needs that, name its origin as redirects in [fetch]";
 
+/// Whose sockets there are, also where a service sees nothing of `/proc` but processes.
+const SOCKETS: &str = "/proc/self/net/tcp";
+
 /// Codes of RFC 1928.
 const GRANTED: u8 = 0;
 const FAILED: u8 = 1;
@@ -172,8 +175,15 @@ async fn accept(listener: std::net::TcpListener, port: u16, way: Arc<Way>) {
             Ok((page, from)) => {
                 let way = Arc::clone(&way);
                 tokio::spawn(async move {
-                    if is_this_user(from, port) {
-                        let _ = way.serve(page).await;
+                    match is_this_user(from, port) {
+                        Ok(true) => {
+                            let _ = way.serve(page).await;
+                        }
+                        Ok(false) => tracing::debug!("another user asks the browser's proxy"),
+                        Err(e) => {
+                            let why = format!("could not see whose connection it is: {e}: {SOCKETS}");
+                            lock(&way.notes).last = Some(Failure::new(ErrorKind::Internal, why));
+                        }
                     }
                 });
             }
@@ -334,9 +344,9 @@ async fn answer(page: &mut TcpStream, code: u8) -> io::Result<()> {
 }
 
 /// Whether the other end of a connection to `port` belongs to this user.
-fn is_this_user(from: SocketAddr, port: u16) -> bool {
+fn is_this_user(from: SocketAddr, port: u16) -> io::Result<bool> {
     let SocketAddr::V4(from) = from else {
-        return false;
+        return Ok(false);
     };
     // As the kernel writes them (proc_net_tcp(5)).
     let written = |ip: Ipv4Addr, port: u16| {
@@ -346,11 +356,11 @@ fn is_this_user(from: SocketAddr, port: u16) -> bool {
     let theirs = written(*from.ip(), from.port());
     let ours = written(Ipv4Addr::LOCALHOST, port);
     let user = rustix::process::geteuid().as_raw().to_string();
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    table.lines().any(|line| {
+    let table = std::fs::read_to_string(SOCKETS)?;
+    Ok(table.lines().any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.len() > 7 && fields[1] == theirs && fields[2] == ours && fields[7] == user
-    })
+    }))
 }
 
 /// Host and port as they stand in an address.
