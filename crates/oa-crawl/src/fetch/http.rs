@@ -356,11 +356,12 @@ impl Resolver for JudgingResolver {
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let found = self.inner.resolve(uri, config, timeout)?;
+        let found = self.inner.resolve(uri, config, timeout);
         // The proxy is the operator's own.
         if config.proxy().is_some_and(|proxy| proxy.uri() == uri) {
-            return Ok(found);
+            return found;
         }
+        let found = found.map_err(unresolved)?;
         let url = Url::parse(&uri.to_string()).ok();
         let Some((host, port)) = url.as_ref().and_then(host_and_port) else {
             return Err(ureq::Error::HostNotFound);
@@ -370,6 +371,14 @@ impl Resolver for JudgingResolver {
             Some(why) => Err(ureq::Error::Other(Box::new(Forbidden(why)))),
             None => Ok(found),
         }
+    }
+}
+
+/// That it knows no address of a name the system says in words, without a number.
+fn unresolved(error: ureq::Error) -> ureq::Error {
+    match error {
+        ureq::Error::Io(e) if e.raw_os_error().is_none() => ureq::Error::HostNotFound,
+        other => other,
     }
 }
 
@@ -569,6 +578,9 @@ mod tests {
         assert!(forbidden(&refused).is_some(), "{refused}");
         assert!(resolve("http://localhost:81", "http://localhost:81/x").is_ok());
         assert!(resolve("http://192.0.2.1", "http://192.0.2.2/").is_ok());
+        let nobody = "http://no-such-host.invalid";
+        let unknown = resolve(nobody, nobody).unwrap_err();
+        assert!(matches!(unknown, ureq::Error::HostNotFound), "{unknown}");
     }
 
     #[test]
