@@ -4,7 +4,7 @@
 use std::sync::Barrier;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use oa_core::base::state_dir::StateDir;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::{Record, Spool};
@@ -665,4 +665,18 @@ fn one_alert_in_the_spool_that_cannot_be_read_keeps_nobody_from_hearing_of_the_o
         _ => "",
     });
     assert_eq!(titles.collect::<Vec<_>>(), ["brand (brand:new)", "t"]);
+}
+
+#[test]
+fn a_channel_that_was_paused_by_a_clock_that_was_ahead_is_not_paused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(&StateDir::open(folder.path()).unwrap(), 1 << 20).unwrap();
+    let now = Utc::now();
+    let minutes = |n| now + TimeDelta::minutes(n);
+    spool.pause_channel("ops", minutes(8 * 60)).unwrap();
+    assert_eq!(spool.channel_paused("ops", now).unwrap(), None);
+    spool.pause_channel("ops", minutes(10)).unwrap();
+    spool.pause_channel("ops", minutes(5)).unwrap();
+    assert!(spool.channel_paused("ops", minutes(9)).unwrap().is_some());
+    assert_eq!(spool.channel_paused("ops", minutes(11)).unwrap(), None);
 }

@@ -269,6 +269,35 @@ fn it_is_sent_once_a_day_however_often_cron_calls() {
 }
 
 #[test]
+fn a_machine_whose_clock_is_wrong_sends_todays_report_and_no_other() {
+    let noon = noon();
+    let service = Service::start(&format!("{noon}[report]\ndaily_at = \"00:00\"\n"));
+    let zone = noon.split('"').nth(1).unwrap();
+    let library = fs::read_dir("/usr/lib")
+        .unwrap()
+        .flatten()
+        .map(|e| e.path().join("faketime/libfaketime.so.1"))
+        .find(|p| p.exists())
+        .expect("libfaketime is not installed: scripts/setup");
+    for offset in ["+1d", "-1d"] {
+        let sent = service
+            .command(&["daily", "--send", "--cron"])
+            .env("LD_PRELOAD", &library)
+            .env("FAKETIME", offset)
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1")
+            .env("NO_FAKE_STAT", "1")
+            .output()
+            .unwrap();
+        assert_eq!(sent.status.code(), Some(0), "{offset}: {sent:?}");
+    }
+    let sent = "oa.alerts WHERE rule = 'daily_report'";
+    let today = format!("fingerprint = 'daily:' || (now() AT TIME ZONE '{zone}')::date");
+    assert_eq!(service.count(sent), 1);
+    assert_eq!(service.count(&format!("{sent} AND {today}")), 1);
+}
+
+#[test]
 fn a_report_that_cannot_be_made_is_a_failure_with_its_cause() {
     let calendar = "calendar = \"absent.toml\"\n";
     let sections = "[report]\ndaily_at = \"00:00\"\n";

@@ -472,7 +472,7 @@ fn fault_text(fault: Fault) -> (&'static str, &'static str, &'static str) {
         ),
         Fault::CheckFailed => (
             "cannot finish its check for alerts",
-            "PostgreSQL can be reached, but the check did not get through: runs that did not happen, data that stay away and backups that are late are found by nobody; failures of tasks are still reported",
+            "PostgreSQL can be reached, but the check did not get through: runs that did not happen, data that stay away and backups that are late are found by nobody; where the cause names tasks, that holds for their runs only; failures of tasks are still reported",
             "act on the cause: a timeout (57014, 55P03): look at the load and the locks of the database; a missing privilege (42501): grant what the cause names; a full disk (53100): free space on the database's disk; then run oa-alert check",
         ),
     }

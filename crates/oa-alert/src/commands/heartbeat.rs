@@ -16,6 +16,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{Response, Uri};
 use uuid::Uuid;
 
+/// To https, and from there to another path.
+const MOST_REDIRECTS: usize = 2;
 /// Longest time for the address outside.
 const PING: Duration = Duration::from_secs(5);
 /// Longest text for it, in characters.
@@ -77,13 +79,19 @@ impl Heartbeat {
                 .send(why.chars().take(LONGEST).collect::<String>()),
             _ => agent.get(address).call(),
         };
-        let answer = ask(&address).and_then(|answer| match moved(&address, &answer) {
-            Some(there) => ask(&there),
-            None => Ok(answer),
-        });
+        let mut asked = address;
+        let mut answer = ask(&asked);
+        for _ in 0..MOST_REDIRECTS {
+            let there = answer.as_ref().ok().and_then(|answer| moved(&asked, answer));
+            let Some(there) = there else {
+                break;
+            };
+            answer = ask(&there);
+            asked = there;
+        }
         let answer = match answer {
             Ok(answer) if answer.status().is_redirection() => Err(
-                "it redirects to somebody else, who is not asked; write the new address as heartbeat_url"
+                "it redirects too often, or to somebody else, who is not asked; write the new address as heartbeat_url"
                     .to_owned(),
             ),
             Ok(_) => Ok(()),

@@ -475,10 +475,13 @@ impl Outbox for Database<'_> {
         let pause = pause.unwrap_or_default().as_secs_f64();
         let took = tried.iter().all(|one| one.state == State::Sent);
         tx.execute(
-            "INSERT INTO oa.channels AS c (name, paused_until, took_last) VALUES ($1, now() + make_interval(secs => $2), $3)
+            // A pause that is too long to be one must not take the place of this one.
+            &format!("INSERT INTO oa.channels AS c (name, paused_until, took_last) VALUES ($1, now() + make_interval(secs => $2), $3)
              ON CONFLICT (name) DO UPDATE SET took_last = excluded.took_last,
-               paused_until = CASE WHEN $2 > 0 THEN greatest(c.paused_until, excluded.paused_until) ELSE c.paused_until END
-             WHERE c.took_last IS DISTINCT FROM excluded.took_last OR $2 > 0",
+               paused_until = CASE WHEN $2 = 0 THEN c.paused_until
+                                   WHEN c.paused_until > now() + interval '{LONGEST_WAIT}' THEN excluded.paused_until
+                                   ELSE greatest(c.paused_until, excluded.paused_until) END
+             WHERE c.took_last IS DISTINCT FROM excluded.took_last OR $2 > 0"),
             &[&channel, &pause, &took],
         )?;
         tx.commit()

@@ -245,6 +245,7 @@ fn visit(context: &Context, placeholders: &Placeholders) -> Result<(String, Resp
                 task: source.name.clone(),
                 max_body: context.max_body,
                 home: HomeOrigin::of(&source.fetch.base).allowing(&source.fetch.redirects),
+                roots: context.client.roots(),
             };
             empty.insert(Browser::start(&options, context.until.get())?)
         }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use oa_core::base::resolver::SparingResolver;
 use oa_core::base::secrets::Secret;
 use oa_core::model::retry::ErrorKind;
+use ureq::tls::RootCerts;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{RequestBuilder, ResponseExt};
@@ -131,6 +132,11 @@ impl Client {
         }
     }
 
+    /// Whose certificates are trusted.
+    pub(crate) fn roots(&self) -> RootCerts {
+        self.agent.config().tls_config().root_certs().clone()
+    }
+
     /// Why no request may go there, as far as that is known before its name is resolved for the connection.
     fn forbids(&self, url: &Url) -> Option<&'static str> {
         self.home.forbids(url).or_else(|| {
@@ -139,6 +145,16 @@ impl Client {
             let connects = !proxy.resolve_target() && !proxy.is_no_proxy(&uri);
             connects.then(|| self.home.forbids_through_proxy(url))?
         })
+    }
+
+    /// What to do where an address was refused and is right all the same; nothing where naming it would not help.
+    fn remedy(&self, url: &Url) -> String {
+        let is_home = host_and_port(url).is_none_or(|(host, port)| self.home.is_home(host, port));
+        if is_home || !matches!(url.scheme(), "http" | "https") {
+            return String::new();
+        }
+        let origin = url.origin().ascii_serialization();
+        format!("; if that is right, add {origin} to redirects in [fetch]")
     }
 
     /// Makes a request and reads the whole answer, before `deadline` at the latest.
@@ -167,7 +183,11 @@ impl Client {
         let mut findings = Vec::new();
         for _ in 0..=MOST_REDIRECTS {
             let refuse = |why: &str| {
-                let what = format!("refused to ask {} ({why}): {request_line}", shown(&hop.url));
+                let remedy = self.remedy(&hop.url);
+                let what = format!(
+                    "refused to ask {} ({why}){remedy}: {request_line}",
+                    shown(&hop.url)
+                );
                 FetchError::new(ErrorKind::Blocked, what)
             };
             if let Some(why) = self.forbids(&hop.url) {
@@ -336,11 +356,12 @@ impl Resolver for JudgingResolver {
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let found = self.inner.resolve(uri, config, timeout)?;
+        let found = self.inner.resolve(uri, config, timeout);
         // The proxy is the operator's own.
         if config.proxy().is_some_and(|proxy| proxy.uri() == uri) {
-            return Ok(found);
+            return found;
         }
+        let found = found.map_err(unresolved)?;
         let url = Url::parse(&uri.to_string()).ok();
         let Some((host, port)) = url.as_ref().and_then(host_and_port) else {
             return Err(ureq::Error::HostNotFound);
@@ -350,6 +371,14 @@ impl Resolver for JudgingResolver {
             Some(why) => Err(ureq::Error::Other(Box::new(Forbidden(why)))),
             None => Ok(found),
         }
+    }
+}
+
+/// That it knows no address of a name the system says in words, without a number.
+fn unresolved(error: ureq::Error) -> ureq::Error {
+    match error {
+        ureq::Error::Io(e) if e.raw_os_error().is_none() => ureq::Error::HostNotFound,
+        other => other,
     }
 }
 
@@ -549,6 +578,9 @@ mod tests {
         assert!(forbidden(&refused).is_some(), "{refused}");
         assert!(resolve("http://localhost:81", "http://localhost:81/x").is_ok());
         assert!(resolve("http://192.0.2.1", "http://192.0.2.2/").is_ok());
+        let nobody = "http://no-such-host.invalid";
+        let unknown = resolve(nobody, nobody).unwrap_err();
+        assert!(matches!(unknown, ureq::Error::HostNotFound), "{unknown}");
     }
 
     #[test]

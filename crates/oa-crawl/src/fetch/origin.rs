@@ -111,17 +111,6 @@ impl HomeOrigin {
         self.forbids_ips(host, port, ips, Asker::Program)
     }
 
-    /// The same for a page, of a name that was looked up.
-    pub(crate) fn forbids_elsewhere(
-        &self,
-        host: &str,
-        port: u16,
-        ips: impl Iterator<Item = IpAddr>,
-    ) -> Option<&'static str> {
-        let foreign = !self.is_home(host, port);
-        foreign.then(|| self.forbids_ips(host, port, ips, Asker::Page))?
-    }
-
     /// Why no connection for this host may be made to these addresses, if so.
     pub(crate) fn forbids_ips(
         &self,
@@ -152,7 +141,7 @@ impl HomeOrigin {
     }
 
     /// Also by https, to which a site may lead of itself.
-    fn is_home(&self, host: &str, port: u16) -> bool {
+    pub(crate) fn is_home(&self, host: &str, port: u16) -> bool {
         self.home.as_ref().is_some_and(|home| {
             let secured = home.scheme() == "http" && home.port().is_none() && port == 443;
             is_at(home, host, if secured { 80 } else { port })

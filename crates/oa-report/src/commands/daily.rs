@@ -1,6 +1,6 @@
 //! `oa-report daily`: the report of a day, printed or put into the outbox once.
 
-use chrono::{Datelike, Days, NaiveDate, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Timelike, Utc};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -114,15 +114,31 @@ fn of(client: &mut Client, config: &Config, day: NaiveDate) -> Result<Daily, Fai
 
 /// Puts today's report into the outbox, unless it is too early or it is there already: cron may call this as often as it likes.
 fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
-    let now = Utc::now();
-    let day = now.with_timezone(&config.timezone).date_naive();
-    let due = local_time(day, config.report.daily_at.0, config.timezone);
+    let day_and_due = |now: DateTime<Utc>| {
+        let day = now.with_timezone(&config.timezone).date_naive();
+        let due = local_time(day, config.report.daily_at.0, config.timezone);
+        (day, due)
+    };
+    let too_early = || tracing::info!("today's report is due at {}", config.report.daily_at);
+    let here = Utc::now();
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let mut client = match recorder.connect() {
+        Ok((client, _)) => client,
+        // As far as this machine knows there is nothing to send.
+        Err(_) if here < day_and_due(here).1 => {
+            too_early();
+            return Ok(exit::OK);
+        }
+        Err(e) => return Err(e.into()),
+    };
+    // By the server's clock: a machine whose own is wrong would send the report of another day, and that day then had none.
+    let now = client.query_one("SELECT now()", &[]);
+    let now: DateTime<Utc> = now.map_err(anyhow::Error::from)?.get(0);
+    let (day, due) = day_and_due(now);
     if now < due {
-        tracing::info!("today's report is due at {}", config.report.daily_at);
+        too_early();
         return Ok(exit::OK);
     }
-    let recorder = Recorder::open(config, PROGRAM)?;
-    let (mut client, _) = recorder.connect()?;
     if trigger == Trigger::Cron {
         make_known(&mut client, config);
     }

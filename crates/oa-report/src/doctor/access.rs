@@ -13,7 +13,7 @@ use crate::pool;
 const SESSIONS: u32 = 8;
 
 /// Tables to which rows are added.
-const GROWING: [&str; 24] = [
+const GROWING: [&str; 25] = [
     "runs",
     "attempts",
     "tasks",
@@ -38,6 +38,7 @@ const GROWING: [&str; 24] = [
     "commits",
     "robots",
     "channel_routes",
+    "locks",
 ];
 /// Tables whose rows change, or are locked.
 const CHANGING: [&str; 18] = [

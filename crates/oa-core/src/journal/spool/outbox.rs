@@ -166,14 +166,16 @@ impl Spool {
     pub fn pause_channel(&mut self, channel: &str, until: DateTime<Utc>) -> Result<(), SpoolError> {
         self.db
             .execute(
-                "INSERT INTO pauses (channel, until) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
-                params![channel, until.timestamp_millis()],
+                "INSERT INTO pauses (channel, until) VALUES (?1, ?2) ON CONFLICT DO UPDATE
+                   SET until = CASE WHEN until > excluded.until + ?3 THEN excluded.until ELSE max(until, excluded.until) END",
+                params![channel, until.timestamp_millis(), LONGEST_PAUSE.num_milliseconds()],
             )
             .map(|_| ())
             .map_err(|e| self.fail(e))
     }
 
-    /// Until when (UTC) a channel takes nothing, if that is after `now`.
+    /// Until when (UTC) a channel takes nothing, if that is after `now`. One that seems to be paused for longer than any was paused while this
+    /// machine's clock was ahead.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -184,8 +186,12 @@ impl Spool {
     ) -> Result<Option<DateTime<Utc>>, SpoolError> {
         self.db
             .query_row(
-                "SELECT until FROM pauses WHERE channel = ?1 AND until > ?2",
-                params![channel, now.timestamp_millis()],
+                "SELECT until FROM pauses WHERE channel = ?1 AND until > ?2 AND until <= ?3",
+                params![
+                    channel,
+                    now.timestamp_millis(),
+                    (now + LONGEST_PAUSE).timestamp_millis()
+                ],
                 |r| r.get::<_, i64>(0),
             )
             .optional()
@@ -240,6 +246,8 @@ impl Spool {
     }
 }
 
+/// No channel asks for a longer pause, or gets one.
+const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(1);
 /// What a robot was sent before that says nothing.
 const SENDS_KEPT: TimeDelta = TimeDelta::minutes(2);
 

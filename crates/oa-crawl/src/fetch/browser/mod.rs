@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use oa_core::base::secrets::{Secret, redact};
 use oa_core::base::state_dir::{make_folder, write_durably};
 use oa_core::model::retry::ErrorKind;
+use ureq::tls::RootCerts;
 
 use super::origin::HomeOrigin;
 use super::{FetchError, Response, check_status};
@@ -42,6 +43,8 @@ pub(crate) struct LaunchOptions {
     pub(crate) max_body: u64,
     /// What the source names: on this machine and in private networks its pages get at nothing else.
     pub(crate) home: HomeOrigin,
+    /// Whose certificates an operator's proxy may have.
+    pub(crate) roots: RootCerts,
 }
 
 /// A page that is not there after this time may be behind a login.
@@ -90,7 +93,7 @@ impl Browser {
         }
         // In JSON a byte of a body may take six.
         let longest = options.max_body.saturating_mul(6).saturating_add(64 << 20);
-        let proxy = Proxy::start(options.home.clone()).map_err(|e| {
+        let proxy = Proxy::start(options.home.clone(), options.roots.clone()).map_err(|e| {
             let what = format!("could not start the browser's proxy: {e}");
             FetchError::new(ErrorKind::Internal, what)
         })?;

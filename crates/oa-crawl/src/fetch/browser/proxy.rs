@@ -15,7 +15,9 @@ use oa_core::model::retry::ErrorKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
+use ureq::tls::RootCerts;
 use url::Url;
 
 use super::upstream::{self, Upstream};
@@ -23,10 +25,19 @@ use crate::fetch::origin::{Asker, HomeOrigin, host_and_port, is_here};
 
 /// For a connection as a whole, as for sources without a browser.
 const CONNECT: Duration = Duration::from_secs(15);
+/// For a name of which the operator's proxy is asked anyway: where only that resolves names, nobody may answer here for long.
+const LOOK_UP: Duration = Duration::from_secs(3);
+/// So long after one address of a host another one is tried beside it.
+const BESIDE: Duration = Duration::from_millis(250);
 /// Chromium says at once where it wants to go.
 const GREETING: Duration = Duration::from_secs(10);
 /// So many addresses that were refused are named.
 const MOST_REFUSED: usize = 5;
+/// What to do where a page needs what was refused.
+pub(super) const REMEDY: &str = "; if it needs that, name its origin as redirects in [fetch]";
+
+/// Whose sockets there are, also where a service sees nothing of `/proc` but processes.
+const SOCKETS: &str = "/proc/self/net/tcp";
 
 /// Codes of RFC 1928.
 const GRANTED: u8 = 0;
@@ -74,7 +85,8 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// Starts one for the pages of a source.
-    pub(super) fn start(home: HomeOrigin) -> io::Result<Self> {
+    /// `roots`: whom an operator's proxy that speaks TLS has its certificate from.
+    pub(super) fn start(home: HomeOrigin, roots: RootCerts) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
@@ -85,7 +97,7 @@ impl Proxy {
         let notes = Arc::default();
         let way = Way {
             home,
-            upstream: Upstream::from_env(),
+            upstream: Upstream::from_env(roots),
             notes: Arc::clone(&notes),
         };
         threads::spawn("let the browser out", move || {
@@ -138,7 +150,7 @@ impl Proxy {
             .collect();
         (!refused.is_empty()).then(|| {
             format!(
-                "the page got no connection to {}; if it needs that, name its origin as redirects in [fetch]",
+                "the page got no connection to {}{REMEDY}",
                 refused.join(", ")
             )
         })
@@ -161,8 +173,15 @@ async fn accept(listener: std::net::TcpListener, port: u16, way: Arc<Way>) {
             Ok((page, from)) => {
                 let way = Arc::clone(&way);
                 tokio::spawn(async move {
-                    if is_this_user(from, port) {
-                        let _ = way.serve(page).await;
+                    match is_this_user(from, port) {
+                        Ok(true) => {
+                            let _ = way.serve(page).await;
+                        }
+                        Ok(false) => tracing::debug!("another user asks the browser's proxy"),
+                        Err(e) => {
+                            let why = format!("could not see whose connection it is: {e}: {SOCKETS}");
+                            lock(&way.notes).last = Some(Failure::new(ErrorKind::Internal, why));
+                        }
                     }
                 });
             }
@@ -203,14 +222,8 @@ impl Way {
         let proxy = proxy.filter(|p| !is_here(host) && p.takes(&authority(host, port)));
         let Some(proxy) = proxy else {
             let found = self.addresses(host, port).await?;
-            let mut last = Failure::new(ErrorKind::Dns, "the host name cannot be resolved");
-            for address in found {
-                match TcpStream::connect(address).await {
-                    Ok(there) => return Ok(Box::new(there)),
-                    Err(e) => last = Failure::of(&e),
-                }
-            }
-            return Err(last);
+            let there = first_of(found).await.map_err(|e| Failure::of(&e))?;
+            return Ok(Box::new(there));
         };
         if proxy.wants_address() {
             let found = self.addresses(host, port).await?;
@@ -218,10 +231,16 @@ impl Way {
             let first = first.unwrap_or_else(|| host.to_owned());
             return proxy.connect(&first, port).await;
         }
+        // Where the home is the proxy knows.
+        if self.home.is_home(host, port) {
+            return proxy.connect(host, port).await;
+        }
         // Where the name leads to from here may be what it leads to from there: the proxy may be of this machine.
-        let found = lookup_host((host, port)).await;
-        let found: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
-        if let Some(why) = self.home.forbids_elsewhere(host, port, ips(&found)) {
+        let found: Vec<SocketAddr> = match timeout(LOOK_UP, lookup_host((host, port))).await {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        };
+        if let Some(why) = self.home.forbids_ips(host, port, ips(&found), Asker::Page) {
             return Err(self.refuse(host, port, why));
         }
         proxy.connect(host, port).await
@@ -239,9 +258,13 @@ impl Way {
 
     fn refuse(&self, host: &str, port: u16, why: &'static str) -> Failure {
         let shown = authority(host, port);
+        let remedy = match self.home.is_home(host, port) {
+            true => "",
+            false => REMEDY,
+        };
         let failure = Failure::new(
             ErrorKind::Blocked,
-            format!("the page led to {shown} ({why})"),
+            format!("the page led to {shown} ({why}){remedy}"),
         );
         let mut notes = lock(&self.notes);
         let refused = (host.to_owned(), port, why);
@@ -252,6 +275,25 @@ impl Way {
         }
         notes.last = Some(failure.clone());
         failure
+    }
+}
+
+/// The first of these addresses that takes a connection. One that says nothing, as often an IPv6 address behind a broken line, keeps the others
+/// waiting for a moment only.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let mut addresses = addresses.into_iter();
+    let mut under_way = JoinSet::new();
+    loop {
+        if let Some(address) = addresses.next() {
+            under_way.spawn(TcpStream::connect(address));
+        }
+        match timeout(BESIDE, under_way.join_next()).await {
+            Ok(Some(Ok(Ok(there)))) => return Ok(there),
+            Ok(Some(Ok(Err(e)))) => last = e,
+            Ok(Some(Err(_))) | Err(_) => {}
+            Ok(None) => return Err(last),
+        }
     }
 }
 
@@ -300,9 +342,9 @@ async fn answer(page: &mut TcpStream, code: u8) -> io::Result<()> {
 }
 
 /// Whether the other end of a connection to `port` belongs to this user.
-fn is_this_user(from: SocketAddr, port: u16) -> bool {
+fn is_this_user(from: SocketAddr, port: u16) -> io::Result<bool> {
     let SocketAddr::V4(from) = from else {
-        return false;
+        return Ok(false);
     };
     // As the kernel writes them (proc_net_tcp(5)).
     let written = |ip: Ipv4Addr, port: u16| {
@@ -312,11 +354,11 @@ fn is_this_user(from: SocketAddr, port: u16) -> bool {
     let theirs = written(*from.ip(), from.port());
     let ours = written(Ipv4Addr::LOCALHOST, port);
     let user = rustix::process::geteuid().as_raw().to_string();
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    table.lines().any(|line| {
+    let table = std::fs::read_to_string(SOCKETS)?;
+    Ok(table.lines().any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.len() > 7 && fields[1] == theirs && fields[2] == ours && fields[7] == user
-    })
+    }))
 }
 
 /// Host and port as they stand in an address.
@@ -329,4 +371,27 @@ fn authority(host: &str, port: u16) -> String {
 
 fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
     notes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_takes_no_connection_keeps_no_other_from_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let there = listener.local_addr().unwrap();
+        let closed = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let nobody = closed.local_addr().unwrap();
+        drop(closed);
+        let connected = runtime.block_on(first_of(vec![nobody, there])).unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), there);
+        let refused = runtime.block_on(first_of(vec![nobody, nobody])).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(runtime.block_on(first_of(Vec::new())).is_err());
+    }
 }

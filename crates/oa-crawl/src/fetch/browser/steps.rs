@@ -11,6 +11,7 @@ use url::Url;
 
 use super::devtools::DevtoolsError;
 use super::page::{PageResponse, arrived};
+use super::proxy::REMEDY;
 use super::{Browser, Visit};
 use crate::fetch::origin::shown;
 use crate::fetch::{FetchError, Response};
@@ -81,7 +82,10 @@ impl Browser {
         let (Some(place), Some(why)) = (&place, why) else {
             return Ok(());
         };
-        let what = format!("the page led to {} ({why}): GET {url}", shown(place));
+        let what = format!(
+            "the page led to {} ({why}){REMEDY}: GET {url}",
+            shown(place)
+        );
         Err(FetchError::new(ErrorKind::Blocked, redact(&what)))
     }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use oa_core::model::retry::ErrorKind;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use ureq::ProxyProtocol;
+use ureq::tls::RootCerts;
 
 use super::proxy::Failure;
 
@@ -25,22 +26,27 @@ pub(super) type Stream = Box<dyn Duplex>;
 const LONGEST_ANSWER: usize = 16 << 10;
 
 #[derive(Debug)]
-pub(super) struct Upstream(ureq::Proxy);
+pub(super) struct Upstream {
+    proxy: ureq::Proxy,
+    /// Whose certificates it may have, as for sources without a browser.
+    roots: RootCerts,
+}
 
 impl Upstream {
-    pub(super) fn from_env() -> Option<Self> {
-        ureq::Proxy::try_from_env().map(Self)
+    pub(super) fn from_env(roots: RootCerts) -> Option<Self> {
+        let proxy = ureq::Proxy::try_from_env()?;
+        Some(Self { proxy, roots })
     }
 
     /// Whether it is asked for this host and port; `NO_PROXY` says for which not.
     pub(super) fn takes(&self, authority: &str) -> bool {
         let uri: Result<ureq::http::Uri, _> = format!("http://{authority}/").parse();
-        uri.is_ok_and(|uri| !self.0.is_no_proxy(&uri))
+        uri.is_ok_and(|uri| !self.proxy.is_no_proxy(&uri))
     }
 
     /// Whether it gets an address in place of a name.
     pub(super) fn wants_address(&self) -> bool {
-        self.0.resolve_target()
+        self.proxy.resolve_target()
     }
 
     /// A connection to that host by way of the proxy.
@@ -53,14 +59,14 @@ impl Upstream {
     }
 
     async fn ask(&self, host: &str, port: u16) -> io::Result<Stream> {
-        let proxy = self.0.host().trim_matches(['[', ']']);
-        let plain = TcpStream::connect((proxy, self.0.port())).await?;
+        let proxy = self.proxy.host().trim_matches(['[', ']']);
+        let plain = TcpStream::connect((proxy, self.proxy.port())).await?;
         plain.set_nodelay(true)?;
-        let mut stream: Stream = match self.0.protocol() {
-            ProxyProtocol::Https => Box::new(encrypted(proxy, plain).await?),
+        let mut stream: Stream = match self.proxy.protocol() {
+            ProxyProtocol::Https => Box::new(encrypted(proxy, plain, &self.roots).await?),
             _ => Box::new(plain),
         };
-        match self.0.protocol() {
+        match self.proxy.protocol() {
             ProxyProtocol::Http | ProxyProtocol::Https => {
                 self.by_http(&mut stream, host, port).await?;
             }
@@ -78,8 +84,8 @@ impl Upstream {
             false => format!("{host}:{port}"),
         };
         let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
-        if self.0.username().is_some() || self.0.password().is_some() {
-            let (user, password) = (self.0.username(), self.0.password());
+        if self.proxy.username().is_some() || self.proxy.password().is_some() {
+            let (user, password) = (self.proxy.username(), self.proxy.password());
             let both = format!(
                 "{}:{}",
                 user.unwrap_or_default(),
@@ -102,12 +108,12 @@ impl Upstream {
         let status = answer.split_ascii_whitespace().nth(1).unwrap_or_default();
         match status.starts_with('2') {
             true => Ok(()),
-            false => Err(io::Error::other(format!("HTTP {status}"))),
+            false => Err(io::Error::other(format!("HTTP {status} to CONNECT {to}"))),
         }
     }
 
     async fn by_socks5(&self, stream: &mut Stream, host: &str, port: u16) -> io::Result<()> {
-        let user = self.0.username();
+        let user = self.proxy.username();
         let greeting: &[u8] = match user {
             Some(_) => &[5, 2, 2, 0],
             None => &[5, 1, 0],
@@ -120,7 +126,7 @@ impl Upstream {
             ([5, 2], Some(user)) => {
                 let mut login = vec![1];
                 push(&mut login, user)?;
-                push(&mut login, self.0.password().unwrap_or_default())?;
+                push(&mut login, self.proxy.password().unwrap_or_default())?;
                 stream.write_all(&login).await?;
                 stream.read_exact(&mut answer).await?;
                 if answer[1] != 0 {
@@ -196,14 +202,17 @@ fn push(to: &mut Vec<u8>, text: &str) -> io::Result<()> {
 async fn encrypted(
     proxy: &str,
     plain: TcpStream,
+    roots: &RootCerts,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut trusted = RootCertStore::empty();
+    if let RootCerts::Specific(roots) = roots {
+        trusted.add_parsable_certificates(roots.iter().map(|c| CertificateDer::from(c.der())));
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
-        .with_root_certificates(roots)
+        .with_root_certificates(trusted)
         .with_no_client_auth();
     let name = ServerName::try_from(proxy.to_owned()).map_err(io::Error::other)?;
     tokio_rustls::TlsConnector::from(Arc::new(config))
