@@ -82,7 +82,10 @@ impl Heartbeat {
         let mut asked = address;
         let mut answer = ask(&asked);
         for _ in 0..MOST_REDIRECTS {
-            let there = answer.as_ref().ok().and_then(|answer| moved(&asked, answer));
+            let there = answer
+                .as_ref()
+                .ok()
+                .and_then(|answer| moved(&asked, answer));
             let Some(there) = there else {
                 break;
             };

@@ -179,7 +179,8 @@ async fn accept(listener: std::net::TcpListener, port: u16, way: Arc<Way>) {
                         }
                         Ok(false) => tracing::debug!("another user asks the browser's proxy"),
                         Err(e) => {
-                            let why = format!("could not see whose connection it is: {e}: {SOCKETS}");
+                            let why =
+                                format!("could not see whose connection it is: {e}: {SOCKETS}");
                             lock(&way.notes).last = Some(Failure::new(ErrorKind::Internal, why));
                         }
                     }
@@ -390,7 +391,9 @@ mod tests {
         drop(closed);
         let connected = runtime.block_on(first_of(vec![nobody, there])).unwrap();
         assert_eq!(connected.peer_addr().unwrap(), there);
-        let refused = runtime.block_on(first_of(vec![nobody, nobody])).unwrap_err();
+        let refused = runtime
+            .block_on(first_of(vec![nobody, nobody]))
+            .unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         assert!(runtime.block_on(first_of(Vec::new())).is_err());
     }
