@@ -35,7 +35,7 @@ pub(crate) use position::Position;
 
 /// Records that cannot wait for what comes next.
 pub(crate) fn cannot_wait(error: &io::Error) -> FetchError {
-    let no_thread = error.get_ref().is_some_and(|e| e.is::<NoThread>());
+    let no_thread = matches!(error.get_ref(), Some(e) if e.is::<NoThread>());
     let what = match limits::remedy(error) {
         Some(remedy) => format!("{error}; {remedy}"),
         // It says itself what to raise.
