@@ -204,6 +204,9 @@ fn details(report: &Report) -> Map<String, Value> {
     details
 }
 
+/// What makes the copy durable beside the work, where there is a thread for it.
+type Durable = Option<JoinHandle<io::Result<()>>>;
+
 struct Migration<'a> {
     source: &'a Source,
     args: &'a MoveArgs,
@@ -223,10 +226,7 @@ struct Migration<'a> {
 
 impl Migration<'_> {
     /// Copies the source, makes the plan, and looks for what would go wrong. Returns what makes the copy durable.
-    fn prepare(
-        &mut self,
-        database: &Connection,
-    ) -> Result<(Plan, Rejects, Option<JoinHandle<io::Result<()>>>)> {
+    fn prepare(&mut self, database: &Connection) -> Result<(Plan, Rejects, Durable)> {
         let (source, args) = (self.source, self.args);
         let snapshot = self.folder.snapshot();
         let at = Instant::now();
