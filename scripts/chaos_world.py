@@ -372,7 +372,7 @@ class World:
         self.cluster.sql("CREATE TABLE own (day date, n int, PRIMARY KEY (day, n))")
         self.must(self.machines[0], "oa-backup", "init")
         self.must(self.machines[0], "oa-backup", "full")
-        # What the configuration schedules is expected since the first check.
+        # What the configuration schedules is expected since the first check: from the first round on.
         self.must(self.machines[0], "oa-alert", "check")
 
     def start_sim(self):
