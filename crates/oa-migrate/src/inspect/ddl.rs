@@ -85,12 +85,11 @@ fn placed(sql: &str) -> Vec<PlacedToken> {
                 out.push((Token::Quoted(text), start, at));
             }
             b'[' => {
-                let end = rest
-                    .iter()
-                    .position(|b| *b == b']')
-                    .unwrap_or(rest.len() - 1);
-                at += end + 1;
-                out.push((Token::Quoted(sql[start + 1..at - 1].to_owned()), start, at));
+                // Up to the end where nothing closes it.
+                let length = rest.iter().position(|b| *b == b']');
+                let end = length.map_or(sql.len(), |length| start + length);
+                at = length.map_or(sql.len(), |_| end + 1);
+                out.push((Token::Quoted(sql[start + 1..end].to_owned()), start, at));
             }
             b'x' | b'X' if rest.get(1) == Some(&b'\'') => {
                 at += 1;
@@ -449,6 +448,13 @@ fn split(all: &[PlacedToken], from: usize, to: usize) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_nothing_closes_goes_to_the_end() {
+        for text in ["[", "[a", "[\u{fffd}"] {
+            assert_eq!(tokens(text), [Token::Quoted(text[1..].to_owned())]);
+        }
+    }
 
     #[test]
     fn checks_and_expressions_are_found_and_words_in_strings_are_not() {
