@@ -82,7 +82,7 @@ fn what_was_reported_of_a_repository_is_over_when_it_is_configured_no_more() {
     let moved = BACKUP.replace("/var/backups/oa", "/srv/backups");
     service.configure("", &format!("{moved}{DINGTALK}"));
     heard.over(&service);
-    // From now on it is the trouble of a machine that still has it.
+    // From now on it is the incident of a machine that still has it.
     service.sql("UPDATE oa.alerts SET kind = 'problem' WHERE kind = 'recovery'");
     assert_eq!(service.check(), (0, vec![]));
     assert!(heard.new_texts(&service).is_empty());
@@ -176,7 +176,7 @@ fn a_drill_that_is_overdue_failed_or_slow_is_reported() {
     heard.over(&service);
 }
 
-/// A drill as `oa-restore` records it: it failed, and the check tells of that.
+/// A drill as `oa-restore` records it: it failed, and the check reports that.
 fn record_drill(service: &Service, backup: &str) {
     let columns = [
         "run_id",

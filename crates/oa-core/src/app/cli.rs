@@ -337,7 +337,7 @@ const HEAPS: &str = "MALLOC_ARENA_MAX";
 ///
 /// A file that may become no larger (`ulimit -f`) is an error, as on a full disk, and no signal that ends the process. glibc reserves 64 MB
 /// of addresses for each thread's heap, which under `ulimit -v` is soon all that there is, whatever the threads really take. The program then
-/// replaces itself by one whose threads share one heap, which glibc is told before it begins.
+/// replaces itself by one whose threads share one heap, as glibc is set before it begins.
 pub fn make_do_with_limits() {
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     // The standard library prints what it could not get, and aborts.
@@ -349,7 +349,7 @@ pub fn make_do_with_limits() {
 }
 
 /// For a program that runs for weeks and needs much memory for a moment now and then: what it needs no more goes back to the system. glibc
-/// keeps freed blocks, the more the larger they were and the more threads there were, unless it is told before the program begins.
+/// keeps freed blocks, the more the larger they were and the more threads there were, unless it is set otherwise before the program begins.
 pub fn give_memory_back() {
     const KEPT: &str = "MALLOC_TRIM_THRESHOLD_";
     if env::var_os(KEPT).is_none() {
