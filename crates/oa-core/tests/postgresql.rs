@@ -439,6 +439,49 @@ pub fn batch(rows: Vec<Vec<Value>>) -> Batch {
     }
 }
 
+/// Whoever asks what became of his commit gets the right answer, whatever clocks do meanwhile; and the table does not grow for ever.
+#[test]
+fn a_clock_that_jumps_removes_no_commit_that_somebody_may_ask_for() {
+    let server = Postgres::start();
+    let mut db = server.connect();
+    schema::upgrade(&mut db).unwrap();
+    let commit = |db: &mut Client| {
+        let id = uuid::Uuid::now_v7();
+        let mut tx = db.transaction().unwrap();
+        tx.batch_execute("UPDATE oa.tasks SET title = title; CREATE TEMP TABLE t (); DROP TABLE t")
+            .unwrap();
+        tx.execute("SELECT oa.note_commit($1)", &[&id]).unwrap();
+        tx.commit().unwrap();
+        id
+    };
+    let is_there = |db: &mut Client, id| {
+        let row = db.query_one(
+            "SELECT EXISTS (SELECT FROM oa.commits WHERE id = $1)",
+            &[&id],
+        );
+        row.unwrap().get::<_, bool>(0)
+    };
+    let asked_for = commit(&mut db);
+    db.batch_execute("UPDATE oa.commits SET at = at - interval '400 days'")
+        .unwrap();
+    commit(&mut db);
+    assert!(is_there(&mut db, asked_for));
+    let many =
+        "INSERT INTO oa.commits (id) SELECT gen_random_uuid() FROM generate_series(1, 10000)";
+    db.batch_execute(many).unwrap();
+    let kept = "INSERT INTO oa.commits (id, n, kept) VALUES (gen_random_uuid(), -1, true)";
+    db.batch_execute(kept).unwrap();
+    let newer = commit(&mut db);
+    assert!(!is_there(&mut db, asked_for));
+    assert!(is_there(&mut db, newer));
+    assert_eq!(
+        one::<i64>(&mut db, "SELECT count(*) FROM oa.commits WHERE kept"),
+        1
+    );
+    let all = one::<i64>(&mut db, "SELECT count(*) FROM oa.commits");
+    assert!((10_000..10_003).contains(&all), "{all}");
+}
+
 #[test]
 fn what_was_committed_counts_once_although_its_confirmation_was_lost() {
     let server = Postgres::start();
