@@ -321,6 +321,23 @@ fn a_report_that_cannot_be_made_is_a_failure_with_its_cause() {
     assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
     assert_eq!(service.count("oa.incidents WHERE resolved_at IS NULL"), 0);
     assert_eq!(service.count("oa.alerts WHERE rule = 'daily_report'"), 1);
+    // That it is missing is over with the next check: until that comes one run says so, however often cron calls; and one more after each
+    // reminder.
+    let missed = "INSERT INTO oa.alerts (id, fingerprint, rule, task, severity, kind, event)
+                  VALUES (oa.uuid_floor(clock_timestamp()), 'run_missed:daily-report', 'run_missed', 'daily-report', 'critical', 'problem', '{}');
+                  INSERT INTO oa.incidents (fingerprint, rule, task, severity, last_alert)
+                  SELECT fingerprint, rule, task, severity, id FROM oa.alerts WHERE rule = 'run_missed' ORDER BY seq DESC LIMIT 1
+                  ON CONFLICT (fingerprint) DO UPDATE SET last_alert = excluded.last_alert";
+    let well = "oa.runs WHERE task = 'daily-report' AND status = 'success'";
+    let before = service.count(well);
+    for more in [1, 2] {
+        service.server.connect().batch_execute(missed).unwrap();
+        for _ in 0..3 {
+            assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
+        }
+        assert_eq!(service.count(well), before + more);
+    }
+    assert_eq!(service.count("oa.alerts WHERE rule = 'daily_report'"), 1);
 }
 
 #[test]
@@ -618,4 +635,49 @@ fn reports_of_days_on_which_the_machine_was_off_are_made_up_for_and_marked() {
     );
     assert_eq!(service.count("oa.alerts WHERE event IS NOT NULL"), 3);
     assert_eq!(service.count("oa.days WHERE reported_at IS NOT NULL"), 0);
+}
+
+/// Without checks nobody has looked for what did not run, and for old backups.
+#[test]
+fn a_report_of_a_service_that_nothing_checks_is_not_green() {
+    let service = Service::start(&format!("{}[report]\ndaily_at = \"23:59\"\n", noon()));
+    let sql = |sql: &str| service.server.connect().batch_execute(sql).unwrap();
+    sql(
+        "INSERT INTO oa.tasks (name, tool, title) VALUES ('a', 'oa-crawl', 'A');
+         INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+         SELECT oa.uuid_floor(t), 'oa-crawl', 'a', 'cron', 'h', 'm', 'b', 1, 1, '0', 'success', t, t FROM (SELECT now() - interval '1 minute' AS t) x",
+    );
+    let (_, text) = service.report(&["daily"]);
+    assert!(
+        text.contains("❌ 无人值守") && text.contains("两周内没有启动过告警检查"),
+        "{text}"
+    );
+    sql(
+        "INSERT INTO oa.starts (what, host, day, first_at, last_at) VALUES ('check', 'h', current_date, now(), now())",
+    );
+    let (_, text) = service.report(&["daily"]);
+    assert!(text.contains("✅ 1 项应采 1 项，完整"), "{text}");
+}
+
+/// The rest of the report is news, too, and a robot cuts what is too long.
+#[test]
+fn of_very_many_open_incidents_the_worst_are_listed_and_all_are_counted() {
+    let service = Service::start(&noon());
+    let many = "INSERT INTO oa.incidents (fingerprint, rule, task, severity, opened_at)
+         SELECT 'run:t' || n, 'run_failed', 't' || n, CASE WHEN n > 20 THEN 'critical' ELSE 'warning' END, now() - interval '1 day' + n * interval '1 minute'
+         FROM generate_series(1, 50) n";
+    service.server.connect().batch_execute(many).unwrap();
+    let (code, text) = service.report(&["daily"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (_, list) = text.split_once("未恢复的故障").unwrap();
+    let listed: Vec<&str> = list.lines().filter(|l| l.contains("（始于")).collect();
+    assert_eq!(listed.len(), 20, "{text}");
+    assert!(
+        listed[0].contains("run:t21)") && listed[19].contains("run:t40)"),
+        "{text}"
+    );
+    assert!(
+        list.contains("另有 30 个") && text.contains("50 个故障未恢复"),
+        "{text}"
+    );
 }

@@ -210,10 +210,14 @@ fn is_sent(client: &mut Client, day: NaiveDate) -> Result<bool, Failure> {
 }
 
 /// People were notified that it failed or is missing. Where it was sent all the same (the answer to its commit was lost, or the server's clock
-/// was wrong), a run that succeeds says so.
+/// was wrong), a run that succeeds says so: once, for that it was missing ends with the next check only, which may be long in coming.
 fn is_reported(client: &mut Client) -> Result<bool, Failure> {
     let row = client.query_one(
-        "SELECT EXISTS (SELECT FROM oa.incidents WHERE task = $1 AND resolved_at IS NULL AND rule IN ('run_failed', 'run_abandoned', 'run_missed', 'never_run'))",
+        "SELECT EXISTS (
+           SELECT FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.task = $1 AND i.resolved_at IS NULL
+             AND (i.rule IN ('run_failed', 'run_abandoned')
+               OR (i.rule IN ('run_missed', 'never_run') AND NOT EXISTS (
+                   SELECT FROM oa.runs r WHERE r.task = $1 AND r.status = 'success' AND r.seq > coalesce(a.seq, 0)))))",
         &[&TASK],
     );
     Ok(row.map_err(anyhow::Error::from)?.get(0))

@@ -81,9 +81,15 @@ pub(crate) struct ToDo {
 }
 
 impl Daily {
-    /// What watches was there before, and nothing of it was started within the span.
+    /// What watches was there before, and nothing of it was started within the span; or nothing has checked for two weeks.
     pub(crate) fn is_unwatched(&self) -> bool {
-        self.starts.iter().any(|s| s.last_at.is_none())
+        self.starts.iter().any(|s| s.last_at.is_none()) || self.lacks_checks()
+    }
+
+    /// There is something to watch, and no check was started within two weeks: nobody has looked for what did not run.
+    pub(crate) fn lacks_checks(&self) -> bool {
+        let needed = self.verdict.expected > 0 || !self.tasks.is_empty();
+        needed && !self.past && !self.starts.iter().any(|s| s.what == "check")
     }
 }
 

@@ -11,7 +11,7 @@ use oa_core::base::text::printable;
 use oa_core::base::units::Bytes;
 use oa_wording::excerpt;
 
-use super::{Daily, Lack, Task, backups};
+use super::{Daily, Lack, OpenIncident, Task, backups};
 use crate::lang::Lang;
 
 /// So many names stand in a title.
@@ -149,7 +149,10 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     if !daily.open.is_empty() {
         line(String::new());
         line(say("**未恢复的故障**", "**Open incidents**"));
-        for open in &daily.open {
+        // The worst of them: a robot's message has no room for hundreds, and what follows is news, too.
+        let mut open: Vec<&OpenIncident> = daily.open.iter().collect();
+        open.sort_by_key(|o| std::cmp::Reverse(o.severity));
+        for open in open.into_iter().take(OPEN) {
             let since = local(open.since);
             let acknowledged = open
                 .acknowledged_by
@@ -165,6 +168,13 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
                 format!("- {}（始于 {since}{acknowledged}）", open.title)
             } else {
                 format!("- {} (since {since}{acknowledged})", open.title)
+            });
+        }
+        if let Some(more) = daily.open.len().checked_sub(OPEN).filter(|n| *n > 0) {
+            line(if zh {
+                format!("- 另有 {more} 个，见网页或 oa-alert list --open")
+            } else {
+                format!("- and {more} more: the page, or oa-alert list --open")
             });
         }
     }
@@ -208,6 +218,9 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     line(today(daily, zh));
     out
 }
+
+/// So many open incidents are listed.
+const OPEN: usize = 20;
 
 /// So many things to do are listed.
 const TO_DO: usize = 8;
@@ -365,6 +378,14 @@ fn watched(daily: &Daily, lang: Lang, zone: Tz) -> Option<String> {
     let mut parts = Vec::new();
     for (what, zh, en) in names {
         let Some(start) = daily.starts.iter().find(|s| s.what == what) else {
+            if what == "check" && daily.lacks_checks() {
+                let none = "两周内没有启动过告警检查，出了问题可能无人得知";
+                let none = lang.say(
+                    none,
+                    "no check was started within two weeks: perhaps nobody hears of what goes wrong",
+                );
+                parts.push(none.to_owned());
+            }
             continue;
         };
         let name = lang.say(zh, en);
