@@ -84,6 +84,30 @@ fn health_has_each_task_under_the_names_of_the_plan() {
     });
     assert!(serving.get("/admin/").text().contains("外部心跳没有送达"));
     site.sql("DELETE FROM oa.watches WHERE what = 'heartbeat'");
+    let faults = |faults: Value| {
+        wait_until("the verdict on the watching", PATIENCE, || {
+            serving.get("/admin/crawler/health").json()["watching"]["faults"] == faults
+        });
+    };
+    // Checks that are killed, each before its end, say that all is well as the last whole one did.
+    site.sql(
+        "INSERT INTO oa.watches (what, host, at, ok) VALUES ('check', 'killed', now() - interval '20 minutes', true);
+         INSERT INTO oa.starts (what, host, day, first_at, last_at)
+         SELECT 'check', host, '2025-12-01', now() - interval '1 hour', now() FROM (VALUES ('killed'), ('never ended')) v (host)",
+    );
+    faults(json!(["unfinished", "unfinished"]));
+    assert!(serving.get("/admin/").text().contains("没有跑完"));
+    site.sql("DELETE FROM oa.watches WHERE host = 'killed'; DELETE FROM oa.starts WHERE host IN ('killed', 'never ended')");
+    // One of a day ahead was not the last one, and where there is no other nobody knows when that was.
+    site.sql(
+        "INSERT INTO oa.watches (what, host, at, ok) VALUES ('check', 'ahead', now() + interval '1 day', true)",
+    );
+    faults(json!([]));
+    site.sql("CREATE TABLE public.was AS SELECT * FROM oa.watches; CREATE TABLE public.began AS SELECT * FROM oa.starts;
+              DELETE FROM oa.watches WHERE what = 'check' AND host <> 'ahead'; DELETE FROM oa.starts WHERE what = 'check'");
+    faults(json!(["no_check"]));
+    site.sql("DELETE FROM oa.watches; INSERT INTO oa.watches SELECT * FROM public.was WHERE host <> 'ahead';
+              DELETE FROM oa.starts; INSERT INTO oa.starts SELECT * FROM public.began");
     // The counts are those of the log, whatever they were summed from.
     let rows = site
         .server

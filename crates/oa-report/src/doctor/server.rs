@@ -425,6 +425,14 @@ fn firing(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
                 let detail = format!("the last oa-alert check on {} failed: {}", w.host, w.detail);
                 findings.error("alerts", detail, "oa-alert check");
             }
+            Fault::Unfinished(w) => findings.error(
+                "alerts",
+                format!(
+                    "oa-alert check is started on {} and does not come to its end",
+                    w.host
+                ),
+                "oa-alert check",
+            ),
             Fault::NoHeartbeat(w) => findings.warn(
                 "heartbeat_url",
                 format!("{} could not reach it: {}", w.host, w.detail),
@@ -449,7 +457,7 @@ fn slots(client: &mut Client, config: &Config, findings: &mut Findings) -> Resul
     let grace = config.alert.grace.0 + config.crawl.jitter.0;
     let grace = grace.max(Duration::from_secs(60)).as_secs_f64();
     let rows = client.query(
-        "SELECT s.task, count(*), min(s.day)::text, max(s.day)::text, bool_or(s.state = 'open'), bool_or(t.backfills)
+        "SELECT s.task, count(*), to_char(min(s.day), 'YYYY-MM-DD'), to_char(max(s.day), 'YYYY-MM-DD'), bool_or(s.state = 'open'), bool_or(t.backfills)
          FROM oa.slots s JOIN oa.tasks t ON t.name = s.task
          WHERE s.owed AND s.filled_by IS NULL AND t.forgotten_at IS NULL AND s.due_at < now() - make_interval(secs => $1)
            AND (s.state = 'open' AND (t.lease_until IS NULL OR t.lease_until < now())

@@ -19,7 +19,11 @@ fn of_watching(frame: &Frame, severity: Health, fault: Fault<'_>) -> Markup {
     let (title, remedy) = lang.watching(fault);
     let at = match fault {
         Fault::Never => None,
-        Fault::NoCheck(w) | Fault::NoDue(w) | Fault::Failing(w) | Fault::NoHeartbeat(w) => Some(w),
+        Fault::NoCheck(w)
+        | Fault::NoDue(w)
+        | Fault::Failing(w)
+        | Fault::Unfinished(w)
+        | Fault::NoHeartbeat(w) => Some(w),
     };
     html! {
         li class=(layout::tone(severity.as_str())) {

@@ -143,6 +143,16 @@ impl Lang {
                     "check heartbeat_url in [alert] and this machine's network, then run oa-alert check".to_owned(),
                 ),
             ),
+            Fault::Unfinished(_) => (
+                self.say(
+                    "告警检查有启动、没有跑完，出了问题可能无人得知",
+                    "Checks are started and do not come to their end: perhaps nobody hears of what goes wrong",
+                ),
+                self.say(
+                    "手动执行 oa-alert check，看它在哪里停住；检查 crontab 中的 timeout 和本机内存".to_owned(),
+                    "run oa-alert check by hand and see where it stops; look for a timeout in the crontab, and at this machine's memory".to_owned(),
+                ),
+            ),
             Fault::Failing(_) => (
                 self.say("告警没有送达", "Alerts do not reach people"),
                 self.say(

@@ -20,29 +20,33 @@ pub(crate) struct Watch {
     pub(crate) at: DateTime<Utc>,
     /// It worked, and what was found reaches people.
     pub(crate) ok: bool,
+    /// It is started, and has not come to its end for long: what it notes then is of before.
+    pub(crate) unfinished: bool,
     pub(crate) detail: String,
     /// How long ago, by PostgreSQL's clock, in seconds.
     pub(crate) age: f64,
 }
 
 impl Watch {
-    /// It should have come again long ago.
+    /// It should have come again long ago; or a clock that was ahead wrote this, and nobody knows when.
     pub(crate) fn is_silent(&self) -> bool {
-        self.age > SILENT
+        self.age.abs() > SILENT
     }
 }
 
-/// All of them, by what they do, the newest first.
+/// All of them, by what they do, the newest first, and what is of the future last.
 pub(crate) fn all(client: &mut impl Asked) -> Result<Vec<Watch>> {
     let rows = client.query(
-        "SELECT what, host, at, ok, detail, extract(epoch FROM now() - at)::float8
+        "SELECT what, host, at, ok, detail, extract(epoch FROM now() - at)::float8, unfinished
          FROM (
            SELECT coalesce(w.what, s.what) AS what, coalesce(w.host, s.host) AS host, greatest(w.at, s.last_at) AS at, coalesce(w.ok, true) AS ok,
-                  coalesce(left(w.detail, 8000), '') AS detail
+                  coalesce(left(w.detail, 8000), '') AS detail,
+                  coalesce(s.last_at - coalesce(w.at, s.first_at) > make_interval(secs => $1), false) AS unfinished
            FROM oa.watches w
-           FULL JOIN (SELECT what, host, max(last_at) AS last_at FROM oa.starts GROUP BY what, host) s ON s.what = w.what AND s.host = w.host) x
-         WHERE at > now() - interval '90 days' ORDER BY what, at DESC",
-        &[],
+           FULL JOIN (SELECT what, host, max(last_at) AS last_at, min(first_at) AS first_at FROM oa.starts GROUP BY what, host) s
+             ON s.what = w.what AND s.host = w.host) x
+         WHERE at > now() - interval '90 days' ORDER BY what, at > now() + make_interval(secs => $1), at DESC",
+        &[&SILENT],
     )?;
     let watch = |row: &postgres::Row| Watch {
         what: row.get(0),
@@ -51,6 +55,7 @@ pub(crate) fn all(client: &mut impl Asked) -> Result<Vec<Watch>> {
         ok: row.get(3),
         detail: text(row, 4),
         age: row.get(5),
+        unfinished: row.get(6),
     };
     Ok(rows.iter().map(watch).collect())
 }
@@ -71,6 +76,8 @@ pub(crate) enum Fault<'a> {
     NoDue(&'a Watch),
     /// The last check did not work, or what it has to say does not leave.
     Failing(&'a Watch),
+    /// Checks are started, and none comes to its end.
+    Unfinished(&'a Watch),
     /// The address outside that notices when nothing here does could not be asked.
     NoHeartbeat(&'a Watch),
 }
@@ -79,7 +86,9 @@ impl Fault<'_> {
     pub(crate) fn severity(self) -> Health {
         match self {
             Self::Never | Self::NoHeartbeat(_) => Health::Warning,
-            Self::NoCheck(_) | Self::NoDue(_) | Self::Failing(_) => Health::Critical,
+            Self::NoCheck(_) | Self::NoDue(_) | Self::Failing(_) | Self::Unfinished(_) => {
+                Health::Critical
+            }
         }
     }
 
@@ -90,6 +99,7 @@ impl Fault<'_> {
             Self::NoCheck(_) => "no_check",
             Self::NoDue(_) => "no_due",
             Self::Failing(_) => "undelivered",
+            Self::Unfinished(_) => "unfinished",
             Self::NoHeartbeat(_) => "no_heartbeat",
         }
     }
@@ -103,12 +113,12 @@ pub(crate) fn faults(all: &[Watch], needed: bool) -> Vec<Fault<'_>> {
         Some(check) if check.is_silent() => found.push(Fault::NoCheck(check)),
         _ => {}
     }
-    let checks = all.iter().filter(|w| w.what == "check");
-    found.extend(
-        checks
-            .filter(|w| !w.ok && !w.is_silent())
-            .map(Fault::Failing),
-    );
+    let checks = all.iter().filter(|w| w.what == "check" && !w.is_silent());
+    found.extend(checks.filter_map(|w| match (w.unfinished, w.ok) {
+        (true, _) => Some(Fault::Unfinished(w)),
+        (false, false) => Some(Fault::Failing(w)),
+        (false, true) => None,
+    }));
     let heartbeats = all.iter().filter(|w| w.what == "heartbeat");
     found.extend(
         heartbeats
@@ -130,7 +140,7 @@ pub(crate) struct Watching {
     pub(crate) last_check: Option<DateTime<Utc>>,
     /// When `oa-crawl run --due` was last started, on whatever machine (UTC).
     pub(crate) last_due: Option<DateTime<Utc>>,
-    /// What is wrong with that: `never_checked`, `no_check`, `no_due`, `undelivered`, `no_heartbeat`.
+    /// What is wrong with that: `never_checked`, `no_check`, `no_due`, `undelivered`, `unfinished`, `no_heartbeat`.
     pub(crate) faults: Vec<&'static str>,
     /// How bad the worst of these is.
     pub(crate) severity: Health,
