@@ -22,6 +22,8 @@ const MOST_REDIRECTS: usize = 2;
 const PING: Duration = Duration::from_secs(5);
 /// Longest text for it, in characters.
 const LONGEST: usize = 1000;
+/// No service says more, in bytes.
+const LONGEST_ANSWER: u64 = 64 << 10;
 
 /// What is said.
 #[derive(Debug, Clone, Copy)]
@@ -97,13 +99,37 @@ impl Heartbeat {
                 "it redirects too often, or to somebody else, who is not asked; write the new address as heartbeat_url"
                     .to_owned(),
             ),
-            Ok(_) => Ok(()),
+            Ok(mut answer) => {
+                let body = answer.body_mut().with_config().limit(LONGEST_ANSWER);
+                acknowledged(*service, &body.read_to_string().unwrap_or_default())
+            }
             Err(e) => Err(redact(&e.to_string())),
         };
         if let Err(e) = &answer {
             tracing::warn!("the heartbeat\u{2019}s address did not answer: {e}");
         }
         Some(answer)
+    }
+}
+
+/// What an answer says whose status is good: healthchecks.io answers so also for a check that it does not have, and a login page may stand
+/// before a service of one's own. Then nobody notices when the requests stop.
+fn acknowledged(service: Service, body: &str) -> Result<(), String> {
+    let refused = |what: &str| Err(what.to_owned());
+    match (service, body.trim()) {
+        (_, body) if body.starts_with('<') => refused(
+            "a web page answers in its place; write the service's own address as heartbeat_url",
+        ),
+        (Service::Healthchecks, "OK (not found)") => {
+            refused("the service has no such check; copy the check's address again")
+        }
+        (Service::UptimeKuma, body) => match serde_json::from_str::<serde_json::Value>(body) {
+            Ok(answer) if answer.get("ok") == Some(&false.into()) => {
+                refused("there is no such monitor, or it is paused; copy its address again")
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
     }
 }
 
@@ -261,6 +287,33 @@ mod tests {
             )),
         ];
         assert_eq!(all(&format!("{cronitor}?state=complete&env=prod")), said);
+    }
+
+    #[test]
+    fn an_answer_that_only_looks_like_one_is_none() {
+        use Service::{Cronitor, Healthchecks, UptimeKuma};
+        for (service, body, is_one) in [
+            (Healthchecks, "OK", true),
+            (Healthchecks, "", true),
+            (Healthchecks, "OK (rate limited)", true),
+            (Healthchecks, "OK (not found)\n", false),
+            (
+                Healthchecks,
+                "\n<!DOCTYPE html><title>Log in</title>",
+                false,
+            ),
+            (UptimeKuma, r#"{"ok":true}"#, true),
+            (
+                UptimeKuma,
+                r#"{"ok":false,"msg":"Monitor not found or not active."}"#,
+                false,
+            ),
+            (UptimeKuma, "OK (not found)", true),
+            (Cronitor, "OK", true),
+            (Cronitor, "<html>", false),
+        ] {
+            assert_eq!(acknowledged(service, body).is_ok(), is_one, "{body}");
+        }
     }
 
     #[test]
