@@ -387,19 +387,23 @@ impl Channel {
         } else {
             ["errcode", "errcode"]
         };
-        let code = |v: &Value| code_key.iter().find_map(|k| v.get(k)?.as_i64());
+        // A gateway on the way may have made a text of the number.
+        let number = |v: &Value| v.as_i64().or_else(|| v.as_str()?.parse().ok());
+        let code = |v: &Value| code_key.iter().find_map(|k| number(v.get(k)?));
         let (answer, code) = match (status, answer) {
             (200, Ok(answer)) => match code(&answer) {
                 Some(0) => return Ok(()),
                 Some(code) => (answer, code),
                 None => {
-                    return Err(SendError::new(
+                    return Err(SendError::because(
+                        Cause::Setup,
                         "the answer has no error code; check the address of the channel",
                     ));
                 }
             },
             (200, Err(_)) => {
-                return Err(SendError::new(
+                return Err(SendError::because(
+                    Cause::Setup,
                     "the answer is not a robot's (a web page?); check the address of the channel",
                 ));
             }

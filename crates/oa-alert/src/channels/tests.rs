@@ -146,6 +146,26 @@ fn an_error_code_behind_status_200_is_a_failure_with_a_remedy() {
         feishu.assess(200, r#"{"errcode":0}"#).is_err(),
         "another robot's answer"
     );
+    // A number that became a text on its way is the same code: else the message would come for a day.
+    assert!(dingtalk.assess(200, r#"{"errcode":"0"}"#).is_ok());
+    let refused = dingtalk.assess(200, r#"{"errcode":"130101"}"#).unwrap_err();
+    assert_eq!(refused.pause(), Some(Duration::from_secs(600)));
+    // Who answers is not the robot, and stays somebody else until a person acts: the other channels hear of it within minutes.
+    let hook = channel("kind = \"webhook\"\nurl = \"http://r\"\n");
+    for (channel, status, body) in [
+        (&dingtalk, 200, "<html>"),
+        (&dingtalk, 200, ""),
+        (&dingtalk, 200, "[]"),
+        (&dingtalk, 200, r#"{"errcode":null}"#),
+        (&feishu, 200, r#"{"errcode":0}"#),
+        (&hook, 302, ""),
+        (&hook, 404, ""),
+        (&hook, 410, ""),
+    ] {
+        let error = channel.assess(status, body).unwrap_err();
+        assert_eq!(error.cause, Cause::Setup, "{status} {body}");
+    }
+    assert_eq!(hook.assess(502, "").unwrap_err().cause, Cause::Now);
 }
 
 fn incident(kind: oa_core::model::event::Kind) -> Message {

@@ -135,7 +135,8 @@ pub(super) fn assess(channel: &Channel, status: u16, body: &str) -> Result<(), S
                 )),
             ))
         }
-        401 | 403 => Err(SendError::because(
+        // Nobody is at that address any more, or somebody else is.
+        401 | 403 | 404 | 410 | 300..=399 => Err(SendError::because(
             Cause::Setup,
             format!("the webhook refused with HTTP {status}: correct its address or headers"),
         )),
