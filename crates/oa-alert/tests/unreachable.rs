@@ -231,6 +231,35 @@ fn a_schema_that_does_not_fit_is_no_reason_to_keep_silent() {
     assert_eq!(service.titles(), ["数据库结构与程序不符"]);
 }
 
+/// After a fail-over the address may still name the server that was the primary.
+#[test]
+fn a_server_that_takes_no_writes_is_unreachable_and_no_mistake_of_the_schema() {
+    let service = Service::start(DINGTALK);
+    service.put_in_spool("a", "t");
+    let mut superuser =
+        postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls).unwrap();
+    let mut set = |what: &str| {
+        let sql = format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {what}', current_database()); END $$"
+        );
+        superuser.batch_execute(&sql).unwrap();
+    };
+    set("SET default_transaction_read_only = on");
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 75, "{done:?}");
+    assert_eq!(service.titles(), ["t"]);
+    // Nor does a setting for texts of an old application stop anything.
+    set("RESET ALL");
+    set("SET standard_conforming_strings = off");
+    let silence = ["silence", "--rule", "run_*", "--for", "1h"];
+    assert_eq!(service.alert(&silence).code, 0);
+    service.sql("UPDATE oa.silences SET until = now()");
+    service.put("b", "u");
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(service.titles(), ["t", "u"]);
+}
+
 #[test]
 fn an_address_that_is_none_is_a_configuration_error() {
     let service = Service::start(DINGTALK);

@@ -82,6 +82,9 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     for waits in &sent.undelivered {
         tracing::error!("{}", waits.text(Locale::En));
     }
+    if let (Err(e), false) = (&sent.result, matches!(blind, Some(Blind::Unreachable(_)))) {
+        tracing::error!("{e}");
+    }
     let printed = print(&found, config, args.format);
     let unheard = failing(config, blind.as_ref(), &sent);
     let is_there = !matches!(blind, Some(Blind::Unreachable(_)));

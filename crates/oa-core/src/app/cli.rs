@@ -21,6 +21,8 @@ use crate::app::logging::{self, LogFormat};
 use crate::app::words;
 use crate::base::{limits, secrets, threads};
 use crate::journal::{DbUnavailable, JournalError};
+use crate::pg::schema::SchemaError;
+use crate::pg::{is_connection_error, is_passing};
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
@@ -177,8 +179,13 @@ impl From<anyhow::Error> for Failure {
             } else {
                 exit::CONFIG
             }
-        } else if error.is::<crate::pg::schema::SchemaError>() {
-            exit::CONFIG
+        } else if let Some(e) = error.downcast_ref::<SchemaError>() {
+            match e {
+                // A standby, or a server that went away meanwhile: nothing is wrong with the schema.
+                SchemaError::Query(e) if is_connection_error(e) => exit::UNREACHABLE,
+                SchemaError::Query(e) if is_passing(e) => exit::FAILED,
+                _ => exit::CONFIG,
+            }
         } else if error.is::<crate::base::state_dir::StateDirError>() {
             exit::REFUSED
         } else {
@@ -206,8 +213,8 @@ impl From<crate::pg::ConnectError> for Failure {
     }
 }
 
-impl From<crate::pg::schema::SchemaError> for Failure {
-    fn from(error: crate::pg::schema::SchemaError) -> Self {
+impl From<SchemaError> for Failure {
+    fn from(error: SchemaError) -> Self {
         anyhow::Error::from(error).into()
     }
 }

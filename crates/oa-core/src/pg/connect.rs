@@ -186,8 +186,9 @@ fn connect_in_time(
     tls: &TlsSettings,
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
+    // Whatever the database is set to, a backslash in a text is one.
     let mut session = format!(
-        "SET statement_timeout = {}; SET lock_timeout = '{}'; {GONE}",
+        "SET statement_timeout = {}; SET lock_timeout = '{}'; SET standard_conforming_strings = on; {GONE}",
         settings.statement_timeout.as_millis(),
         settings.lock_timeout()
     );
