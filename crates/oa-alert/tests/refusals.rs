@@ -5,6 +5,8 @@ use crate::common;
 
 use common::{DINGTALK, FEISHU, Service, WECOM, new_alert};
 use oa_core::journal::incidents;
+use oa_core::journal::spool::Record;
+use oa_core::model::event::Alert;
 use serde_json::Value;
 
 const HEARTBEAT: &str = "[alert]\nheartbeat_url = \"BASE/webhook/ping-uuid\"\n";
@@ -489,6 +491,124 @@ fn what_is_not_answered_comes_three_times_and_then_somebody_hears_of_it() {
         assert_eq!(told("wecom", "期间该通道可能没有收到 (1)"), 1);
         assert_eq!(taken(&service, "dingtalk")[3..], ["t002"]);
     }
+}
+
+/// A robot that hangs: each message that nobody else gets is named on the others when it is given up, and not only the first of them.
+#[test]
+fn what_only_a_robot_that_does_not_answer_was_to_get_is_named_on_the_others_each_time() {
+    for spooled in [false, true] {
+        let only = format!(
+            "{DINGTALK}rules = [\"rule-a\", \"rule-b\"]\n{WECOM}rules = [\"rule-b\", \"channel_refuses\"]\n"
+        );
+        let mut service = Service::start(&only);
+        service.sim.fault("/dingtalk: truncate").unwrap();
+        if spooled {
+            service.server.stop();
+        }
+        let put = |service: &Service, rule: &str, title: &str| {
+            let alert = Alert {
+                rule: rule.to_owned(),
+                ..new_alert(title, title)
+            };
+            if spooled {
+                service.spool().put(&[Record::Alert(alert)]).unwrap();
+            } else {
+                incidents::put(&mut service.db(), &alert).unwrap();
+            }
+            for _ in 0..5 {
+                service.flush();
+                if spooled {
+                    service.hurry_spool();
+                } else {
+                    service.hurry();
+                }
+            }
+        };
+        let named = |service: &Service, title: &str| {
+            let messages = service.sim.messages();
+            let of = |m: &&oa_sim::Message| {
+                m.robot == "wecom" && m.text.contains("放弃了") && m.text.contains(title)
+            };
+            messages.iter().filter(of).count()
+        };
+        for (rule, title, times) in [
+            ("rule-a", "t001", 1),
+            ("rule-a", "t002", 1),
+            // The others have that one.
+            ("rule-b", "t003", 0),
+            ("rule-a", "t004", 1),
+        ] {
+            put(&service, rule, title);
+            assert_eq!(named(&service, title), times, "{title}, {spooled}");
+        }
+        if spooled {
+            service.server.start_again();
+        }
+    }
+}
+
+/// Neither hears of the other: that is said once each.
+#[test]
+fn two_robots_that_do_not_answer_do_not_report_each_other_for_ever() {
+    let service = Service::start(&format!("{DINGTALK}{WECOM}"));
+    service.sim.fault("/dingtalk: truncate").unwrap();
+    service.sim.fault("/wecom: truncate").unwrap();
+    service.put("a", "t001");
+    for _ in 0..9 {
+        service.flush();
+        service.hurry();
+    }
+    let reports = "SELECT count(*)::text FROM oa.alerts WHERE rule = 'channel_refuses'";
+    assert_eq!(service.one(reports), "2");
+}
+
+/// Nobody could end it otherwise.
+#[test]
+fn the_incident_of_a_channel_that_was_removed_from_the_configuration_is_closed() {
+    let service = Service::start(&format!("{DINGTALK}{WECOM}"));
+    service.sim.fault("/dingtalk: truncate").unwrap();
+    service.put("a", "t001");
+    for _ in 0..4 {
+        service.flush();
+        service.hurry();
+    }
+    let open = "SELECT count(*)::text FROM oa.incidents WHERE resolved_at IS NULL AND rule = 'channel_refuses'";
+    assert_eq!(service.one(open), "1");
+    // Another machine has it still.
+    service.sql(
+        "INSERT INTO oa.channel_routes (name, host, after_seconds, min_rank) VALUES ('ops', 'other', 0, 0)",
+    );
+    service.put("b", "t002");
+    service.flush();
+    service.configure("", WECOM);
+    service.flush();
+    assert_eq!(service.one(open), "1");
+    service.sql("UPDATE oa.channel_routes SET seen_at = '-infinity' WHERE host = 'other'");
+    for _ in 0..2 {
+        service.flush();
+    }
+    assert_eq!(service.one(open), "0");
+    let texts: Vec<String> = service.sim.messages().into_iter().map(|m| m.text).collect();
+    let closed: Vec<&String> = texts.iter().filter(|t| t.contains("已移除")).collect();
+    assert!(
+        closed.len() == 1
+            && closed[0].contains("【解除】告警通道 ops 已移除，故障关闭")
+            && closed[0].contains("可能没有收到 (2)")
+            && closed[0].contains("t001")
+            && closed[0].contains("t002"),
+        "{texts:?}"
+    );
+    // Whoever adds it a week later gets no news of today.
+    service.sim.clear_faults();
+    service.sql("UPDATE oa.alerts SET settled_at = settled_at - interval '7 days'");
+    service.put("c", "t003");
+    service.flush();
+    let before = taken(&service, "dingtalk").len();
+    service.configure("", &format!("{DINGTALK}{WECOM}"));
+    service.hurry();
+    service.put("d", "t004");
+    service.flush();
+    assert_eq!(taken(&service, "dingtalk")[before..], ["t004"]);
 }
 
 /// Nothing is sent to it any more by itself, and whoever has mended it tries it.

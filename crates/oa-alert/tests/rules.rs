@@ -302,6 +302,21 @@ fn the_certificate_of_the_database_is_reported_before_it_expires() {
         ),
     );
     heard.over(&service);
+    // Of a server that the address names no more nobody can see anything.
+    service.configure(
+        "",
+        &format!("[alert]\nexpiry_notice = \"50000d\"\n{DINGTALK}"),
+    );
+    heard.once(&service, "certificate_expiring", 1);
+    service.sql(
+        "UPDATE oa.incidents SET fingerprint = 'certificate_expiring:former:5432' WHERE fingerprint LIKE 'certificate_expiring:%' AND resolved_at IS NULL",
+    );
+    let note = service.state().join("certificate.json");
+    let mut seen: serde_json::Value = serde_json::from_slice(&fs::read(&note).unwrap()).unwrap();
+    seen["server"] = "former:5432".into();
+    fs::write(&note, seen.to_string()).unwrap();
+    service.configure("", &format!("[alert]\nexpiry_notice = \"1h\"\n{DINGTALK}"));
+    heard.over(&service);
 }
 
 #[test]

@@ -200,6 +200,30 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 lines,
             }
         }
+        Event::ChannelRemoved {
+            channel,
+            lost,
+            unsure,
+        } => {
+            let mut lines =
+                vec!["No machine has this channel in its configuration any more".to_owned()];
+            if lost.count > 0 {
+                lines.push(format!(
+                    "This channel {} ({}):{}",
+                    if *unsure {
+                        "may not have received"
+                    } else {
+                        "has not received"
+                    },
+                    lost.count,
+                    w.titles(lost)
+                ));
+            }
+            Draft {
+                title: format!("alert channel {channel} was removed, its incident is closed"),
+                lines,
+            }
+        }
         Event::MessageRefused {
             channel,
             alert,

@@ -37,9 +37,13 @@ fn misfit(versions: SchemaVersions) -> String {
     }
 }
 
-/// Whether nothing is left of what was found.
+/// Whether nothing is left of what was found, or of what it was found of.
 fn ended(event: &Event) -> bool {
-    matches!(event, Event::FoundNoMore { ended, .. } if ended.iter().all(|e| e.left_count == 0))
+    match event {
+        Event::FoundNoMore { ended, .. } => ended.iter().all(|e| e.left_count == 0),
+        Event::ChannelRemoved { .. } => true,
+        _ => false,
+    }
 }
 
 pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
@@ -215,6 +219,25 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             }
             Draft {
                 title: format!("告警通道 {channel} 恢复正常"),
+                lines,
+            }
+        }
+        Event::ChannelRemoved {
+            channel,
+            lost,
+            unsure,
+        } => {
+            let mut lines = vec!["所有机器的配置中都不再有这个通道".to_owned()];
+            if lost.count > 0 {
+                lines.push(format!(
+                    "该通道{}没有收到 ({})：{}",
+                    if *unsure { "可能" } else { "" },
+                    lost.count,
+                    w.titles(lost)
+                ));
+            }
+            Draft {
+                title: format!("告警通道 {channel} 已移除，故障关闭"),
                 lines,
             }
         }

@@ -1,6 +1,8 @@
-//! The certificate of the database's server, if it uses TLS.
+//! The certificate of the database's server, if it uses TLS. A server that is in the address no more is not asked: what was reported of it is
+//! over.
 
 use std::fs;
+use std::path::PathBuf;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::config::Config;
@@ -24,36 +26,61 @@ pub(super) struct Seen {
     pub(crate) server: String,
     /// The end of its certificate; `None` without TLS.
     ends: Option<DateTime<Utc>>,
+    /// Servers that were in the address before, until the next check has resolved what was reported of them.
+    #[serde(default)]
+    pub(crate) former: Vec<String>,
 }
 
 /// What is known of the database's server now. What cannot be found out costs only this rule: a server that does not answer, or
 /// whose certificate is refused, is reported by the connection itself.
 pub(super) fn look(state: &StateDir, config: &Config) -> Option<Seen> {
     let settings = pg::Settings::from_config(config, PROGRAM).ok()?;
-    let path = state.path().join("certificate.json");
-    let known: Option<Seen> = fs::read(&path)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
+    let known = known(state);
     let now = Utc::now();
     let servers = pg::tls_servers(&settings);
     let is_recent =
         |seen: &Seen| now - seen.at < EVERY && now >= seen.at && servers.contains(&seen.server);
-    if let Some(seen) = known.filter(is_recent) {
+    if let Some(seen) = known.clone().filter(is_recent) {
         return Some(seen);
     }
     let (server, ends) = pg::certificate(&settings)?;
+    let before = known
+        .into_iter()
+        .flat_map(|k| k.former.into_iter().chain([k.server]));
     let seen = Seen {
         at: now,
         server,
         ends,
+        former: before.filter(|s| !servers.contains(s)).collect(),
     };
-    let noted = serde_json::to_vec(&seen)
+    note(state, &seen);
+    Some(seen)
+}
+
+/// What was reported of servers that are in the address no more is resolved. Another machine may still have them.
+pub(super) fn forget_former(state: &StateDir) {
+    if let Some(seen) = known(state).filter(|s| !s.former.is_empty()) {
+        let former = Vec::new();
+        note(state, &Seen { former, ..seen });
+    }
+}
+
+fn known(state: &StateDir) -> Option<Seen> {
+    serde_json::from_slice(&fs::read(path(state)).ok()?).ok()
+}
+
+fn note(state: &StateDir, seen: &Seen) {
+    let path = path(state);
+    let noted = serde_json::to_vec(seen)
         .map_err(std::io::Error::from)
         .and_then(|text| write_durably(&path, &text));
     if let Err(e) = noted {
         tracing::warn!("could not note the certificate in {}: {e}", path.display());
     }
-    Some(seen)
+}
+
+fn path(state: &StateDir) -> PathBuf {
+    state.path().join("certificate.json")
 }
 
 pub(super) fn find(seen: Option<&Seen>, config: &Config, now: DateTime<Utc>) -> Option<Finding> {

@@ -80,7 +80,8 @@ pub(crate) struct Found {
     asked_at: DateTime<Utc>,
     host: String,
     repositories: Vec<String>,
-    certificate: Option<String>,
+    /// Servers of the database: the one that answers, and those that were in the address before.
+    servers: Vec<String>,
     /// Channels of which this machine cannot say whether somebody listens.
     unsure_channels: Vec<String>,
     /// Tasks of which it cannot be said what they miss.
@@ -105,7 +106,7 @@ impl Found {
         match rule {
             "clock_off" | "disk_filling" | "spool_waiting" => subject == self.host,
             "cookie_expiring" => subject.split('/').next() == Some(&self.host),
-            "certificate_expiring" => Some(subject) == self.certificate.as_deref(),
+            "certificate_expiring" => self.servers.iter().any(|s| s == subject),
             "listener_down" => !self.unsure_channels.iter().any(|c| c == subject),
             "backup_late"
             | "backup_unverified"
@@ -161,7 +162,7 @@ pub(crate) fn find(
         asked_at: now,
         host: host.to_owned(),
         repositories: backups::configured(state).into_keys().collect(),
-        certificate: seen.map(|s| s.server),
+        servers: seen.map_or_else(Vec::new, |s| [vec![s.server], s.former].concat()),
         unsure_channels,
         unseen,
     })
@@ -215,6 +216,7 @@ pub(crate) fn record(
     }
     remember_here(recorder, &found.findings);
     backups::forget_former(recorder.state(), config);
+    certificate::forget_former(recorder.state());
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use oa_core::base::secrets::redact;
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Spool;
-use oa_core::model::event::{self, Alert, Event, Severity, channel_fingerprint};
+use oa_core::model::event::{self, Alert, Event, Lost, Severity, channel_fingerprint};
 use oa_core::pg;
 use oa_core::schedule::Calendar;
 use oa_wording::Wording;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::cards;
 use super::roots;
 use super::{
-    Claim, Claimed, DIGEST_MOST, History, Outbox, State, Tried, at_once, first_of, lease_of,
+    Claim, Claimed, DIGEST_MOST, History, Outbox, State, Tried, at_once, first_of, lease_of, news,
 };
 use crate::channels::{Channel, Receipt};
 
@@ -205,7 +205,7 @@ impl<'a> Database<'a> {
             "UPDATE oa.channel_routes SET seen_at = '-infinity' WHERE host = $2 AND name <> ALL($1) AND seen_at > '-infinity'",
             &[&self.names, &host],
         )?;
-        Ok(())
+        self.close_removed()
     }
 
     /// A channel took a message that was not in the outbox: it takes messages again.
@@ -280,6 +280,13 @@ impl<'a> Database<'a> {
                 &WAIT_FOR_OTHERS.as_secs_f64(),
             ],
         )?;
+        // A channel that no machine has had for days would get the news of then, were it added again.
+        self.client.execute(
+            "UPDATE oa.deliveries d SET state = 'failed', leased_until = now() FROM oa.alerts a
+             WHERE a.id = d.alert_id AND d.state IN ('pending', 'sending') AND d.channel <> ALL($1) AND a.settled_at < now() - make_interval(secs => $2)
+               AND NOT EXISTS (SELECT FROM oa.channel_routes r WHERE r.name = d.channel AND r.seen_at > now() - make_interval(secs => $2))",
+            &[&self.names, &WAIT_FOR_OTHERS.as_secs_f64()],
+        )?;
         for row in rows.iter().filter(|row| row.get::<_, bool>(5)) {
             let event = incidents::event_of(row, 2, row.get(0), row.get(1));
             let title = self.wording.text(&event).title;
@@ -287,6 +294,63 @@ impl<'a> Database<'a> {
                 "nobody is notified of \"{title}\": by tasks, rules, providers and min_severity it is for no channel; see oa-alert check-config"
             );
             tracing::warn!("{}", redact(&text));
+        }
+        Ok(())
+    }
+
+    /// Whether one of these alerts, which are given up on a channel, reaches people by no other one although there are others.
+    fn reaches_nobody(&mut self, channel: &str, lost: &[Alert]) -> Result<bool, postgres::Error> {
+        let ids: Vec<Uuid> = news(lost).map(|alert| alert.id).collect();
+        if ids.is_empty() {
+            return Ok(false);
+        }
+        let row = self.client.query_one(
+            "SELECT EXISTS (SELECT FROM unnest($1::uuid[]) l (id) WHERE NOT EXISTS (
+                        SELECT FROM oa.deliveries o WHERE o.alert_id = l.id AND o.channel <> $2 AND o.state <> 'failed'))
+                    AND ($3 OR EXISTS (SELECT FROM oa.channel_routes r WHERE r.name <> $2 AND r.seen_at > now() - make_interval(secs => $4)))",
+            &[&ids, &channel, &(self.names.len() > 1), &WAIT_FOR_OTHERS.as_secs_f64()],
+        )?;
+        Ok(row.get(0))
+    }
+
+    /// What a channel has not got since its incident began, by the states of its deliveries, and whether it may have got something of it.
+    fn lost_since(
+        &mut self,
+        channel: &str,
+        opened_at: DateTime<Utc>,
+        states: &[&str],
+    ) -> Result<(Lost, bool), postgres::Error> {
+        let rows = self.client.query(
+            "SELECT a.event, a.title, a.body, a.rule, a.fingerprint, d.unanswered > 0 FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
+             WHERE d.channel = $1 AND d.state = ANY($3) AND (d.state <> 'failed' OR d.leased_until >= $2::timestamptz - interval '1 minute') ORDER BY a.seq",
+            &[&channel, &opened_at, &states],
+        )?;
+        let event = |r: &postgres::Row| incidents::event_of(r, 0, r.get(3), r.get(4));
+        let unsure = rows.iter().any(|r| r.get(5));
+        Ok((first_of(rows.len(), rows.iter().map(event)), unsure))
+    }
+
+    /// Resolves the incidents of channels that no machine has any more: nobody else could.
+    fn close_removed(&mut self) -> Result<(), postgres::Error> {
+        let rows = self.client.query(
+            "SELECT i.fingerprint, i.opened_at, substr(i.fingerprint, length('channel:') + 1) FROM oa.incidents i
+             WHERE i.resolved_at IS NULL AND i.rule = 'channel_refuses' AND substr(i.fingerprint, length('channel:') + 1) <> ALL($1)
+               AND NOT EXISTS (SELECT FROM oa.channel_routes r WHERE r.name = substr(i.fingerprint, length('channel:') + 1)
+                               AND r.host IS DISTINCT FROM $2 AND r.seen_at > now() - make_interval(secs => $3))",
+            &[&self.names, &self.host, &WAIT_FOR_OTHERS.as_secs_f64()],
+        )?;
+        for row in rows {
+            let (fingerprint, channel): (&str, &str) = (row.get(0), row.get(2));
+            let states = ["failed", "pending", "sending"];
+            let (lost, unsure) = self.lost_since(channel, row.get(1), &states)?;
+            let removed = Event::ChannelRemoved {
+                channel: channel.to_owned(),
+                lost,
+                unsure,
+            };
+            if incidents::resolve_removed(self.client, fingerprint, removed)? {
+                self.enqueue()?;
+            }
         }
         Ok(())
     }
@@ -496,8 +560,18 @@ impl Outbox for Database<'_> {
         cards::note(self.client, &cards::Noted::of(channel, alert, receipt))
     }
 
-    fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), postgres::Error> {
-        if incidents::raise(self.client, incident, policy)? {
+    fn raise(
+        &mut self,
+        channel: &str,
+        incident: Event,
+        lost: &[Alert],
+        policy: &Policy,
+    ) -> Result<(), postgres::Error> {
+        let mut policy = *policy;
+        if self.reaches_nobody(channel, lost)? {
+            policy.repeat = Duration::ZERO;
+        }
+        if incidents::raise(self.client, incident, &policy)? {
             self.enqueue()?;
         }
         Ok(())
@@ -508,19 +582,12 @@ impl Outbox for Database<'_> {
         let Some((opened_at, lasted)) = incidents::open_for(self.client, &fingerprint)? else {
             return Ok(());
         };
-        let rows = self.client.query(
-            "SELECT a.event, a.title, a.body, a.rule, a.fingerprint, d.unanswered > 0 FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
-             WHERE d.channel = $1 AND d.state = 'failed' AND d.leased_until >= $2::timestamptz - interval '1 minute' ORDER BY a.seq",
-            &[&channel, &opened_at],
-        )?;
-        let events = rows
-            .iter()
-            .map(|r| incidents::event_of(r, 0, r.get(3), r.get(4)));
+        let (lost, unsure) = self.lost_since(channel, opened_at, &["failed"])?;
         let recovered = Event::ChannelRecovered {
             channel: channel.to_owned(),
             lasted: lasted.as_secs(),
-            unsure: rows.iter().any(|r| r.get(5)),
-            lost: first_of(rows.len(), events),
+            unsure,
+            lost,
         };
         if incidents::resolve(self.client, &fingerprint, |_, _| recovered)? {
             self.enqueue()?;

@@ -220,8 +220,15 @@ pub(crate) trait Outbox {
         receipt: &Receipt,
     ) -> Result<(), Self::Error>;
 
-    /// Opens the incident of a channel; the other channels are notified, unless they were lately.
-    fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), Self::Error>;
+    /// Opens the incident of a channel; the other channels are notified, unless they were lately and `lost` (what is given up now) has
+    /// reached people by another channel, or will.
+    fn raise(
+        &mut self,
+        channel: &str,
+        incident: Event,
+        lost: &[Alert],
+        policy: &Policy,
+    ) -> Result<(), Self::Error>;
 
     /// Resolves it: the channel takes messages again.
     fn resolve(&mut self, channel: &str) -> Result<(), Self::Error>;
@@ -351,7 +358,7 @@ fn record<O: Outbox>(
     next: Next,
     rendering: &Rendering<'_>,
     done: &mut Vec<Delivery>,
-) -> Result<Vec<Event>, O::Error> {
+) -> Result<Vec<Alert>, O::Error> {
     let error = result.as_ref().err();
     let said = error.map(|e| error_text(&e.to_string()));
     // Where nothing passes it is the channel: what waits goes as one again later.
@@ -404,7 +411,7 @@ fn record<O: Outbox>(
     }
     outbox.record(channel, &tried, error.and_then(SendError::pause))?;
     let lost = tried.iter().filter(|t| t.state == State::Failed);
-    Ok(lost.map(|t| t.claimed.alert.event.clone()).collect())
+    Ok(lost.map(|t| t.claimed.alert.clone()).collect())
 }
 
 /// Says what was given up, and that a channel must be set up anew.
@@ -412,7 +419,7 @@ fn report<O: Outbox>(
     outbox: &mut O,
     (channel, error): (&str, &SendError),
     claimed: &[Claimed],
-    lost: &[Event],
+    lost: &[Alert],
     next: Next,
     rendering: &Rendering<'_>,
 ) -> Result<(), O::Error> {
@@ -428,7 +435,8 @@ fn report<O: Outbox>(
             tracing::error!("{}", redact(&text));
             // The report of a refusal that is itself refused is the channel's incident.
             if matches!(alert.event, Event::MessageRefused { .. }) {
-                outbox.raise(gave_up(channel, lost, &said, GivenUp::Content), policy)?;
+                let event = gave_up(channel, lost, &said, GivenUp::Content);
+                outbox.raise(channel, event, lost, policy)?;
             } else {
                 outbox.report(Event::MessageRefused {
                     channel: channel.to_owned(),
@@ -447,30 +455,29 @@ fn report<O: Outbox>(
         true => (GivenUp::Refused, "after 24 hours"),
         false => (GivenUp::Unanswered, "after three times without an answer"),
     };
-    for event in lost {
-        let title = wording.text(event).title;
+    for alert in lost {
+        let title = wording.text(&alert.event).title;
         let text = format!("gave up sending \"{title}\" to channel {channel} {after}: {error}");
         tracing::error!("{}", redact(&text));
     }
     if !lost.is_empty() {
-        return outbox.raise(gave_up(channel, lost, &said, why), policy);
+        return outbox.raise(channel, gave_up(channel, lost, &said, why), lost, policy);
     }
     if error.cause == Cause::Setup && claimed.iter().any(|c| c.trying_for >= SETUP_AFTER) {
-        let channel = channel.to_owned();
         let refuses = Event::ChannelRefuses {
-            channel,
+            channel: channel.to_owned(),
             error: said,
         };
-        return outbox.raise(refuses, policy);
+        return outbox.raise(channel, refuses, lost, policy);
     }
     Ok(())
 }
 
-fn gave_up(channel: &str, lost: &[Event], said: &str, why: GivenUp) -> Event {
+fn gave_up(channel: &str, lost: &[Alert], said: &str, why: GivenUp) -> Event {
     Event::ChannelGaveUp {
         why,
         channel: channel.to_owned(),
-        lost: first_of(lost.len(), lost.iter().cloned()),
+        lost: first_of(lost.len(), lost.iter().map(|alert| alert.event.clone())),
         // The incident says itself what happens next.
         error: said.replace("; it will be tried again", ""),
     }
@@ -514,6 +521,11 @@ fn first_of(count: usize, events: impl Iterator<Item = Event>) -> Lost {
         first: events.take(MOST_NAMED).map(flat).collect(),
         count,
     }
+}
+
+/// Without what is about channels: two that take nothing would report each other for ever.
+fn news(lost: &[Alert]) -> impl Iterator<Item = &Alert> {
+    lost.iter().filter(|a| a.rule != "channel_refuses")
 }
 
 fn combine(claimed: &[Claimed], channel: &str, rendering: &Rendering<'_>) -> Message {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::cards;
 use super::roots::{self, Relations};
-use super::{Claim, Claimed, History, Outbox, Route, Tried, at_once, lease_of};
+use super::{Claim, Claimed, History, Outbox, Route, State, Tried, at_once, lease_of, news};
 use crate::channels::{Channel, Receipt};
 
 /// The outbox in the spool. One process at a time has it.
@@ -221,8 +221,26 @@ impl Outbox for Spooled<'_> {
         Ok(())
     }
 
-    fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), SpoolError> {
-        self.spool.raise(incident, policy.repeat)
+    fn raise(
+        &mut self,
+        channel: &str,
+        incident: Event,
+        lost: &[Alert],
+        policy: &Policy,
+    ) -> Result<(), SpoolError> {
+        let has_others = self.routes.iter().any(|r| r.name != channel);
+        let mut is_news = false;
+        for alert in news(lost) {
+            let elsewhere =
+                |t: &StoredTry| t.channel != channel && t.state != State::Failed.as_str();
+            is_news |= has_others && !self.spool.tries(alert.id)?.iter().any(elsewhere);
+        }
+        let repeat = if is_news {
+            Duration::ZERO
+        } else {
+            policy.repeat
+        };
+        self.spool.raise(incident, repeat)
     }
 
     /// Done once PostgreSQL is back, which knows what is open.

@@ -266,6 +266,18 @@ pub fn resolve_retired(
     })
 }
 
+/// Resolves the incident of a channel that nobody has in his configuration any more, however often it came and went.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn resolve_removed(
+    client: &mut impl GenericClient,
+    fingerprint: &str,
+    removed: Event,
+) -> Result<bool, postgres::Error> {
+    resolve_if(client, fingerprint, |_| Some(removed))
+}
+
 /// What is open of a machine, and of which task. Asked without locks: every program asks with each connection.
 ///
 /// # Errors

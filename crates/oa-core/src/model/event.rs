@@ -347,6 +347,16 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unsure: bool,
     },
+    /// The channel of an open incident is in no configuration any more.
+    ChannelRemoved {
+        /// The channel.
+        channel: String,
+        /// What it has not got.
+        lost: Lost,
+        /// Of that it may have got something: it was sent, and not answered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unsure: bool,
+    },
     /// A channel does not take one message for what is in it, although it takes others.
     MessageRefused {
         /// The channel.
@@ -413,7 +423,8 @@ impl Event {
             | Self::TaskRetired { .. }
             | Self::MachineRecovered { .. }
             | Self::FoundNoMore { .. }
-            | Self::ChannelRecovered { .. } => Kind::Recovery,
+            | Self::ChannelRecovered { .. }
+            | Self::ChannelRemoved { .. } => Kind::Recovery,
             Self::MessageRefused { .. } | Self::BackupMade { .. } | Self::Message { .. } => {
                 Kind::Message
             }
@@ -450,7 +461,8 @@ impl Event {
             Self::FoundNoMore { rule, .. } => rule,
             Self::ChannelGaveUp { .. }
             | Self::ChannelRefuses { .. }
-            | Self::ChannelRecovered { .. } => "channel_refuses",
+            | Self::ChannelRecovered { .. }
+            | Self::ChannelRemoved { .. } => "channel_refuses",
             Self::MessageRefused { .. } => "message_refused",
             Self::BackupMade { .. } => "backup_made",
             Self::Message { .. } => "message",
@@ -522,7 +534,8 @@ impl Event {
             Self::FoundNoMore { fingerprint, .. } => fingerprint.clone(),
             Self::ChannelGaveUp { channel, .. }
             | Self::ChannelRefuses { channel, .. }
-            | Self::ChannelRecovered { channel, .. } => channel_fingerprint(channel),
+            | Self::ChannelRecovered { channel, .. }
+            | Self::ChannelRemoved { channel, .. } => channel_fingerprint(channel),
             Self::MessageRefused { .. } | Self::BackupMade { .. } | Self::Message { .. } => {
                 return None;
             }
