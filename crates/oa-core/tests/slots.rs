@@ -170,7 +170,7 @@ impl World {
             let decision = slots::decide(&open, policy, now, None, |day| {
                 (only_today && day != today).then(|| format!("shows {today}"))
             });
-            slots::close(&mut self.client, &name, &decision).unwrap();
+            assert!(slots::close(&mut self.client, &name, &decision, true).unwrap());
             for (due_at, _) in decision.run {
                 let killed = kills && self.random.happens(200);
                 self.run(&name, Some(due_at), Trigger::Due, killed);
@@ -422,7 +422,7 @@ fn what_was_collected_before_a_slot_was_due_does_not_fill_it() {
         close,
         ..Decision::default()
     };
-    slots::close(&mut client, "t", &decision).unwrap();
+    assert!(slots::close(&mut client, "t", &decision, true).unwrap());
     assert_eq!(
         filled(&mut client),
         "missed true, missed false, missed false"
@@ -626,7 +626,9 @@ fn whoever_waits_for_a_task_has_nothing_that_its_run_waits_for() {
         ),
         (
             "the end of a slot",
-            Box::new(|c| slots::close(c, "t", &close).unwrap()),
+            Box::new(|c| {
+                slots::close(c, "t", &close, true).unwrap();
+            }),
         ),
         (
             "another schedule",

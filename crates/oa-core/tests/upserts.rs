@@ -218,6 +218,89 @@ fn a_row_that_is_refused_costs_that_row_whoever_refuses_it_and_when() {
 }
 
 #[test]
+fn thousands_of_rows_that_are_refused_cost_themselves_alone() {
+    let server = Postgres::start_with(&[
+        ("max_locks_per_transaction", "10"),
+        ("max_connections", "10"),
+    ]);
+    let mut client = server.connect();
+    client
+        .batch_execute("CREATE TABLE o (k int PRIMARY KEY, v int CHECK (v % 3 <> 0))")
+        .unwrap();
+    // Halving makes more savepoints of them than the server's table of locks has room for.
+    let count = 3000_i64;
+    let rows = (0..count).map(|k| vec![json!(k), json!(k)]).collect();
+    let done = stored(&mut client, &pairs("o", rows)).unwrap();
+    assert_eq!(done.refused.len() as i64, count / 3);
+    assert_eq!(done.inserted as i64, count - count / 3);
+}
+
+#[test]
+fn rows_that_need_each_other_are_stored_beside_one_that_is_refused() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    client
+        .batch_execute(
+            "CREATE TABLE other (k int PRIMARY KEY); INSERT INTO other VALUES (1);
+             CREATE TABLE d (k int PRIMARY KEY, v int CONSTRAINT parent REFERENCES d DEFERRABLE INITIALLY DEFERRED);
+             CREATE TABLE e (k int PRIMARY KEY, v int REFERENCES e DEFERRABLE INITIALLY DEFERRED, o int REFERENCES other DEFERRABLE INITIALLY DEFERRED);
+             CREATE TABLE u (k int PRIMARY KEY, v int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+             INSERT INTO u SELECT k, k FROM generate_series(1, 8) k",
+        )
+        .unwrap();
+    let refused =
+        |done: &Upserted| -> Vec<usize> { done.refused.iter().map(|r| r.index).collect() };
+    // Circles of two, of five and of all, and what needs them; each beside rows that need what is not there, and what needs those. Few come as
+    // JSON, many by COPY.
+    for (few, filler) in [(true, 6_i64), (false, 2500)] {
+        let from = if few { 0 } else { 100_000 };
+        let row = |k: i64, v: i64| vec![json!(from + k), json!(from + v)];
+        let ring = |first: i64, count: i64| {
+            (0..count).map(move |i| row(first + i, first + (i + 1) % count))
+        };
+        let mut rows = vec![row(50_001, 50_002), row(50_002, 99_999)];
+        rows.extend(ring(10, 2));
+        rows.extend(ring(20, 5));
+        rows.extend([row(30, 20), row(50_003, 50_001)]);
+        rows.extend(ring(1000, 40));
+        rows.extend((0..filler).map(|k| vec![json!(from + 2000 + k), Value::Null]));
+        let bad = [0, 1, 10];
+        let done = stored(&mut client, &pairs("d", rows.clone())).unwrap();
+        assert_eq!(refused(&done), bad, "{few}");
+        assert_eq!(done.inserted, rows.len() as u64 - 3);
+        let there: i64 = client
+            .query_one(
+                "SELECT count(*) FROM d WHERE k BETWEEN $1::int AND $1 + 90000",
+                &[&i32::try_from(from).unwrap()],
+            )
+            .unwrap()
+            .get(0);
+        assert_eq!(there, rows.len() as i64 - 3);
+    }
+    // A circle of which one lacks something else is none.
+    let triple = |k: i64, v: i64, o: i64| vec![json!(k), json!(v), json!(o)];
+    let batch = Batch {
+        columns: vec!["k".into(), "v".into(), "o".into()],
+        ..pairs(
+            "e",
+            vec![
+                triple(1, 2, 1),
+                triple(2, 1, 9),
+                triple(3, 4, 1),
+                triple(4, 3, 1),
+            ],
+        )
+    };
+    assert_eq!(refused(&stored(&mut client, &batch).unwrap()), [0, 1]);
+    // Rows that exchange their values, beside one that wants what another keeps.
+    let swap = |k: i64, v: i64| vec![json!(k), json!(v)];
+    let rows = vec![swap(1, 2), swap(9, 5), swap(2, 3), swap(3, 1)];
+    let done = stored(&mut client, &pairs("u", rows)).unwrap();
+    assert_eq!(refused(&done), [1]);
+    assert_eq!((done.inserted, done.updated), (0, 3));
+}
+
+#[test]
 fn a_value_that_no_index_takes_costs_its_row() {
     let server = Postgres::start();
     let mut client = server.connect();

@@ -15,7 +15,7 @@ use oa_testkit::wait_until;
 use serde_json::{Value, json};
 
 /// Whether the program finds a Chromium: by the same names, in `PATH` as it is handed on to the program.
-fn has_chromium() -> bool {
+pub fn has_chromium() -> bool {
     let names = [
         "chromium",
         "chromium-browser",

@@ -210,6 +210,53 @@ fn pages_that_end_as_the_source_says_are_whole() {
 }
 
 #[test]
+fn an_id_that_does_not_tell_records_apart_loses_none() {
+    let service = Service::start();
+    let of = |all: &[(&str, i64)]| -> Value {
+        all.iter()
+            .map(|(code, n)| json!({"code": code, "name": format!("{code}{n}"), "more": n}))
+            .collect()
+    };
+    // One id twice on a page, and on two pages; and a record that moved to the next page meanwhile.
+    let site = Site::start(move |asked| {
+        let list = match page_of(&asked.path) {
+            1 => of(&[("A", 1), ("A", 2), ("B", 1)]),
+            2 => of(&[("B", 1), ("B", 2), ("C", 1)]),
+            _ => of(&[]),
+        };
+        Answer::json(json!({"list": list, "total": 5}).to_string())
+    });
+    for answer in ["", "total = \"/total\""] {
+        let text = paged(&site, "end = \"empty page\"", answer)
+            .replace(
+                "unique = [\"code\"]",
+                "unique = [\"code\", \"name\"], key = [\"code\", \"name\"]",
+            )
+            .replace("\"name\", from = \"code\"", "\"name\", from = \"name\"")
+            .replace("\"commodities\"", "\"named\"");
+        service
+            .db()
+            .batch_execute(
+                "DROP TABLE IF EXISTS public.named; CREATE TABLE public.named (code text, name text, UNIQUE (code, name))",
+            )
+            .unwrap();
+        let (status, ..) = outcome(&service, &text);
+        assert_eq!(status, "success", "{text}");
+        let stored = "SELECT string_agg(name, ' ' ORDER BY name) FROM named";
+        assert_eq!(service.text(stored), "A1 A2 B1 B2 C1");
+        assert_eq!(
+            service.text("SELECT duplicates::text FROM oa.quality ORDER BY run_id DESC LIMIT 1"),
+            "1"
+        );
+        service.db().batch_execute("TRUNCATE named").unwrap();
+        let day = service.text("SELECT details ->> 'day' FROM oa.runs ORDER BY id DESC LIMIT 1");
+        let replay = ["replay", "paged", "--date", &day, "--yes"];
+        assert_eq!(service.crawl(&replay).code, 0);
+        assert_eq!(service.text(stored), "A1 A2 B1 B2 C1");
+    }
+}
+
+#[test]
 fn what_was_cut_off_is_no_success_of_a_replay_either() {
     let service = Service::start();
     let total = "total = \"/total\"";

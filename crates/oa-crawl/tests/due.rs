@@ -514,3 +514,68 @@ fn what_changes_is_seen_at_once_although_nothing_was_due() {
     assert_eq!(service.crawl(&["run", "tick"]).code, 1);
     assert_eq!(service.count("oa.days WHERE state <> 'skipped'"), 0);
 }
+
+#[test]
+fn a_task_that_somebody_has_locked_keeps_no_other_waiting() {
+    let service = Service::start();
+    tick(&service, 10, "");
+    let folder = service.dir.path().join("sources");
+    let text = fs::read_to_string(folder.join("tick.toml")).unwrap();
+    let text = text.replace("fetch =", "shows = \"any day\"\nfetch =");
+    for name in ["held", "tick", "tock"] {
+        let text = text.replace("\"tick\"", &format!("\"{name}\""));
+        fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+    }
+    service.configure_at_noon(
+        "sources = \"sources\"\nretries = 0\nenable = [\"held\", \"tick\", \"tock\"]\n",
+    );
+    assert_eq!(due(&service), 0);
+    // Each has slots to be written, a run that is due, and a slot that is too old to be made up for.
+    let mut db = service.db();
+    db.batch_execute(
+        "UPDATE oa.tasks SET slots_until = now() + interval '1 hour';
+         UPDATE oa.slots SET state = 'open', run_id = NULL, closed_at = NULL WHERE due_at <= now();
+         UPDATE oa.days SET state = 'pending';
+         INSERT INTO oa.slots (task, due_at, day, state)
+         SELECT name, now() - interval '3 days', current_date - 3, 'open' FROM oa.tasks",
+    )
+    .unwrap();
+    let mut lock = db.transaction().unwrap();
+    lock.batch_execute("SELECT FROM oa.tasks WHERE name = 'held' FOR UPDATE")
+        .unwrap();
+    let running = service
+        .command(&["run", "--due", "--format", "json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // `lock_timeout` is half a minute.
+    wait_until("the others", Duration::from_secs(20), || {
+        service.count("oa.runs WHERE task IN ('tick', 'tock') AND status = 'success'") == 4
+    });
+    lock.rollback().unwrap();
+    let done = running.wait_with_output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    for says in [
+        "the slots of held are written later",
+        "old slots of held are closed later",
+    ] {
+        assert!(said.contains(says), "{said}");
+    }
+    assert_eq!(runs(&service), 2);
+    assert_eq!(service.count("oa.runs WHERE task = 'held'"), 2);
+    assert_eq!(
+        service.count("oa.slots WHERE state = 'missed' AND task <> 'held'"),
+        2
+    );
+    // The next time does what is left.
+    assert_eq!(due(&service), 0);
+    assert_eq!(
+        service.count("oa.slots WHERE state = 'missed' AND task = 'held'"),
+        1
+    );
+    assert_eq!(
+        service.count("oa.tasks WHERE slots_until > now() + interval '1 day'"),
+        3
+    );
+}

@@ -205,6 +205,90 @@ fn a_socks_proxy_is_asked_and_an_unusable_one_is_refused() {
 }
 
 #[test]
+fn a_site_with_letters_of_any_language_in_its_name_is_asked_by_its_name_in_dns() {
+    let site = Site::start(|_| Answer::json(RECORDS));
+    let (proxy, _) = socks(&site.url);
+    for base in ["http://行情.invalid", "http://xn--feuu39f.invalid"] {
+        let done = attempt(base, "", &[("all_proxy", &proxy)]);
+        assert_eq!(done.code, 0, "{done:?}");
+        let asked = site.asked().pop().unwrap();
+        assert!(
+            asked.head.contains("host: xn--feuu39f.invalid"),
+            "{asked:?}"
+        );
+    }
+}
+
+/// A source of a browser, enabled, in a folder of its own with this `ca_file`. Runs a command there.
+fn browser_with(ca_file: &Path, base: &str, home: &Path, arguments: &[&str]) -> Done {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("own")).unwrap();
+    let text = source(base, "")
+        .replace("kind = \"http\"", "kind = \"browser\"")
+        .replace(
+            "{ records = \"/list\" }",
+            "{ end = \"one answer\", table = { rows = \"tr\", columns = [\"code\"] } }",
+        );
+    let text = format!("{text}\n[browser]\nsteps = [{{ take_html = true }}]\n");
+    fs::write(dir.path().join("own/quotes.toml"), text).unwrap();
+    let config = format!(
+        "state_dir = \"state\"\n[database]\nurl = \"env:X\"\n[crawl]\nsources = \"own\"\nenable = [\"quotes\"]\nca_file = \"{}\"\n",
+        ca_file.display()
+    );
+    fs::write(dir.path().join("oa.toml"), config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oa-crawl"));
+    command
+        .args(["--config", "oa.toml"])
+        .args(arguments)
+        .current_dir(dir.path())
+        .env("HOME", home)
+        .env("X", "postgresql://127.0.0.1:1/oa");
+    command.output().unwrap().into()
+}
+
+#[test]
+fn that_a_browser_does_not_read_ca_file_is_said_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = https(folder.path());
+    let (authority, home) = (folder.path().join("ca.pem"), folder.path());
+    let check = || {
+        let checked = browser_with(&authority, &url, home, &["check", "--format", "json"]);
+        let rows = checked.rows().into_iter();
+        rows.filter(|r| {
+            r["detail"]
+                .as_str()
+                .unwrap()
+                .contains("does not read ca_file")
+        })
+        .collect::<Vec<_>>()
+    };
+    if !crate::browser::has_chromium() {
+        println!("no Chromium: that it does not read ca_file is not tried");
+        return;
+    }
+    let said = check();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(said[0]["state"], "warning");
+    let command = said[0]["command"].as_str().unwrap();
+    assert!(
+        command.contains("certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n oa -i "),
+        "{command}"
+    );
+    let tried = browser_with(&authority, &url, home, &["try", "own/quotes.toml"]);
+    assert_eq!(tried.code, 1, "{tried:?}");
+    assert!(
+        tried
+            .stdout
+            .contains("Chromium does not read ca_file: if the authority is to be trusted"),
+        "{tried:?}"
+    );
+    // Where authorities have been added, nobody is bothered.
+    fs::create_dir_all(home.join(".pki/nssdb")).unwrap();
+    fs::write(home.join(".pki/nssdb/cert9.db"), "").unwrap();
+    assert_eq!(check().len(), 0);
+}
+
+#[test]
 fn a_file_that_is_not_there_yet_is_asked_for_again_and_is_no_failure() {
     let service = Service::start();
     let today = common::noon().date_naive();

@@ -93,7 +93,7 @@ const BACK: TimeDelta = TimeDelta::days(400);
 /// only looks. All by the server's clock.
 ///
 /// A changed schedule, or calendar, replaces the slots that are not due yet, and never one that was. Returns the tasks of which nothing was
-/// written, because somebody else has them locked for longer than `lock_timeout`: the next time does it.
+/// written, because somebody else has them locked: the next time does it, and the others need not wait for them.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -135,10 +135,13 @@ pub fn register(
     let mut tx = client.transaction()?;
     let all = news.iter().map(|(task, _)| task.name.as_str());
     let all: Vec<&str> = all.chain(short.iter().map(|(name, ..)| *name)).collect();
-    let left = tasks::lock_or_leave(&mut tx, &all)?;
+    let left = tasks::lock_shortly(&mut tx, &all)?;
     let is_left: HashSet<&str> = left.iter().map(String::as_str).collect();
     news.retain(|(task, _)| !is_left.contains(task.name.as_str()));
     short.retain(|(name, ..)| !is_left.contains(name));
+    if short.is_empty() {
+        return Ok(left);
+    }
     let now: DateTime<Utc> = tx.query_one("SELECT now()", &[])?.get(0);
     if !news.is_empty() {
         put(&mut tx, tool, &news, now, times)?;

@@ -219,18 +219,27 @@ fn decide_alike(
 /// Closes slots that are open and that no run goes on for. One that a run closed while the clock was ahead is done by that run; one whose
 /// day was collected otherwise, and later, is filled by that. The last slot of a day that closes so says what became of the day.
 ///
+/// Returns whether that is done: not while somebody else has the task locked. `waits`: for that a short time, and else not at all.
+///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn close(
     client: &mut impl GenericClient,
     task: &str,
     decision: &Decision,
-) -> Result<(), postgres::Error> {
+    waits: bool,
+) -> Result<bool, postgres::Error> {
     if decision.close.is_empty() && decision.drop.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let mut tx = client.transaction()?;
-    tasks::lock(&mut tx, &[task])?;
+    let left = match waits {
+        true => tasks::lock_shortly(&mut tx, &[task])?,
+        false => tasks::lock_free(&mut tx, &[task])?,
+    };
+    if !left.is_empty() {
+        return Ok(false);
+    }
     let due: Vec<DateTime<Utc>> = decision.close.iter().map(|c| c.0).collect();
     let states: Vec<&str> = decision.close.iter().map(|c| c.1.as_str()).collect();
     let reasons: Vec<&str> = decision.close.iter().map(|c| c.2.as_str()).collect();
@@ -260,7 +269,8 @@ pub fn close(
     )?;
     let days: Vec<NaiveDate> = days.iter().map(|r| r.get(0)).collect();
     settle(&mut tx, task, &days)?;
-    tx.commit()
+    tx.commit()?;
+    Ok(true)
 }
 
 /// What became of days without a run that ended: said when the last of their own slots is closed. One with a success before that is

@@ -32,6 +32,40 @@ pub fn lock_free(
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
+/// For how long whoever has other tasks to begin waits for those that somebody else has.
+const SHORTLY: &str = "2s";
+
+/// The same within a short time, whatever `lock_timeout` says, for whoever has other tasks to begin.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn lock_shortly(
+    tx: &mut Transaction<'_>,
+    names: &[&str],
+) -> Result<Vec<String>, postgres::Error> {
+    let mut waiting = tx.transaction()?;
+    let before = waiting.query_one("SELECT current_setting('lock_timeout')", &[])?;
+    let before: &str = before.get(0);
+    waiting.execute(
+        "SELECT set_config('lock_timeout', $1, true) FROM pg_settings
+         WHERE name = 'lock_timeout' AND (setting = '0' OR setting::bigint * interval '1 ms' > $1::text::interval)",
+        &[&SHORTLY],
+    )?;
+    match lock_or_leave(&mut waiting, names) {
+        Ok(left) => {
+            waiting.execute("SELECT set_config('lock_timeout', $1, true)", &[&before])?;
+            waiting.commit()?;
+            Ok(left)
+        }
+        // Somebody has the whole table.
+        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            waiting.rollback()?;
+            Ok(names.iter().map(|name| (*name).to_owned()).collect())
+        }
+        Err(e) => Err(e),
+    }
+}
+
 /// Waits for these tasks as long as `lock_timeout` says, and takes those that are free then. Returns the others: one that stores a long
 /// outcome, or that somebody has locked by hand, keeps nobody from the rest.
 ///

@@ -151,6 +151,30 @@ impl<'a, 't> Tx<'a, 't> {
         Ok((self.inner.transaction()?, self.prepared))
     }
 
+    /// Does something behind a savepoint that is gone afterwards, also where it fails or says `false`, and then has done nothing. Merely rolled
+    /// back, it would stay as an open subtransaction: the server's table of locks has room for some thousands of those.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub fn attempt<T>(
+        &mut self,
+        what: impl FnOnce(&mut Tx<'_, '_>) -> Result<(T, bool), Error>,
+    ) -> Result<T, Error> {
+        const NAME: &str = "oa_attempt";
+        let mut savepoint = self.inner.savepoint(NAME)?;
+        let done = what(&mut Tx::new(&mut savepoint, self.prepared));
+        if let Ok((done, true)) = done {
+            savepoint.commit()?;
+            return Ok(done);
+        }
+        let rolled_back = savepoint.rollback();
+        let released =
+            rolled_back.and_then(|()| self.inner.batch_execute(&format!("RELEASE {NAME}")));
+        // Why it failed says more than that the connection is gone since.
+        let (done, _) = done?;
+        released.map(|()| done)
+    }
+
     /// Gives how many rows it was.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! Local times are those of the batch's zone, also where a column holds points in time (`timestamptz`): what the server's own zone is
 //! changes nothing.
 
+mod circle;
 mod refused;
 mod rounded;
 mod table;
@@ -57,6 +58,8 @@ pub struct Refused {
     pub row: Vec<Value>,
     /// What PostgreSQL said.
     pub reason: String,
+    /// The same as a code.
+    code: Option<SqlState>,
 }
 
 /// The upsert could not be done at all.
@@ -160,7 +163,7 @@ impl UpsertError {
 /// Rows per statement: enough to make the statement's own cost vanish, few enough to keep memory small.
 const CHUNK: usize = 1000;
 
-/// So often rows that somebody else changes meanwhile are locked and stored again, and rows that wanted others are tried again.
+/// So often rows that somebody else changes meanwhile are locked and stored again, and rows that lack others are tried again.
 const ROUNDS: usize = 5;
 
 /// Upserts the rows within the caller's transaction. `by`: the run for which the old rows are kept in `oa.revisions`; without it they are
@@ -259,7 +262,7 @@ pub fn upsert_in(
         statement.run(tx, batch, first, &chunk, &mut done)?;
     }
     if deferred == Deferred::AtOnce {
-        statement.again(tx, batch, &mut done)?;
+        statement.again(tx, batch, &table.types, &mut done)?;
     }
     done.rounded = rounded.findings();
     Ok(done)
@@ -420,19 +423,22 @@ impl Statement {
         }
         let mut sql = &self.sql;
         for _ in 0..ROUNDS {
-            let (mut savepoint, prepared) = tx.savepoint()?;
-            let row = Tx::new(&mut savepoint, prepared).query_one(sql, &parameters)?;
-            let count = |i| row.get::<_, i64>(i).unsigned_abs();
-            let (inserted, updated) = (count(0), count(1));
-            let Some((_, again)) = self.kept.as_ref().filter(|_| count(2) < inserted + updated)
-            else {
-                if self.deferred == Deferred::AtOnce {
-                    savepoint.batch_execute(CHECK)?;
+            let again = self.kept.as_ref().map(|(_, again)| again);
+            let done = tx.attempt(|tx| {
+                let row = tx.query_one(sql, &parameters)?;
+                let count = |i| row.get::<_, i64>(i).unsigned_abs();
+                let (inserted, updated) = (count(0), count(1));
+                if again.is_some() && count(2) < inserted + updated {
+                    return Ok((None, false));
                 }
-                savepoint.commit()?;
-                return Ok(Some((inserted, updated)));
+                if self.deferred == Deferred::AtOnce {
+                    tx.batch_execute(CHECK)?;
+                }
+                Ok((Some((inserted, updated)), true))
+            })?;
+            let (None, Some(again)) = (done, again) else {
+                return Ok(done);
             };
-            savepoint.rollback()?;
             tx.execute(&again.lock, &[&json])?;
             sql = &again.sql;
         }

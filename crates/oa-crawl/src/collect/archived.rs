@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::answer::extract;
 use super::collected::{Collected, limit_reached};
 use super::image::is_image;
-use super::pages::{capped, more_than_announced};
+use super::pages::{Identity, capped, more_than_announced};
 use crate::archive::Archive;
-use crate::extract::{Extracted, field};
+use crate::extract::Extracted;
 use crate::fetch::{Response, check_status};
 use crate::source::{End, Paging, Source};
 
@@ -112,16 +112,14 @@ impl Reader<'_> {
         collected.expected = collected.expected.max(extracted.total);
         let came = extracted.records.len();
         let before = collected.records.len();
+        let paging = source.paging.as_ref();
+        let identity = paging.map(|paging| Identity::new(source, paging));
         for mut record in extracted.records {
             if let (Some(each), Value::Object(fields)) = (&source.each, &mut record) {
                 fields.insert(each.name.clone(), part_of(source, raw)?);
             }
-            let id = match &source.paging {
-                Some(paging) => {
-                    let id = field(&record, &paging.id).filter(|id| !id.is_null());
-                    let id = id.unwrap_or(&record);
-                    format!("{:?} {id}", raw.part)
-                }
+            let id = match &identity {
+                Some(identity) => format!("{:?} {}", raw.part, identity.of(&record)),
                 None => format!("{}", collected.records.len()),
             };
             if self.seen.insert(id) {

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::position::{Next, Position};
 use crate::extract::field;
 use crate::fetch::FetchError;
-use crate::source::{End, Paging};
+use crate::source::{End, Field, Paging, Source, names_within};
 
 /// Reads all pages once. Returns what cut the reading off before its end, if anything did; a total that was reached proves more.
 pub(super) fn read(
@@ -25,7 +25,7 @@ pub(super) fn read(
     seen: &mut HashSet<String>,
 ) -> Result<Option<String>, FetchError> {
     let mut pass = Pass {
-        paging,
+        identity: Identity::new(&context.source, paging),
         seen,
         here: HashSet::new(),
     };
@@ -155,11 +155,48 @@ pub(crate) fn more_than_announced(total: u64) -> String {
     )
 }
 
+/// By what a record on two pages is known as one.
+pub(super) struct Identity<'a> {
+    id: &'a str,
+    /// The fields that its row's key comes from.
+    keys: Vec<&'a str>,
+}
+
+impl<'a> Identity<'a> {
+    pub(super) fn new(source: &'a Source, paging: &'a Paging) -> Self {
+        let is_key = |f: &&Field| source.store.unique.contains(&f.column);
+        let fields = source.fields.iter().filter(is_key);
+        let names = fields.flat_map(|f| {
+            let composed = f.compose.as_deref().map(names_within).unwrap_or_default();
+            f.from.as_deref().into_iter().chain(composed)
+        });
+        Self {
+            id: &paging.id,
+            keys: names.collect(),
+        }
+    }
+
+    /// Records with one id, but of several rows, are not one and the same: the id does not tell them apart. Neither are those without one.
+    pub(super) fn of(&self, record: &Value) -> String {
+        let id = field(record, self.id).filter(|id| !id.is_null());
+        let Some(id) = id else {
+            return record.to_string();
+        };
+        let mut identity = id.to_string();
+        for key in &self.keys {
+            identity.push('\n');
+            let value = field(record, key).map(Value::to_string);
+            identity.push_str(&value.unwrap_or_default());
+        }
+        identity
+    }
+}
+
 struct Pass<'a> {
-    paging: &'a Paging,
-    /// Ids of all passes.
+    identity: Identity<'a>,
+    /// What identifies records, of all passes.
     seen: &'a mut HashSet<String>,
-    /// Ids of this one.
+    /// The same of this one.
     here: HashSet<String>,
 }
 
@@ -168,15 +205,13 @@ impl Pass<'_> {
     fn take(&mut self, records: Vec<Value>, collected: &mut Collected) -> io::Result<usize> {
         let mut new = 0;
         for record in records {
-            // Records without an id are not one and the same.
-            let id = field(&record, &self.paging.id).filter(|id| !id.is_null());
-            let id = id.map_or_else(|| record.to_string(), Value::to_string);
-            if self.here.insert(id.clone()) {
+            let identity = self.identity.of(&record);
+            if self.here.insert(identity.clone()) {
                 new += 1;
             } else {
                 collected.duplicates += 1;
             }
-            if self.seen.insert(id) {
+            if self.seen.insert(identity) {
                 collected.records.push(record)?;
             }
         }

@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let work = progress::work("check");
     let sources = check_sources(args, config, &mut report);
     check_secrets(config, sources.as_ref(), &mut report);
-    check_browser(sources.as_ref(), &mut report);
+    check_browser(config, sources.as_ref(), &mut report);
     check_network(config, &mut report);
     check_calendar(config, &mut report);
     check_state_dir(config, &mut report);
@@ -261,7 +261,7 @@ fn check_schedule(config: &Config, source: &Source, report: &mut CheckReport) {
     }
 }
 
-fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
+fn check_browser(config: &Config, sources: Option<&Sources>, report: &mut CheckReport) {
     let needs = sources
         .iter()
         .flat_map(|s| s.enabled())
@@ -297,6 +297,19 @@ fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
         },
         Some(mended_by),
     );
+    if let Some(file) = &config.crawl.ca_file
+        && !browser::has_authorities()
+    {
+        let what = format!(
+            "Chromium does not read ca_file, for {}; where a certificate comes from an authority in that file, add it to this user's NSS database (package libnss3-tools)",
+            tasks.join(", ")
+        );
+        let add = format!(
+            "mkdir -p ~/.pki/nssdb && certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n oa -i {}",
+            quoted(file)
+        );
+        report.add_with("browser", Err((exit::OK, what)), Some(&add));
+    }
 }
 
 /// So long before its last day a calendar must be prolonged.

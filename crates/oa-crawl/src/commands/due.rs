@@ -22,7 +22,6 @@ use oa_core::journal::watch;
 use oa_core::journal::{DbUnavailable, Recorder};
 use oa_core::pg::describe;
 use oa_core::schedule::{Calendar, CatchUp, DueTime};
-use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 
 use super::idle::Seen;
@@ -182,6 +181,8 @@ impl Planner<'_> {
             .collect();
         let open = slots::open(client, &tasks)?;
         let mut jobs = Vec::new();
+        // One that is locked keeps the others waiting for a short time, and once.
+        let mut waits = are_known;
         for source in enabled {
             let Some(slots) = open.get(&source.name) else {
                 continue;
@@ -196,16 +197,14 @@ impl Planner<'_> {
                 |day| source.cannot_show(day, local, self.calendar),
             );
             decision.close.extend(impossible);
-            if let Err(e) = slots::close(client, &source.name, &decision) {
-                if e.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
-                    return Err(e);
-                }
+            if !slots::close(client, &source.name, &decision, waits)? {
                 // It is collected all the same, and so are the others; the next time closes them.
                 tracing::warn!(
                     "old slots of {} are closed later: somebody else has the task locked",
                     source.name
                 );
                 decision.close.clear();
+                waits = false;
             }
             let of = self.jobs_of(source, &slots, &decision);
             if !of.is_empty() {

@@ -114,6 +114,12 @@ pub(crate) fn text(
     if let Some(encoding) = charset.and_then(|label| Encoding::for_label(label.as_bytes())) {
         return known(encoding);
     }
+    // It says so itself; of UTF-8 that is no more than was likely.
+    if let Some((encoding, _)) = Encoding::for_bom(body)
+        && encoding != UTF_8
+    {
+        return known(encoding);
+    }
     let declared = response
         .content_type
         .as_deref()
@@ -280,6 +286,22 @@ mod tests {
             ..Response::default()
         };
         json("http://x", &response, rules)
+    }
+
+    #[test]
+    fn what_says_itself_that_it_is_utf_16_is_no_gbk() {
+        let text = "{\"品种\":\"螺纹钢\"}";
+        let marked = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            let letters = std::iter::once(0xfeff).chain(text.encode_utf16());
+            letters.flat_map(bytes).collect()
+        };
+        for body in [marked(u16::to_le_bytes), marked(u16::to_be_bytes)] {
+            for header in [None, Some("application/json; charset=utf-8")] {
+                let (value, findings) = read(header, &body).unwrap();
+                assert_eq!(value["品种"], "螺纹钢");
+                assert_eq!(findings, [""; 0]);
+            }
+        }
     }
 
     #[test]

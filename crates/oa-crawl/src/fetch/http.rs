@@ -1,5 +1,6 @@
 //! HTTP with ureq: one client per source, with a limit on every time and size.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -239,12 +240,11 @@ impl Client {
             true => self.agent.clone(),
             false => agent(self.agent.config().clone(), &self.home),
         };
-        // As it was given: parsing may write the same address in another way.
-        let url = if hop.is_first {
-            request.url.as_str()
-        } else {
-            hop.url.as_str()
+        let url = match hop.is_first {
+            true => with_host_in_ascii(&request.url, &hop.url),
+            false => Cow::from(hop.url.as_str()),
         };
+        let url = &*url;
         if !hop.posts {
             return prepare(agent.get(url), request, hop, at_home, limit).call();
         }
@@ -326,6 +326,22 @@ impl Client {
             findings,
         })
     }
+}
+
+/// An address as it was given, for parsing may write the same one in another way; but a host whose name has letters outside ASCII by the name
+/// that it has in DNS, which nothing else finds.
+fn with_host_in_ascii<'a>(given: &'a str, parsed: &Url) -> Cow<'a, str> {
+    let parts = given.split_once("://").and_then(|(scheme, rest)| {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        (!authority.is_ascii()).then_some((scheme, authority, path))
+    });
+    let Some(((scheme, authority, path), host)) = parts.zip(parsed.host_str()) else {
+        return Cow::from(given);
+    };
+    let user = authority.rfind('@').map_or("", |at| &authority[..=at]);
+    let port = parsed.port().map_or_else(String::new, |p| format!(":{p}"));
+    Cow::from(format!("{scheme}://{user}{host}{port}{path}"))
 }
 
 /// An agent that connects to no address that a site of this home may not lead to.

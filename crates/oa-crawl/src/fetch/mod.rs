@@ -93,6 +93,13 @@ pub(crate) fn check_status(url: &str, response: &Response) -> Result<(), FetchEr
         ));
     }
     let kind = match status {
+        // Nobody asked for a part.
+        206 => {
+            return Err(FetchError::new(
+                ErrorKind::Network,
+                format!("HTTP 206, a part of the answer: {url}"),
+            ));
+        }
         // 304: nothing has changed since the answer that the archive has; its body is that one's.
         200..=299 | 304 => return Ok(()),
         401 | 403 => ErrorKind::Auth,
@@ -139,6 +146,7 @@ mod tests {
     #[test]
     fn statuses_are_distinguished() {
         assert!(check_status("http://x/a", &response(200, "http://x/a")).is_ok());
+        assert_eq!(kind(206), ErrorKind::Network);
         assert_eq!(kind(500), ErrorKind::Http5xx);
         assert_eq!(kind(429), ErrorKind::Http429);
         assert_eq!(kind(401), ErrorKind::Auth);

@@ -413,11 +413,13 @@ fn check_day_place(source: &Source) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
 /// Scheme, host and port, and nothing else.
 fn is_origin(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| {
+        let (origin, text) = (url.origin(), text.trim_end_matches('/'));
         matches!(url.scheme(), "http" | "https")
-            && url.origin().ascii_serialization() == text.trim_end_matches('/')
+            && (origin.ascii_serialization() == text || origin.unicode_serialization() == text)
     })
 }
 
@@ -428,6 +430,7 @@ mod tests {
     #[test]
     fn an_origin_has_scheme_host_and_port_alone() {
         assert!(is_origin("https://b.example") && is_origin("http://b.example:81/"));
+        assert!(is_origin("https://行情.example") && is_origin("https://xn--feuu39f.example"));
         for no in [
             "b.example",
             "https://b.example/x",

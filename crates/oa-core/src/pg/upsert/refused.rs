@@ -35,6 +35,7 @@ impl Statement {
                         index: first,
                         row: row.clone(),
                         reason: describe(&error),
+                        code: error.code().cloned(),
                     });
                     return Ok(());
                 }
@@ -89,25 +90,38 @@ impl Statement {
         }
     }
 
-    /// Rows that were refused may have been in want of others that came later: they are tried until none of them is taken any more.
+    /// Rows that were refused may have been in want of others that came later: they are tried until none of them is taken any more, and those
+    /// that are in want of each other together.
     pub(super) fn again(
+        &self,
+        tx: &mut Tx<'_, '_>,
+        batch: &Batch,
+        types: &[String],
+        done: &mut Upserted,
+    ) -> Result<(), UpsertError> {
+        for _ in 0..ROUNDS {
+            let before = done.refused.len();
+            self.once_more(tx, batch, done)?;
+            if done.refused.len() == before && !self.together(tx, batch, types, done)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn once_more(
         &self,
         tx: &mut Tx<'_, '_>,
         batch: &Batch,
         done: &mut Upserted,
     ) -> Result<(), UpsertError> {
-        for _ in 0..ROUNDS {
-            let waiting = std::mem::take(&mut done.refused);
-            let rows: Vec<Vec<Value>> = waiting.iter().map(|r| r.row.clone()).collect();
-            for (i, chunk) in rows.chunks(CHUNK).enumerate() {
-                self.run(tx, batch, i * CHUNK, chunk, done)?;
-            }
-            for refused in &mut done.refused {
-                refused.index = waiting[refused.index].index;
-            }
-            if done.refused.len() == waiting.len() {
-                break;
-            }
+        let waiting = std::mem::take(&mut done.refused);
+        let rows: Vec<Vec<Value>> = waiting.iter().map(|r| r.row.clone()).collect();
+        for (i, chunk) in rows.chunks(CHUNK).enumerate() {
+            self.run(tx, batch, i * CHUNK, chunk, done)?;
+        }
+        for refused in &mut done.refused {
+            refused.index = waiting[refused.index].index;
         }
         Ok(())
     }

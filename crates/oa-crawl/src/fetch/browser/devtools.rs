@@ -46,6 +46,16 @@ impl DevtoolsError {
         code.starts_with("ERR_SOCKS_") || code.starts_with("ERR_PROXY_")
     }
 
+    /// What to do, where the reason does not say so.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotLoaded(code) if code.ends_with("ERR_CERT_AUTHORITY_INVALID") => {
+                "; Chromium does not read ca_file: if the authority is to be trusted, add it to this user's NSS database (certutil, see docs/new-source.md)"
+            }
+            _ => "",
+        }
+    }
+
     /// What it says about the site.
     pub(super) fn kind(&self) -> ErrorKind {
         let Self::NotLoaded(code) = self else {

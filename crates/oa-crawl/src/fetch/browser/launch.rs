@@ -213,6 +213,12 @@ fn remove_socket(profile: &Path) {
     }
 }
 
+/// Whether this user has named authorities to Chromium, which looks for them in one place only.
+pub(crate) fn has_authorities() -> bool {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    home.is_some_and(|home| home.join(".pki/nssdb/cert9.db").is_file())
+}
+
 /// The system's Chromium, by `PATH`.
 pub(crate) fn find_program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -26,7 +26,7 @@ use super::origin::HomeOrigin;
 use super::{FetchError, Response, check_status};
 use crate::source::BrowserRules;
 use devtools::DevtoolsError;
-pub(crate) use launch::{find_program, without_sandbox};
+pub(crate) use launch::{find_program, has_authorities, without_sandbox};
 use page::Page;
 use proxy::Proxy;
 

@@ -28,7 +28,7 @@ impl Browser {
             let failure = self.proxy.last_failure().filter(|_| e.is_of_proxy());
             let (kind, why) = match failure {
                 Some(failure) => (failure.kind, failure.why),
-                None => (e.kind(), e.to_string()),
+                None => (e.kind(), format!("{e}{}", e.remedy())),
             };
             let what = format!("could not open the page: {why}: GET {url}");
             FetchError::new(kind, redact(&what))
