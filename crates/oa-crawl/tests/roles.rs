@@ -11,6 +11,10 @@ use oa_sim::Options;
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 
+/// The trigger's function acts as the owner, on what its caller made.
+const AUDIT_OF_ITS_OWN: &str = "SET default_transaction_read_only = off; CREATE TEMP TABLE mine (id int PRIMARY KEY);
+    CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit('')";
+
 struct Roles {
     service: Service,
 }
@@ -97,6 +101,9 @@ fn each_program_works_under_a_role_of_its_own_that_can_do_no_more() {
     client
         .batch_execute("ALTER TABLE oa.requests OWNER TO CURRENT_USER; ALTER FUNCTION oa.prune_slots(timestamptz) OWNER TO CURRENT_USER")
         .unwrap();
+    let limit = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'oa_reader'";
+    let limit: i32 = client.query_one(limit, &[]).unwrap().get(0);
+    assert!(limit > 0, "it does not take all sessions that there are");
     let again = init(&superuser);
     let strays = |client: &mut Client| -> i64 {
         let row = client.query_one(
@@ -190,6 +197,8 @@ fn each_program_works_under_a_role_of_its_own_that_can_do_no_more() {
         "SET default_transaction_read_only = off; SELECT FROM oa.locks FOR UPDATE",
         "SELECT FROM pg_authid",
         "SET default_transaction_read_only = off; UPDATE market_full_view SET comm_code = comm_code",
+        "SET default_transaction_read_only = off; SELECT oa.ensure_partitions('2050-01-01')",
+        AUDIT_OF_ITS_OWN,
     ] {
         roles.may_not("reader", sql);
     }
@@ -201,6 +210,7 @@ fn each_program_works_under_a_role_of_its_own_that_can_do_no_more() {
         "CREATE TABLE mine ()",
         "CREATE SCHEMA mine",
         "SELECT FROM pg_authid",
+        AUDIT_OF_ITS_OWN,
     ] {
         roles.may_not("writer", sql);
     }
