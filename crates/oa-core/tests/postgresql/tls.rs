@@ -153,6 +153,23 @@ fn a_password_file_is_read_as_psql_reads_it_and_what_cannot_be_kept_is_refused()
     );
     let url = format!("postgresql://oa@{host}?passfile={}", file.display());
     connect(&url).unwrap();
+    // Of several hosts each gets its own password, and none another's.
+    let absent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = absent.local_addr().unwrap().port();
+    drop(absent);
+    let other = folder.path().join("several");
+    oa_testkit::write_private(
+        &other,
+        format!(
+            "127.0.0.1:{port}:*:*:of-the-other\n127.0.0.1:{}:oa:oa:{password}\n",
+            server.port()
+        ),
+    );
+    let both = format!(
+        "postgresql://oa@127.0.0.1:{port},{host}?passfile={}",
+        other.display()
+    );
+    connect(&both).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let refused = connect(&url).err().unwrap().to_string();
     assert!(
