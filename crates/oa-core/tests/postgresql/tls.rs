@@ -8,7 +8,8 @@ use super::{connect, one};
 #[test]
 fn sslmode_means_what_libpq_means_by_it() {
     let (server, authority) = Postgres::start_with_tls();
-    let (_, other_authority) = Postgres::start_with_tls();
+    // Its files are there as long as it is.
+    let (_other_server, other_authority) = Postgres::start_with_tls();
     let host = |host: &str, parameters: &str| {
         format!("{}?{parameters}", server.url().replace("127.0.0.1", host))
     };
@@ -58,7 +59,8 @@ fn sslmode_means_what_libpq_means_by_it() {
 #[test]
 fn certificates_that_psql_takes_are_taken_and_no_others() {
     let (server, authority) = Postgres::start_with_tls();
-    let (_, other) = Postgres::start_with_tls();
+    // Its files are there as long as it is.
+    let (_other_server, other) = Postgres::start_with_tls();
     let folder = authority.parent().unwrap();
     let openssl = |arguments: &str| {
         let mut command = std::process::Command::new("openssl");
