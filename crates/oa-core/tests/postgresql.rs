@@ -1,6 +1,7 @@
 //! Connections, the schema and the run log on a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod functions;
 mod tls;
 
 use std::collections::HashSet;

@@ -15,6 +15,9 @@
 use oa_core::pg::{quote_ident, quote_literal};
 use postgres::{Client, Error, Transaction};
 
+/// Who only reads leaves sessions for the programs: the page needs six.
+const READERS: &str = "CONNECTION LIMIT 20";
+
 /// What was done about a role.
 #[derive(Debug)]
 pub(crate) struct Made {
@@ -173,22 +176,26 @@ fn owner(
 
 fn make_one(tx: &mut Transaction<'_>, name: &str, of: &str, me: &Me) -> Result<Made, Error> {
     let found = tx.query_opt(
-        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = $1",
+        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolconnlimit < 0 FROM pg_roles WHERE rolname = $1",
         &[&name],
     )?;
     let for_backups = of == "backup";
     let (is_new, has) = match found {
-        Some(row) => (false, [0, 1, 2, 3, 4].map(|i| row.get::<_, bool>(i))),
+        Some(row) => (false, [0, 1, 2, 3, 4, 5].map(|i| row.get::<_, bool>(i))),
         None => {
-            let special = match for_backups && me.superuser {
-                true => "REPLICATION BYPASSRLS",
-                false => "",
+            let special = match of {
+                "backup" if me.superuser => "REPLICATION BYPASSRLS",
+                "reader" => READERS,
+                _ => "",
             };
             tx.batch_execute(&format!(
                 "CREATE ROLE {} LOGIN {special}",
                 quote_ident(name)
             ))?;
-            (true, [false, false, false, me.superuser, me.superuser])
+            (
+                true,
+                [false, false, false, me.superuser, me.superuser, false],
+            )
         }
     };
     let [
@@ -197,6 +204,7 @@ fn make_one(tx: &mut Transaction<'_>, name: &str, of: &str, me: &Me) -> Result<M
         makes_databases,
         replicates,
         bypasses,
+        is_unlimited,
     ] = has;
     let need_not = [
         (superuser, "SUPERUSER"),
@@ -216,7 +224,14 @@ fn make_one(tx: &mut Transaction<'_>, name: &str, of: &str, me: &Me) -> Result<M
             .into_iter()
             .filter_map(|(has, what)| has.then_some(what))
             .collect(),
-        lacks: (for_backups && !replicates && !superuser)
-            .then_some("REPLICATION, so backups will be dumps; as a superuser: ALTER ROLE … REPLICATION BYPASSRLS"),
+        lacks: match of {
+            "backup" if !replicates && !superuser => Some(
+                "REPLICATION, so backups will be dumps; as a superuser: ALTER ROLE … REPLICATION BYPASSRLS",
+            ),
+            "reader" if is_unlimited && !superuser => Some(
+                "a limit, so it could take all sessions of the server: ALTER ROLE … CONNECTION LIMIT 20",
+            ),
+            _ => None,
+        },
     })
 }

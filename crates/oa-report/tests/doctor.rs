@@ -692,7 +692,10 @@ fn broken_schema(here: &Installation) {
     here.sql("DELETE FROM oa.schema_history WHERE version = 999; ALTER SCHEMA oa RENAME TO away");
     here.doctor(1)
         .broken("schema", "no schema \"oa\"", "oa-migrate init");
-    here.sql("ALTER SCHEMA away RENAME TO oa; DROP INDEX market_full_view_key");
+    here.sql("ALTER SCHEMA away RENAME TO oa; GRANT EXECUTE ON FUNCTION oa.audit() TO PUBLIC; DROP INDEX market_full_view_key");
+    let found = here.doctor(1);
+    found.warned("roles", "what its owner may", "oa-migrate init");
+    here.sql("REVOKE EXECUTE ON FUNCTION oa.audit() FROM PUBLIC");
     here.doctor(1).broken(
         "market_full_view",
         "no unique index",

@@ -7,6 +7,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::base::secrets::redact;
 use crate::base::terminal;
+use crate::base::text::with_escapes;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -77,7 +78,8 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let text = redact(&String::from_utf8_lossy(&self.0));
+        // Of what others have said, control characters are escapes already.
+        let text = with_escapes(&redact(&String::from_utf8_lossy(&self.0)));
         terminal::write(text.as_bytes());
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::app::config::Locale;
 use crate::app::words;
 use crate::base::secrets::redact_json;
-use crate::base::text::printable;
+use crate::base::text::{printable, with_escapes};
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -207,7 +207,12 @@ impl Listing {
             Format::Json => self
                 .rows
                 .iter()
-                .map(|row| format!("{}\n", Value::Object(row.clone())))
+                .map(|row| {
+                    format!(
+                        "{}\n",
+                        with_escapes(&Value::Object(row.clone()).to_string())
+                    )
+                })
                 .collect(),
             Format::Csv => self.csv(),
             Format::CsvExcel => format!("{BYTE_ORDER_MARK}{}", self.csv()),
@@ -583,7 +588,15 @@ mod tests {
             csv.contains(",'=1+1\n") && csv.contains("-1.5,'-1+cmd\n"),
             "{csv}"
         );
-        assert!(!listing.render(Format::Json).contains('\u{1b}'));
+        let json = listing.render(Format::Json);
+        let raw = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!json.contains(raw), "{json:?}");
+        let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+        assert_eq!(
+            first,
+            Value::Object(listing.rows[0].clone()),
+            "the value itself stays"
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub fn beginning(text: &str, longest: usize) -> String {
 }
 
 /// A text without what would steer a terminal or hide a part of itself: escape sequences go, other control characters and those that
-/// change the direction of writing become U+FFFD. Line ends and tabs stay.
+/// change the direction of writing become U+FFFD, and what cannot be seen goes. Line ends and tabs stay.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -45,11 +45,37 @@ pub fn printable(text: &str) -> String {
                 }
             }
             '\n' | '\t' => out.push(c),
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.push('\u{fffd}');
-            }
+            c if turns(c) => out.push('\u{fffd}'),
+            c if is_unseen(c) => {}
             c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
+        }
+    }
+    out
+}
+
+/// What takes no room and does nothing: between two letters it makes a word another one, and whole sentences can be written in it.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// What changes the direction of writing, or ends a line that does not look like its end.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A log line or JSON, which have escapes for ASCII's control characters already, with escapes for the others, for what hides a part of a
+/// text or turns it round: values stay as they are.
+#[must_use]
+pub fn with_escapes(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '\u{7f}'..='\u{9f}') || turns(c) || is_unseen(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
         }
     }
     out
@@ -64,13 +90,8 @@ pub fn escaped(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => {
-                out.extend(c.escape_unicode());
-            }
-            c if c.is_control() => out.extend(c.escape_unicode()),
+            '\u{200c}' | '\u{200d}' => out.extend(c.escape_unicode()),
+            c if c.is_control() || turns(c) || is_unseen(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
@@ -166,10 +187,25 @@ mod tests {
             ("a\r\nb\rc", "a\nb\nc"),
             ("bell\u{7}\u{0}", "bell\u{fffd}\u{fffd}"),
             ("gpj\u{202e}exe", "gpj\u{fffd}exe"),
+            ("a\u{61c}b", "a\u{fffd}b"),
+            (
+                "pass\u{200b}\u{feff}\u{2060}word\u{e0041}\u{e007f}",
+                "password",
+            ),
+            ("\u{1f468}\u{200d}\u{1f469}", "\u{1f468}\u{200d}\u{1f469}"),
             ("\u{1b}[3中", "中"),
         ] {
             assert_eq!(printable(from), to, "{from:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_has_escapes_that_json_knows() {
+        let value = "a\u{9b}2J\u{202e}b\u{200b}\u{e0041}\u{7f}中\u{1f468}\u{200d}\u{1f469}";
+        let json = serde_json::to_string(value).unwrap();
+        let shown = with_escapes(&json);
+        assert_eq!(shown, r#""a\u009b2J\u202eb\u200b\udb40\udc41\u007f中👨‍👩""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), value);
     }
 
     #[test]
@@ -187,6 +223,8 @@ mod tests {
         assert_eq!(beginning("a short one", 80), "a short one");
         let hidden = format!("{}\u{1b}[1m{}", "half-of-this", "-is-too-much");
         assert_eq!(error_text(&hidden), "[redacted]");
+        let hidden = "half-of-\u{200b}this-is\u{feff}-too-much";
+        assert_eq!(error_text(hidden), "[redacted]");
     }
 
     #[test]

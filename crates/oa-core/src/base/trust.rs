@@ -188,8 +188,9 @@ fn check(path: &Path, found: &Metadata, content: Content) -> Result<(), TrustErr
     }
     // A group of this user's own, as many systems give one to each, is this user.
     // With an access list the group's bits are those of everybody in the list.
-    let own_group =
-        (found.gid() == 0 || found.gid() == getegid().as_raw()) && !has_access_list(path);
+    let own_group = (found.gid() == 0
+        || found.gid() == getegid().as_raw() && is_group_of_one(found.gid()))
+        && !has_access_list(path);
     if mode & 0o002 != 0 || (mode & 0o020 != 0 && !own_group) {
         return Err(TrustError::Writable {
             path: path.to_owned(),
@@ -197,6 +198,38 @@ fn check(path: &Path, found: &Metadata, content: Content) -> Result<(), TrustErr
         });
     }
     Ok(())
+}
+
+/// Whether nobody but this user is in a group, as far as the machine's own files say: some systems have one for all people.
+fn is_group_of_one(gid: u32) -> bool {
+    let file = |path| fs::read_to_string(path).unwrap_or_default();
+    let me = geteuid().as_raw();
+    others_in(gid, me, &file("/etc/passwd"), &file("/etc/group")).is_none()
+}
+
+/// Somebody else whose group it is, or who is a member of it. Root may everything anyway.
+fn others_in<'a>(gid: u32, me: u32, accounts: &'a str, groups: &'a str) -> Option<&'a str> {
+    let fields = |line: &'a str| line.split(':').collect::<Vec<_>>();
+    let number = |text: Option<&&str>| text.and_then(|n| n.parse::<u32>().ok());
+    let is_other = |uid: Option<u32>| uid.is_some_and(|uid| uid != me && uid != 0);
+    let all: Vec<Vec<&str>> = accounts.lines().map(fields).collect();
+    let by_account = all
+        .iter()
+        .find(|account| is_other(number(account.get(2))) && number(account.get(3)) == Some(gid));
+    let uid_of = |name: &str| {
+        let found = all.iter().find(|account| account.first() == Some(&name));
+        found.and_then(|account| number(account.get(2)))
+    };
+    let mut groups = groups.lines().map(fields);
+    let group = groups.find(|group| number(group.get(2)) == Some(gid));
+    let members = group.and_then(|group| group.get(3).copied());
+    let mut members = members.unwrap_or_default().split(',');
+    // One whom no file names may be anybody.
+    let by_group = members.find(|name| {
+        let uid = uid_of(name);
+        !name.is_empty() && (uid.is_none() || is_other(uid))
+    });
+    by_account.and_then(|a| a.first().copied()).or(by_group)
 }
 
 fn has_access_list(path: &Path) -> bool {
@@ -247,6 +280,20 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn a_group_is_this_users_own_only_while_nobody_else_is_in_it() {
+        let accounts =
+            "root:x:0:0:::\noa:x:1000:1000:::\nwang:x:1001:100:::\nli:x:1002:100:::\nbroken\n";
+        let groups = "root:x:0:\noa:x:1000:\nusers:x:100:\nops:x:50:oa,wang\nalone:x:51:oa,root\nelsewhere:x:52:oa,ldap\n";
+        let of = |gid, me| others_in(gid, me, accounts, groups);
+        assert_eq!(of(1000, 1000), None);
+        assert_eq!(of(51, 1000), None);
+        assert_eq!(of(77, 1000), None, "a container that names nobody");
+        assert_eq!(of(100, 1001), Some("li"));
+        assert_eq!(of(50, 1000), Some("wang"));
+        assert_eq!(of(52, 1000), Some("ldap"));
+    }
 
     #[test]
     fn what_never_comes_or_never_ends_is_not_waited_for() {

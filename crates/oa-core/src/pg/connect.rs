@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io;
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -158,10 +158,6 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     if config.get_hosts().is_empty() {
         return Err(ConnectError::Address("it names no host".to_owned()));
     }
-    let password = passfile::password(&config, passfile.as_deref());
-    if let Some(password) = password.map_err(ConnectError::Address)? {
-        config.password(password.expose());
-    }
     let verification = tls.mode.unwrap_or_else(|| default_mode(config.get_hosts()));
     config.ssl_mode(match verification {
         tls::Mode::Disable => SslMode::Disable,
@@ -174,7 +170,8 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     }
     config.keepalives_idle(Duration::from_secs(30));
     config.tcp_user_timeout(Duration::from_secs(30));
-    connect_in_time(&config, verification, &tls, settings)
+    let passfile = passfile.as_deref();
+    connect_in_time(&config, verification, &tls, passfile, settings)
 }
 
 /// Tries the hosts one after the other. The driver's own limit ends with the TCP connection; a server that accepts it and then
@@ -184,6 +181,7 @@ fn connect_in_time(
     config: &postgres::Config,
     verification: tls::Mode,
     tls: &TlsSettings,
+    passfile: Option<&Path>,
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
     // Whatever the database is set to, a backslash in a text is one.
@@ -202,7 +200,12 @@ fn connect_in_time(
         _ => 0,
     };
     for index in (0..count).map(|n| (first + n) % count) {
-        let one = only_host(config, index);
+        let mut one = only_host(config, index);
+        // A host gets its own password, and no other's.
+        let password = passfile::password(&one, passfile).map_err(ConnectError::Address)?;
+        if let Some(password) = password {
+            one.password(password.expose());
+        }
         let hosts = hosts(&one);
         let connector = match verification {
             tls::Mode::Disable => None,

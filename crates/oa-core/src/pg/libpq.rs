@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use postgres::config::{Host, TargetSessionAttrs};
+use postgres::config::{ChannelBinding, Host, TargetSessionAttrs};
 
 use super::connect::{Address, ConnectError, Settings, default_mode, explain_address};
 use super::tls::Mode;
@@ -21,6 +21,7 @@ pub fn of_database(settings: &Settings, database: &str) -> Result<Settings, Conn
     let mut text = String::new();
     for (name, key) in [
         ("PGHOST", "host"),
+        ("PGHOSTADDR", "hostaddr"),
         ("PGPORT", "port"),
         ("PGUSER", "user"),
         ("PGPASSWORD", "password"),
@@ -28,8 +29,15 @@ pub fn of_database(settings: &Settings, database: &str) -> Result<Settings, Conn
         ("PGOPTIONS", "options"),
         ("PGSSLMODE", "sslmode"),
         ("PGSSLROOTCERT", "sslrootcert"),
+        ("PGSSLCERT", "sslcert"),
+        ("PGSSLKEY", "sslkey"),
+        ("PGPASSFILE", "passfile"),
+        ("PGCHANNELBINDING", "channel_binding"),
+        ("PGTARGETSESSIONATTRS", "target_session_attrs"),
     ] {
-        if let Some((_, value)) = variables.iter().find(|(n, _)| *n == name) {
+        let of_it = variables.iter().find(|(n, _)| *n == name);
+        // The system's own authorities are nobody's sslrootcert: the rules for them are stricter.
+        if let Some((_, value)) = of_it.filter(|(_, value)| value != SYSTEM_ROOTS) {
             let value = value.replace('\\', "\\\\").replace('\'', "\\'");
             text.push_str(&format!("{key}='{value}' "));
         }
@@ -87,9 +95,23 @@ pub fn environment(
     if let Some(options) = config.get_options() {
         variables.push(("PGOPTIONS", options.to_owned()));
     }
-    if config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
-        variables.push(("PGTARGETSESSIONATTRS", "read-write".to_owned()));
+    if !config.get_hostaddrs().is_empty() {
+        let all = config.get_hostaddrs().iter().map(ToString::to_string);
+        variables.push(("PGHOSTADDR", all.collect::<Vec<_>>().join(",")));
     }
+    let attributes = match config.get_target_session_attrs() {
+        TargetSessionAttrs::ReadWrite => Some("read-write"),
+        TargetSessionAttrs::ReadOnly => Some("read-only"),
+        _ => None,
+    };
+    variables.extend(attributes.map(|of| ("PGTARGETSESSIONATTRS", of.to_owned())));
+    // A login that is bound to the connection is what the address asks for, of every program.
+    let binding = match config.get_channel_binding() {
+        ChannelBinding::Require => Some("require"),
+        ChannelBinding::Disable => Some("disable"),
+        _ => None,
+    };
+    variables.extend(binding.map(|of| ("PGCHANNELBINDING", of.to_owned())));
     let mode = tls.mode.unwrap_or_else(|| default_mode(config.get_hosts()));
     let name = match mode {
         Mode::Disable => "disable",
@@ -123,15 +145,46 @@ mod tests {
     use crate::base::secrets::Secret;
     use std::time::Duration;
 
+    fn settings(url: &str) -> Settings {
+        Settings {
+            url: Secret::new(url.to_owned()),
+            connect_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::ZERO,
+            program: "oa-test",
+        }
+    }
+
+    #[test]
+    fn another_database_of_the_server_is_connected_to_in_the_same_way() {
+        for url in [
+            "postgresql://u:p%40%27s%5C@a:6432,b:6433/d?target_session_attrs=read-write&channel_binding=require&sslmode=verify-full",
+            "postgresql://u@a/d?hostaddr=192.0.2.1&sslmode=verify-ca&sslrootcert=/ca.pem&sslcert=/c.pem&sslkey=/k.pem&passfile=/p",
+            "host=/run/postgresql user=u dbname=d options='-c search_path=x' channel_binding=disable target_session_attrs=read-only",
+        ] {
+            let there = of_database(&settings(url), "other").unwrap();
+            let sorted = |of: &Settings, database| {
+                let mut all = environment(of, database).unwrap();
+                all.sort();
+                all
+            };
+            assert_eq!(
+                sorted(&there, None),
+                sorted(&settings(url), Some("other")),
+                "{url}"
+            );
+        }
+        let far = of_database(&settings("postgresql://u@a/d"), "other").unwrap();
+        let address = Address::parse(far.url.expose()).unwrap();
+        assert_eq!(
+            (address.tls.mode, address.tls.root_cert),
+            (Some(Mode::VerifyFull), None)
+        );
+    }
+
     #[test]
     fn libpq_connects_as_we_do() {
         let of = |url: &str| {
-            let settings = Settings {
-                url: Secret::new(url.to_owned()),
-                connect_timeout: Duration::from_secs(10),
-                statement_timeout: Duration::ZERO,
-                program: "oa-test",
-            };
+            let settings = settings(url);
             let variables = environment(&settings, None).unwrap();
             move |name: &str| {
                 let found = variables.iter().find(|(n, _)| *n == name);
@@ -147,5 +200,9 @@ mod tests {
         assert_eq!(far("PGHOST").unwrap(), "a,b");
         assert_eq!(far("PGSSLMODE").unwrap(), "verify-full");
         assert_eq!(far("PGTARGETSESSIONATTRS").unwrap(), "read-write");
+        assert_eq!((far("PGHOSTADDR"), far("PGCHANNELBINDING")), (None, None));
+        let bound = of("postgresql://u@a,b/d?hostaddr=192.0.2.1,192.0.2.2&channel_binding=require");
+        assert_eq!(bound("PGHOSTADDR").unwrap(), "192.0.2.1,192.0.2.2");
+        assert_eq!(bound("PGCHANNELBINDING").unwrap(), "require");
     }
 }

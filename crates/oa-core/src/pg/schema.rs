@@ -16,6 +16,9 @@ fn migrations() -> Vec<Migration> {
         .collect()
 }
 
+/// What others may do by the schema's functions. Not a version: it holds for whatever versions make.
+const RIGHTS: &str = include_str!("rights.sql");
+
 /// Any number; every program takes the same one, so that two that start at once upgrade one after the other.
 const UPGRADE_LOCK: i64 = 0x6f61_5f73_6368;
 const HISTORY: &str = "oa.schema_history";
@@ -134,11 +137,18 @@ pub fn create_at(client: &mut Client, version: i32) -> Result<(), SchemaError> {
 }
 
 fn upgrade_locked(client: &mut Client) -> Result<Vec<String>, SchemaError> {
-    match check(client) {
-        Ok(()) => return Ok(Vec::new()),
-        Err(SchemaError::Absent | SchemaError::Older { .. }) => {}
+    let applied = match check(client) {
+        Ok(()) => Vec::new(),
+        Err(SchemaError::Absent | SchemaError::Older { .. }) => migrate(client)?,
         Err(other) => return Err(other),
-    }
+    };
+    client
+        .batch_execute(RIGHTS)
+        .map_err(|e| SchemaError::Upgrade(describe(&e)))?;
+    Ok(applied)
+}
+
+fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     client
         .batch_execute("CREATE SCHEMA IF NOT EXISTS oa")
         .map_err(|e| SchemaError::Upgrade(describe(&e)))?;

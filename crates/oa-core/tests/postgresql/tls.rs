@@ -8,7 +8,8 @@ use super::{connect, one};
 #[test]
 fn sslmode_means_what_libpq_means_by_it() {
     let (server, authority) = Postgres::start_with_tls();
-    let (_, other_authority) = Postgres::start_with_tls();
+    // Its files are there as long as it is.
+    let (_other_server, other_authority) = Postgres::start_with_tls();
     let host = |host: &str, parameters: &str| {
         format!("{}?{parameters}", server.url().replace("127.0.0.1", host))
     };
@@ -58,7 +59,8 @@ fn sslmode_means_what_libpq_means_by_it() {
 #[test]
 fn certificates_that_psql_takes_are_taken_and_no_others() {
     let (server, authority) = Postgres::start_with_tls();
-    let (_, other) = Postgres::start_with_tls();
+    // Its files are there as long as it is.
+    let (_other_server, other) = Postgres::start_with_tls();
     let folder = authority.parent().unwrap();
     let openssl = |arguments: &str| {
         let mut command = std::process::Command::new("openssl");
@@ -153,6 +155,23 @@ fn a_password_file_is_read_as_psql_reads_it_and_what_cannot_be_kept_is_refused()
     );
     let url = format!("postgresql://oa@{host}?passfile={}", file.display());
     connect(&url).unwrap();
+    // Of several hosts each gets its own password, and none another's.
+    let absent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = absent.local_addr().unwrap().port();
+    drop(absent);
+    let other = folder.path().join("several");
+    oa_testkit::write_private(
+        &other,
+        format!(
+            "127.0.0.1:{port}:*:*:of-the-other\n127.0.0.1:{}:oa:oa:{password}\n",
+            server.port()
+        ),
+    );
+    let both = format!(
+        "postgresql://oa@127.0.0.1:{port},{host}?passfile={}",
+        other.display()
+    );
+    connect(&both).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let refused = connect(&url).err().unwrap().to_string();
     assert!(

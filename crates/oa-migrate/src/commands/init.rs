@@ -137,7 +137,8 @@ fn set_audits(client: &mut Client, args: &Args) -> Result<Vec<(String, bool)>, F
     for (name, on) in wanted {
         let found = tx
             .query_opt(
-                "SELECT c.oid::regclass::text, oa.revised_index(c.oid) IS NOT NULL, has_table_privilege(f.proowner, c.oid, 'SELECT'), f.proowner::regrole::text
+                "SELECT c.oid::regclass::text, oa.revised_index(c.oid) IS NOT NULL, has_table_privilege(f.proowner, c.oid, 'SELECT'), f.proowner::regrole::text,
+                        has_function_privilege(f.oid, 'EXECUTE'), current_user::regrole::text
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc f ON f.oid = 'oa.audit()'::regprocedure
                  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'oa'
                    AND ($1 = n.nspname || '.' || c.relname OR n.nspname = 'public' AND $1 = c.relname)
@@ -162,6 +163,13 @@ fn set_audits(client: &mut Client, args: &Args) -> Result<Vec<(String, bool)>, F
         if on && !readable {
             return Err(anyhow!(
                 "role {owner}, which owns schema oa, may not read {name}, and its rows are kept before somebody empties it (TRUNCATE); as the table's owner: GRANT SELECT ON {table} TO {owner}"
+            )
+            .into());
+        }
+        let (may_call, me): (bool, String) = (found.get(4), found.get(5));
+        if on && !may_call {
+            return Err(anyhow!(
+                "role {me} may not have changes of {name} noted; as {owner}, which owns schema oa: GRANT EXECUTE ON FUNCTION oa.audit() TO {me}"
             )
             .into());
         }

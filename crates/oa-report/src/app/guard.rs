@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -131,6 +131,7 @@ impl Guard {
 
     /// Counts a wrong token; after too many of them the address waits.
     fn refuse(&self, from: IpAddr) -> Refusal {
+        let from = network(from);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((count, since)) = failures.get(&from) {
             let left = WINDOW.saturating_sub(since.elapsed());
@@ -285,6 +286,14 @@ fn token(authorization: &str) -> Option<String> {
         .map(|(_, password)| password.to_owned())
 }
 
+/// Whoever has one address of IPv6 has the 64 bits behind it.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
 /// `localhost`, `127.0.0.1` or `[::1]`, with any port.
 fn is_this_machine(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
@@ -396,6 +405,13 @@ mod tests {
         assert!(closed(guard.log_in(HERE, "wrong").unwrap_err()));
         assert!(guard.admit(HERE, None, false, with("Bearer right")).is_ok());
         assert!(guard.log_in(HERE, "right").is_ok());
+        // Each time from another address of the same network.
+        let of_one = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, n, 0, 0, n]);
+        for n in 0..10 {
+            let refused = guard.log_in(of_one(n), "wrong").unwrap_err();
+            assert_eq!(refused, Refusal::Unauthorized);
+        }
+        assert!(closed(guard.log_in(of_one(10), "wrong").unwrap_err()));
         let other = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(
             guard.admit(other, None, false, with("Bearer wrong")),

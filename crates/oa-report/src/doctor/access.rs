@@ -175,6 +175,23 @@ pub(super) fn logins(
     Ok(())
 }
 
+/// Functions that act as the owner of schema `oa`, and that anybody could have called by a trigger of his own.
+pub(super) fn functions(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
+    let row = client.query_one(
+        "SELECT string_agg('oa.' || p.proname, ', ' ORDER BY p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE n.nspname = 'oa' AND p.prosecdef AND p.prorettype = 'trigger'::regtype AND has_function_privilege('public', p.oid, 'EXECUTE')",
+        &[],
+    )?;
+    if let Some(open) = row.get::<_, Option<String>>(0) {
+        findings.warn(
+            "roles",
+            format!("every role that may use schema oa can do with {open} what its owner may"),
+            "oa-migrate init",
+        );
+    }
+    Ok(())
+}
+
 /// The role of the page (`report.database_url`): it reads everything, and writes nothing.
 pub(super) fn reader(config: &Config, findings: &mut Findings) {
     if config.report.database_url.is_none() {

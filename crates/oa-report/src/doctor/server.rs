@@ -78,6 +78,7 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
     }
     findings.ok("schema", format!("version {}", schema::needed()));
     let asked = access::logins(&mut client, config, findings)
+        .and_then(|()| access::functions(&mut client, findings))
         .and_then(|()| firing(&mut client, findings))
         .and_then(|()| proven(&mut client, config, findings))
         .and_then(|()| slots(&mut client, config, findings));

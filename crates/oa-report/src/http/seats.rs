@@ -1,8 +1,10 @@
 //! Who has how many connections: one address never has all of them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::app::guard::network;
 
 /// An address has so many; a browser needs six, a monitor one.
 pub(super) const MOST_OF_ONE: usize = 128;
@@ -43,13 +45,5 @@ impl Drop for Seat {
                 taken.remove(&self.address);
             }
         }
-    }
-}
-
-/// Whoever has one address of IPv6 has the 64 bits behind it.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
     }
 }
