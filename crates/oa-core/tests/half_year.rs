@@ -298,11 +298,11 @@ fn half_a_year_with_outages_kills_and_wrong_clocks_leave_no_slot_open_and_no_hol
         };
     }
     assert!(wrong > 5, "clocks went wrong {wrong} times");
-    judge(&mut world, begin, now);
+    assess(&mut world, begin, now);
 }
 
 /// Everything that was due is closed, by what truly happened.
-fn judge(world: &mut World, begin: DateTime<Utc>, now: DateTime<Utc>) {
+fn assess(world: &mut World, begin: DateTime<Utc>, now: DateTime<Utc>) {
     let twice: i64 = world
         .client
         .query_one("SELECT count(*) FROM public.closed_twice", &[])

@@ -29,7 +29,7 @@ use crate::journal::incidents;
 use crate::model::event::{Alert, Event};
 use crate::model::run::{Outcome, RunStart};
 pub use drain::{DrainError, Drained};
-pub use outbox::{Tried, Waiting};
+pub use outbox::{DeliveryAttempt, Waiting};
 
 /// The spool could not take or give an entry.
 #[derive(Debug, thiserror::Error)]

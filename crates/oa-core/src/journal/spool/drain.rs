@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use postgres::Client;
 use rusqlite::{OptionalExtension, params};
 
-use super::{ALERTS, DRAIN_LOCK, Record, Spool, SpoolError, Tried, decode};
+use super::{ALERTS, DRAIN_LOCK, DeliveryAttempt, Record, Spool, SpoolError, decode};
 use crate::base::clock;
 use crate::base::failpoint;
 use crate::base::supervise::ProcessId;
@@ -241,7 +241,11 @@ fn resolve_stuck(client: &mut Client, task: &str) {
     }
 }
 
-fn store_alert(client: &mut Client, alert: &Alert, tried: &[Tried]) -> Result<(), postgres::Error> {
+fn store_alert(
+    client: &mut Client,
+    alert: &Alert,
+    tried: &[DeliveryAttempt],
+) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
     incidents::put_spooled(&mut tx, alert)?;
     for one in tried {

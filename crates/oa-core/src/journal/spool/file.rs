@@ -19,7 +19,7 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
         |r| r.get(0),
     )?;
     if former {
-        // Its name until version 0.1. Another program may be renaming it at this moment.
+        // Its name until version 0.1. Another program may be renaming it now.
         let _ = db.execute_batch("ALTER TABLE told RENAME TO notified");
     }
     db.execute_batch(&format!(
