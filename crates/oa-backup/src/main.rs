@@ -16,6 +16,7 @@ mod catalog;
 mod chain;
 mod commands;
 mod error;
+mod publish;
 mod recovery;
 mod retention;
 mod session;

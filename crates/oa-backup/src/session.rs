@@ -7,10 +7,8 @@
 //! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,22 +22,19 @@ use oa_core::model::run::Batch;
 use oa_core::model::run::RunStart;
 use postgres::Client;
 
-use crate::capture::physical::Copied;
 use crate::capture::server::{self, Connected, Server};
 use crate::capture::slot::Source;
 use crate::capture::slot_name::{self, SlotChoice};
 use crate::capture::wal::WalFolder;
 use crate::capture::{logical, physical};
-use crate::catalog;
 use crate::chain;
 use crate::error::BackupError;
+use crate::publish::{conclude, copy_and_store, publish, store};
 use oa_repository::Programs;
 use oa_repository::progress::Growing;
-use oa_repository::timeline;
 use oa_repository::{
     Backup, Checksums, ContentFingerprint, CopyInProgress, Kind, Level, Lsn, Meta,
-    ProgressReporter, Repository, RepositoryError, RepositoryLocation, StoredAhead,
-    UnpublishedBackup, fingerprint, staging,
+    ProgressReporter, Repository, RepositoryLocation, fingerprint, staging,
 };
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
@@ -604,98 +599,4 @@ fn lock(staging: &StateDir, name: &str, wait: Duration) -> Result<Option<Lock>, 
         }
         thread::sleep(Duration::from_millis(100));
     }
-}
-
-/// What is there afterwards, for the records.
-fn conclude(
-    server: &Server,
-    repository: &Repository,
-    mut outcome: BackupOutcome,
-) -> Result<BackupOutcome, BackupError> {
-    let location = repository.location();
-    let (all, damages) = repository.readable_backups()?;
-    outcome.there = all.iter().map(|b| b.id.clone()).collect();
-    outcome
-        .there
-        .extend(damages.into_iter().filter_map(|d| d.backup));
-    outcome.unrestorable = timeline::stranded(repository, &all)?;
-    if outcome.backups.iter().any(|b| b.meta.level == Level::Full) {
-        let size = repository.size_bytes()?;
-        outcome
-            .batches
-            .push(catalog::size(location, size, all.len(), server.clock()));
-    }
-    outcome.all = all;
-    Ok(outcome)
-}
-
-/// Copies the cluster, and stores meanwhile what is complete of the copy.
-fn copy_and_store<'a>(
-    repository: &'a Repository,
-    copy: &CopyInProgress,
-    meta: &Meta,
-    checksums: &Checksums,
-    make: impl FnOnce() -> Result<Copied, BackupError>,
-) -> Result<(Copied, StoredAhead<'a>), BackupError> {
-    thread::scope(|scope| {
-        let store = || repository.store_ahead(copy, meta, checksums);
-        let storing = threads::spawn_in(scope, "store what is copied", store);
-        let copied = make();
-        copy.ended.store(true, Ordering::Release);
-        let ahead = match storing {
-            Ok(storing) => {
-                storing.thread().unpark();
-                storing.join().unwrap_or_else(|panic| resume_unwind(panic))
-            }
-            Err(e) => {
-                tracing::info!("{e}");
-                // Nothing, as it has ended.
-                store()
-            }
-        };
-        Ok((copied?, ahead))
-    })
-}
-
-fn store<'a>(
-    repository: &'a Repository,
-    folder: &Path,
-    meta: &Meta,
-) -> Result<UnpublishedBackup<'a>, BackupError> {
-    if StopSignal.requested() {
-        return Err(BackupError::Stopped);
-    }
-    Ok(repository.store(folder, meta)?)
-}
-
-/// Lists what is stored, if everything it needs is there. Damage to other backups is reported, and keeps no new one from being made.
-fn publish(
-    server: &Server,
-    pending: UnpublishedBackup<'_>,
-    mut meta: Meta,
-    problems: &mut Vec<String>,
-) -> Result<Backup, BackupError> {
-    let damages = match pending.check() {
-        Ok(damages) => damages,
-        Err(e) => {
-            pending.withdraw()?;
-            return Err(e.into());
-        }
-    };
-    if let Some(own) = damages.iter().find(|d| d.backup.is_some()) {
-        let what = own.what.clone();
-        pending.withdraw()?;
-        return Err(RepositoryError::Damaged(what).into());
-    }
-    if let Some(first) = damages.first() {
-        let what = format!(
-            "the repository is damaged elsewhere: {}; see oa-backup verify",
-            first.what
-        );
-        if !problems.contains(&what) {
-            problems.push(what);
-        }
-    }
-    meta.finished_at = Some(server.clock());
-    Ok(pending.publish(meta)?)
 }

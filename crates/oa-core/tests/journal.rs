@@ -6,42 +6,19 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use oa_core::base::state_dir::StateDir;
-use oa_core::journal::incidents::{self, Policy};
+use oa_core::journal::incidents;
 use oa_core::journal::spool::{Record, Spool};
 use oa_core::journal::store;
 use oa_core::model::event::{Alert, Event, Fault};
 use oa_core::model::retry::ErrorKind;
-use oa_core::model::run::{Attempt, Outcome, Reject, RunError, RunStart, Status, Trigger};
+use oa_core::model::run::{Attempt, Outcome, Reject, RunError, Status};
 use oa_core::pg::schema;
 use oa_core::service;
 use oa_testkit::Postgres;
 use postgres::Client;
 use serde_json::json;
 
-use crate::postgresql::batch;
-
-fn start(task: &str) -> RunStart {
-    RunStart::now(
-        "oa-test",
-        "0",
-        task,
-        "标题",
-        Trigger::Manual,
-        Duration::from_secs(60),
-    )
-}
-
-fn policy() -> Policy {
-    Policy {
-        timezone: chrono_tz::Asia::Shanghai,
-        keep_revisions: true,
-        repeat: Duration::from_secs(3600),
-    }
-}
-
-fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str) -> T {
-    client.query_one(query, &[]).unwrap().get(0)
-}
+use crate::common::{batch, one, policy, start};
 
 #[test]
 fn an_upgrade_puts_what_was_recorded_in_the_future_behind_the_rest() {

@@ -13,20 +13,20 @@ use chrono::Utc;
 use oa_core::base::secrets::Secret;
 use oa_core::base::state_dir::StateDir;
 use oa_core::journal::abandoned;
-use oa_core::journal::incidents::Policy;
 use oa_core::journal::requests::{self, Action};
 use oa_core::journal::store::{self, Lease};
 use oa_core::journal::{Persisted, Recorder, StartOutcome, watch};
 use oa_core::model::retry::ErrorKind;
-use oa_core::model::run::Batch;
-use oa_core::model::run::{Attempt, Outcome, RunError, RunStart, Status, Trigger};
+use oa_core::model::run::{Attempt, Outcome, RunError, RunStart, Status};
 use oa_core::pg::schema::SchemaError;
 use oa_core::pg::{self, schema};
 use oa_core::pg::{ConnectError, Settings};
 use oa_core::service;
 use oa_testkit::{Line, Postgres, wait_until};
 use postgres::Client;
-use serde_json::{Value, json};
+use serde_json::json;
+
+use crate::common::{batch, one, policy, start};
 
 fn settings(url: &str) -> Settings {
     Settings {
@@ -39,18 +39,6 @@ fn settings(url: &str) -> Settings {
 
 fn connect(url: &str) -> Result<Client, ConnectError> {
     pg::connect(&settings(url))
-}
-
-fn policy() -> Policy {
-    Policy {
-        timezone: chrono_tz::Asia::Shanghai,
-        keep_revisions: true,
-        repeat: Duration::from_secs(3600),
-    }
-}
-
-pub fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str) -> T {
-    client.query_one(query, &[]).unwrap().get(0)
 }
 
 fn abandoned(client: &mut Client) -> usize {
@@ -204,17 +192,6 @@ fn the_services_tables_are_made_once_and_old_ones_get_what_they_lack() {
         one::<i64>(&mut client, "SELECT count(*) FROM institutional_positions"),
         2
     );
-}
-
-fn start(task: &str) -> RunStart {
-    RunStart::now(
-        "oa-test",
-        "0",
-        task,
-        "标题",
-        Trigger::Manual,
-        Duration::from_secs(60),
-    )
 }
 
 #[test]
@@ -423,21 +400,6 @@ fn runs_of_a_month_are_in_its_partition_and_unpartitioned_times_in_the_default()
     assert_eq!(one::<String>(&mut client, ahead), "4");
     reading.commit().unwrap();
     assert_eq!(one::<String>(&mut client, ahead), "1");
-}
-
-pub fn batch(rows: Vec<Vec<Value>>) -> Batch {
-    Batch {
-        schema: "public".into(),
-        table: "market_full_view".into(),
-        columns: ["comm_code", "record_date", "total_num"]
-            .map(str::to_owned)
-            .to_vec(),
-        key: vec!["comm_code".into(), "record_date".into()],
-        rows: rows.into(),
-        collected_at: "2025-12-01T16:30:00Z".parse().unwrap(),
-        timezone: "Asia/Shanghai".into(),
-        newest_by: None,
-    }
 }
 
 /// Whoever asks what became of his commit gets the right answer, whatever clocks do meanwhile; and the table does not grow for ever.

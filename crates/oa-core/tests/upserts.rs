@@ -10,7 +10,7 @@ use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::postgresql::{batch, one};
+use crate::common::{batch, one};
 
 #[test]
 fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {

@@ -13,7 +13,7 @@ pub(crate) fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Result<DateTime
         .map(|at| at.begins().max(DateTime::UNIX_EPOCH))
         .ok_or_else(|| {
             format!(
-                "\"{text}\" is no moment; write {}, \"today\" or \"2025-12-01\"",
+                "\"{text}\" is no point in time; write {}, \"today\" or \"2025-12-01\"",
                 when::FORMS
             )
         })
@@ -71,7 +71,7 @@ mod tests {
             read("yesterday"),
             Ok("2025-11-30T16:00:00Z".parse().unwrap())
         );
-        assert!(read("soon").unwrap_err().contains("is no moment"));
+        assert!(read("soon").unwrap_err().contains("is no point in time"));
     }
 
     #[test]

@@ -289,7 +289,7 @@ fn the_log_is_filtered_by_task_status_and_time() {
         ("limit=1e3", "from 1 to 500"),
         ("limit=5&limit=6", "twice"),
         ("status=fialed", "did you mean \\\"failed\\\""),
-        ("since=soon", "is no moment"),
+        ("since=soon", "is no point in time"),
         ("before=1", "is no id"),
         ("task=%00", "no name has"),
         ("status=!fialed", "did you mean"),

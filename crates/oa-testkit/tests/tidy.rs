@@ -421,3 +421,56 @@ fn every_file_of_tests_is_run() {
     assert!(seen > 90, "{seen}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn no_file_is_longer_than_700_lines() {
+    const MOST: usize = 700;
+    let all = files("src").into_iter().chain(files("tests"));
+    let long: Vec<String> = all
+        .map(|(file, text)| (file, text.lines().count()))
+        .filter(|(_, lines)| *lines > MOST)
+        .map(|(file, lines)| format!("{file}: {lines}"))
+        .collect();
+    assert!(long.is_empty(), "split by what each part means: {long:#?}");
+}
+
+/// The names in backticks.
+fn named(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_page_on_architecture_has_the_arrows_of_the_code() {
+    let root = oa_testkit::workspace_root();
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let rows = || page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut crates = BTreeSet::new();
+    for row in rows().filter(|row| row.starts_with("oa-")) {
+        let row = format!("`{row}");
+        let [of, _, imports] = row.splitn(3, " | ").collect::<Vec<_>>()[..] else {
+            panic!("{row}");
+        };
+        for name in named(of) {
+            let manifest = root.join(format!("crates/{name}/Cargo.toml"));
+            let manifest = fs::read_to_string(manifest).unwrap();
+            let (_, own) = manifest.split_once("[dependencies]").unwrap();
+            let used: BTreeSet<&str> = own
+                .lines()
+                .take_while(|line| !line.starts_with('['))
+                .filter_map(|line| line.split(['.', ' ', '=']).next())
+                .filter(|used| used.starts_with("oa-"))
+                .collect();
+            assert_eq!(used, named(imports).into_iter().collect(), "{name}");
+            crates.insert(name.to_owned());
+        }
+    }
+    let there = fs::read_dir(root.join("crates")).unwrap().flatten();
+    let there = there.map(|entry| entry.file_name().into_string().unwrap());
+    assert_eq!(crates, there.collect());
+    let layers: Vec<&str> = rows()
+        .filter(|row| !row.starts_with("oa-"))
+        .filter_map(|row| row.split('`').next())
+        .collect();
+    let (_, core) = LAYERS.iter().find(|(name, _)| *name == "oa-core").unwrap();
+    assert_eq!(layers, *core);
+}

@@ -8,7 +8,9 @@ use oa_core::base::state_dir::{Lock, StateDir};
 use oa_core::base::text::error_text;
 use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
-use oa_core::journal::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
+use oa_core::journal::spool::{
+    self, DeliveryAttempt as StoredTry, Record, Spool, SpoolError, Waiting,
+};
 use oa_core::model::event::{Alert, Event, Kind, Severity, channel_fingerprint};
 use oa_wording::Wording;
 use uuid::Uuid;

@@ -128,7 +128,7 @@ pub enum Locale {
 /// Everything the file may say. Defaults are those of `docs/configuration.md`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct ConfigFile {
     #[serde(default = "default_timezone", deserialize_with = "units::timezone")]
     timezone: Tz,
     #[serde(default)]
@@ -457,7 +457,7 @@ impl Config {
             path: path.to_owned(),
             message,
         };
-        let file: File = toml::from_str(text).map_err(|e| invalid(explain(text, &e)))?;
+        let file: ConfigFile = toml::from_str(text).map_err(|e| invalid(explain(text, &e)))?;
         for name in file.providers.keys() {
             if !PROVIDERS.contains(&name.as_str()) {
                 let hint = nearest(name, PROVIDERS.iter().copied());

@@ -1,21 +1,22 @@
 //! From when until when a certificate is valid: of a server, as it shows it, and of a file. Nothing is trusted by what is seen here, and
 //! nothing is sent.
 
+mod verifier;
+
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::ClientConnection;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use crate::base::trust;
+pub(crate) use verifier::{Authority, Demand, client};
 
 /// Both in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,17 +28,21 @@ pub struct Validity {
 }
 
 impl Validity {
-    fn of(der: &[u8]) -> Result<Self, String> {
-        let parsed = Certificate::from_der(der).map_err(|e| e.to_string())?;
-        let validity = &parsed.tbs_certificate.validity;
+    fn of_der(der: &[u8]) -> Result<Self, String> {
+        let certificate = Certificate::from_der(der).map_err(|e| e.to_string())?;
+        Ok(Self::of(&certificate))
+    }
+
+    fn of(certificate: &Certificate) -> Self {
+        let validity = &certificate.tbs_certificate.validity;
         let time = |since: Duration| {
             let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
             DateTime::from_timestamp(seconds, 0).unwrap_or(DateTime::<Utc>::MAX_UTC)
         };
-        Ok(Self {
+        Self {
             from: time(validity.not_before.to_unix_duration()),
             to: time(validity.not_after.to_unix_duration()),
-        })
+        }
     }
 
     /// Whether it is valid at this time.
@@ -55,7 +60,7 @@ pub fn in_file(path: &Path) -> Result<Vec<Validity>, String> {
     let text = trust::read_named(path, trust::LARGEST).map_err(|e| e.to_string())?;
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        found.push(Validity::of(&certificate.map_err(|e| e.to_string())?)?);
+        found.push(Validity::of_der(&certificate.map_err(|e| e.to_string())?)?);
     }
     match found.is_empty() {
         true => Err("it holds no certificate".to_owned()),
@@ -68,20 +73,14 @@ pub fn in_file(path: &Path) -> Result<Vec<Validity>, String> {
 /// # Errors
 /// When it does not speak TLS, or not within the connection's own limits.
 pub fn shown(stream: &mut TcpStream, host: &str) -> Result<Validity, String> {
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(OnlyLooks(provider)))
-        .with_no_client_auth();
+    let config = client(Demand::Shown)?.with_no_client_auth();
     let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
     let mut tls = ClientConnection::new(Arc::new(config), name).map_err(|e| e.to_string())?;
     while tls.is_handshaking() {
         tls.complete_io(stream).map_err(|e| e.to_string())?;
     }
     let shown = tls.peer_certificates().and_then(<[_]>::first);
-    Validity::of(shown.ok_or("the server shows no certificate")?)
+    Validity::of_der(shown.ok_or("the server shows no certificate")?)
 }
 
 /// A connection with a limit for each step.
@@ -102,43 +101,4 @@ pub fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String>
         }
     }
     Err(why)
-}
-
-/// Takes every certificate: the connection ends before anything is said.
-#[derive(Debug)]
-struct OnlyLooks(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for OnlyLooks {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -106,7 +106,7 @@ pub fn subject(
 /// When PostgreSQL fails.
 pub fn act(client: &mut Client, link: &Link, by: &str) -> Result<Acted, postgres::Error> {
     let mut tx = client.transaction()?;
-    // Whoever comes at the same moment waits here, and finds it done.
+    // Whoever comes at the same time waits here, and finds it done.
     let new = tx.execute(
         "INSERT INTO oa.used_links (link, action, alert, channel, used_by) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
         &[&link.hash(), &link.action.as_str(), &link.alert, &link.channel, &error_text(by)],

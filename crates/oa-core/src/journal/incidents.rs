@@ -139,7 +139,7 @@ pub fn raise(
         if let Some(incident) = Incident::lock(&mut tx, &alert.fingerprint)? {
             break !incident.covers(&alert, policy);
         }
-        // Nobody knows of it: the row is made, and whoever comes at the same moment waits for it and finds it notified.
+        // Nobody knows of it: the row is made, and whoever comes at the same time waits for it and finds it notified.
         if tx.execute(
             "INSERT INTO oa.incidents (fingerprint, rule, task, severity) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
             &[&alert.fingerprint, &alert.rule, &alert.task, &alert.severity.as_str()],
@@ -370,7 +370,7 @@ pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<bool, postg
     put_at(client, alert, None)
 }
 
-/// Puts an alert into the outbox that has waited in the spool, where it was made at its own moment, but not after now: people have
+/// Puts an alert into the outbox that has waited in the spool, at the time at which it was made there, but not after now: people have
 /// been notified of it then.
 ///
 /// # Errors

@@ -92,7 +92,7 @@ pub enum Persisted {
 }
 
 /// Where a start is known.
-enum Begun {
+enum Registration {
     /// In PostgreSQL; with what its clock is ahead of this machine's.
     Here(Box<Session>, TimeDelta),
     /// Here alone, because of this.
@@ -318,9 +318,9 @@ impl Recorder {
             }
         };
         let (connection, offset, unreachable) = match self.begin_there(&mut start)? {
-            Begun::Here(connection, offset) => (Some(*connection), Some(offset), None),
-            Begun::Alone(offset, why) => (None, offset, Some(why)),
-            Begun::Elsewhere(reason) => return Ok(StartOutcome::Skipped { reason }),
+            Registration::Here(connection, offset) => (Some(*connection), Some(offset), None),
+            Registration::Alone(offset, why) => (None, offset, Some(why)),
+            Registration::Elsewhere(reason) => return Ok(StartOutcome::Skipped { reason }),
         };
         let known = connection.is_some();
         if let (Some(no_disk), Some(reason)) = (no_lock, &unreachable) {
@@ -359,7 +359,7 @@ impl Recorder {
     }
 
     /// Tells PostgreSQL of a start.
-    fn begin_there(&self, start: &mut RunStart) -> Result<Begun, JournalError> {
+    fn begin_there(&self, start: &mut RunStart) -> Result<Registration, JournalError> {
         let mut kept = self.kept.take();
         loop {
             let was_kept = kept.is_some();
@@ -373,7 +373,7 @@ impl Recorder {
                     self.spool_alert(Fault::SchemaUnfit, &e.to_string());
                     return Err(DbUnavailable::Schema(e).into());
                 }
-                Err(e) => return Ok(Begun::Alone(None, e.to_string())),
+                Err(e) => return Ok(Registration::Alone(None, e.to_string())),
             };
             let offset = self.clock_offset();
             let mut corrected = start.clone();
@@ -381,7 +381,7 @@ impl Recorder {
             corrected.compare_days(self.policy.timezone);
             start.other_day = corrected.other_day;
             let reason = match store::begin(&mut client, &corrected) {
-                Ok(Lease::Acquired) => return Ok(Begun::Here(Box::new(client), offset)),
+                Ok(Lease::Acquired) => return Ok(Registration::Here(Box::new(client), offset)),
                 Ok(Lease::AlreadyDone) => format!("{} was done by another machine", start.task),
                 Ok(Lease::HeldBy { host }) => format!("{} runs already on {host}", start.task),
                 // It may have been closed since the run before.
@@ -389,11 +389,11 @@ impl Recorder {
                 // Collecting comes first, whatever keeps the log from being written.
                 Err(e) => {
                     tracing::warn!("{}: {e}", start.task);
-                    return Ok(Begun::Alone(Some(offset), e.to_string()));
+                    return Ok(Registration::Alone(Some(offset), e.to_string()));
                 }
             };
             self.kept.give_back(client);
-            return Ok(Begun::Elsewhere(reason));
+            return Ok(Registration::Elsewhere(reason));
         }
     }
 

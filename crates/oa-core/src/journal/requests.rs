@@ -138,7 +138,7 @@ pub fn put(
     )?;
     match waits {
         Some(row) => Ok(Put::Waits(row.get(0))),
-        // Done this moment.
+        // Done meanwhile.
         None => put(client, action, by),
     }
 }

@@ -12,7 +12,7 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Starts at a moment that is now.
+    /// Starts now; `now` is the time that it counts from.
     #[must_use]
     pub fn start(now: DateTime<Utc>) -> Self {
         Self {

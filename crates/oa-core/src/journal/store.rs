@@ -62,7 +62,7 @@ pub struct WriteCounts {
 /// What came of an attempt to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lease {
-    /// Another run has taken care of the moment that this one is for.
+    /// Another run has done the slot that this one is for.
     AlreadyDone,
     /// The task is ours.
     Acquired,
@@ -73,7 +73,7 @@ pub enum Lease {
     },
 }
 
-/// Records the start, at this moment of the server's clock, and takes the task's lease. A lease whose process is known to be gone is
+/// Records the start, at what the server's clock shows now, and takes the task's lease. A lease whose process is known to be gone is
 /// free before it is over.
 ///
 /// # Errors
@@ -188,7 +188,7 @@ fn upsert_task(tx: &mut Tx<'_, '_>, start: &RunStart) -> Result<(), postgres::Er
     Ok(())
 }
 
-/// `begins`: it starts at this moment. Else it has started before, and not after now, whatever the machine's clock said. Returns whether
+/// `begins`: it starts now. Else it has started before, and not after now, whatever the machine's clock said. Returns whether
 /// the run was not known.
 fn insert_run(
     tx: &mut Tx<'_, '_>,

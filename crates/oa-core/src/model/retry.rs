@@ -145,7 +145,7 @@ pub enum Backoff {
     #[default]
     Fixed,
     /// Doubled after every try, up to [`Policy::LONGEST_BACKOFF`], and then a random share between half and all of that: whatever
-    /// failed at the same moment does not come back at the same moment.
+    /// failed at the same time does not come back at the same time.
     Exponential,
 }
 

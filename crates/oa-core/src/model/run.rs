@@ -84,7 +84,7 @@ impl Trigger {
 /// What is known when a run begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStart {
-    /// UUID version 7 of this moment.
+    /// UUID version 7, of when it begins.
     pub id: Uuid,
     /// The program.
     pub tool: String,
@@ -104,13 +104,13 @@ pub struct RunStart {
     pub version: String,
     /// How long this run holds the task without a sign of life.
     pub lease: Duration,
-    /// The moment of the schedule (UTC) that it is for; it does not begin when another machine has taken care of that.
+    /// When its slot was due (UTC), where it is for one; it does not begin when another machine has done that.
     #[serde(default)]
     pub due_at: Option<DateTime<Utc>>,
     /// The day it is about, where it is about one.
     #[serde(default)]
     pub day: Option<NaiveDate>,
-    /// It is about another day than the one on which it starts, and so takes care of no moment. Found out when it begins.
+    /// It is about another day than the one on which it starts, and so is for no slot. Found out when it begins.
     #[serde(default)]
     pub other_day: bool,
     /// What the server's clock was ahead of this machine's, in seconds. Set: all times of this run are corrected by it; `None`: they are

@@ -1,25 +1,26 @@
 //! Connections: several hosts, TLS as libpq's `sslmode` means it, timeouts, one application name per program.
 
-use std::error::Error as _;
+mod error;
+
 use std::io;
 use std::net::ToSocketAddrs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use postgres::config::{Host, LoadBalanceHosts, SslMode};
-use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::address::{Address, default_mode, explain_address};
 use super::tls::TlsSettings;
-use super::{describe, passfile, tls};
-use crate::base::certificate::Validity;
-use crate::base::conninfo::pairs;
+use super::{passfile, tls};
 use crate::base::secrets::Secret;
 use crate::base::{limits, threads};
+pub use error::ConnectError;
+use error::classify;
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
@@ -70,78 +71,6 @@ impl Settings {
 /// what nobody takes, no open transaction, and no idle session for the two hours that are usual.
 const GONE: &str = "SET client_connection_check_interval = '2s'; SET idle_in_transaction_session_timeout = '10min';
     SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6";
-
-/// Whether an address is one, before anybody uses it: what comes of one that is not would be shown.
-///
-/// # Errors
-/// When it is not valid; the text holds nothing of it.
-pub fn check_address(url: &Secret) -> Result<(), String> {
-    let address = Address::parse(url.expose())?;
-    let config = postgres::Config::from_str(&address.text).map_err(|e| explain_address(&e))?;
-    match config.get_hosts().is_empty() {
-        true => Err("it names no host".to_owned()),
-        false => Ok(()),
-    }
-}
-
-/// There is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The address itself is wrong.
-    #[error("the database address is not valid: {0}")]
-    Address(String),
-    /// Nobody answers, or not the right server.
-    #[error(
-        "could not reach PostgreSQL at {hosts}: {reason}; check that it runs and that the address is right"
-    )]
-    Unreachable {
-        /// The hosts that were tried.
-        hosts: String,
-        /// What the last of them said.
-        reason: String,
-    },
-    /// This machine does not let the process have what a connection takes; with what to raise.
-    #[error("could not connect to PostgreSQL: {0}")]
-    Limit(String),
-    /// User or password refused.
-    #[error(
-        "PostgreSQL at {hosts} refused the login: {reason}; check user and password in the database address"
-    )]
-    Login {
-        /// The hosts that were tried.
-        hosts: String,
-        /// What the server said.
-        reason: String,
-    },
-    /// The database is not there, or may not be used.
-    #[error(
-        "PostgreSQL at {hosts} has no such database: {reason}; check the database's name, or create it with createdb"
-    )]
-    Database {
-        /// The hosts that were tried.
-        hosts: String,
-        /// What the server said.
-        reason: String,
-    },
-    /// The encrypted connection failed.
-    #[error(
-        "the TLS connection to PostgreSQL at {hosts} failed: {reason}; see sslmode and sslrootcert in docs/configuration.md"
-    )]
-    Tls {
-        /// The hosts that were tried.
-        hosts: String,
-        /// What was wrong.
-        reason: String,
-    },
-}
-
-impl ConnectError {
-    /// Whether time may heal it. The others only a person can.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Limit(_))
-    }
-}
 
 /// Connects and sets the session up.
 ///
@@ -339,200 +268,6 @@ fn only_host(config: &postgres::Config, index: usize) -> postgres::Config {
     one
 }
 
-/// Host and port of each server of the address to which programs speak TLS, if it does.
-#[must_use]
-pub fn tls_servers(settings: &Settings) -> Vec<String> {
-    let servers = tcp_servers(settings).into_iter();
-    servers
-        .map(|(host, port)| format!("{host}:{port}"))
-        .collect()
-}
-
-/// The first server of the address that answers, as host and port, and when its certificate ends (UTC); `None` in its place when it
-/// speaks no TLS. Nothing at all when nobody answers, or all are reached without TLS.
-#[must_use]
-pub fn certificate(settings: &Settings) -> Option<(String, Option<DateTime<Utc>>)> {
-    let (server, shown) = seen(settings).next()?;
-    Some((server, shown.map(|validity| validity.to)))
-}
-
-/// The same of all servers that answer and speak TLS.
-#[must_use]
-pub fn certificates(settings: &Settings) -> Vec<(String, Validity)> {
-    let with_tls = |(server, shown): (String, Option<Validity>)| Some((server, shown?));
-    seen(settings).filter_map(with_tls).collect()
-}
-
-fn seen(settings: &Settings) -> impl Iterator<Item = (String, Option<Validity>)> {
-    let limit = settings.connect_timeout;
-    tcp_servers(settings)
-        .into_iter()
-        .filter_map(
-            move |(host, port)| match tls::shown_certificate(&host, port, limit) {
-                Ok(shown) => Some((format!("{host}:{port}"), shown)),
-                Err(e) => {
-                    tracing::debug!("could not see the certificate of {host}:{port}: {e}");
-                    None
-                }
-            },
-        )
-}
-
-/// Whether this address looks at the server's certificate, as libpq's `sslmode` means it.
-#[must_use]
-pub fn verifies(settings: &Settings) -> bool {
-    let Ok(address) = Address::parse(settings.url.expose()) else {
-        return false;
-    };
-    let Ok(config) = postgres::Config::from_str(&address.text) else {
-        return false;
-    };
-    let mode = address.tls.mode;
-    match mode.unwrap_or_else(|| default_mode(config.get_hosts())) {
-        tls::Mode::VerifyCa | tls::Mode::VerifyFull => true,
-        tls::Mode::Require => address.tls.root_cert.is_some(),
-        tls::Mode::Disable | tls::Mode::Prefer => false,
-    }
-}
-
-/// The files with certificates that the address names, each with its parameter: `sslcert` is this program's own, `sslrootcert` holds the
-/// authorities.
-#[must_use]
-pub fn certificate_files(settings: &Settings) -> Vec<(&'static str, PathBuf)> {
-    let Ok(address) = Address::parse(settings.url.expose()) else {
-        return Vec::new();
-    };
-    let named = [
-        ("sslcert", address.tls.client_cert),
-        ("sslrootcert", address.tls.root_cert),
-    ];
-    let named = named.into_iter();
-    named.filter_map(|(of, path)| Some((of, path?))).collect()
-}
-
-fn tcp_servers(settings: &Settings) -> Vec<(String, u16)> {
-    let parsed = Address::parse(settings.url.expose()).ok();
-    let config = parsed
-        .filter(|a| a.tls.mode != Some(tls::Mode::Disable))
-        .and_then(|a| postgres::Config::from_str(&a.text).ok());
-    let Some(config) = config else {
-        return Vec::new();
-    };
-    let ports = config.get_ports();
-    let port = |i: usize| ports.get(i).or(ports.first()).copied().unwrap_or(5432);
-    let named = config.get_hosts().iter().enumerate();
-    named
-        .filter_map(|(i, host)| match host {
-            Host::Tcp(name) => Some((name.clone(), port(i))),
-            Host::Unix(_) => None,
-        })
-        .collect()
-}
-
-/// `one` is the host that was tried.
-fn classify(
-    error: &postgres::Error,
-    hosts: String,
-    one: &postgres::Config,
-    settings: &Settings,
-) -> ConnectError {
-    let reason = describe(error);
-    let system = error.source().and_then(|e| e.downcast_ref::<io::Error>());
-    if let Some(remedy) = system.and_then(limits::remedy) {
-        return ConnectError::Limit(format!("{reason}; {remedy}"));
-    }
-    match error.code() {
-        Some(code) if code.code().starts_with("28") => ConnectError::Login { hosts, reason },
-        Some(code)
-            if *code == SqlState::UNDEFINED_DATABASE
-                || *code == SqlState::INSUFFICIENT_PRIVILEGE =>
-        {
-            ConnectError::Database { hosts, reason }
-        }
-        Some(_) => ConnectError::Unreachable { hosts, reason },
-        None if tls::is_tls_error(error) => ConnectError::Tls { hosts, reason },
-        None if error.is_closed() || error.source().is_none_or(is_io) => {
-            ConnectError::Unreachable { hosts, reason }
-        }
-        // What is left was found by the driver itself: there is no TLS, or no password.
-        None if one.get_ssl_mode() == SslMode::Require && !speaks_tls(one, settings) => {
-            ConnectError::Tls { hosts, reason }
-        }
-        None if one.get_password().is_none() => ConnectError::Login { hosts, reason },
-        None => ConnectError::Unreachable { hosts, reason },
-    }
-}
-
-fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.is::<std::io::Error>()
-}
-
-fn speaks_tls(one: &postgres::Config, settings: &Settings) -> bool {
-    let port = one.get_ports().first().copied().unwrap_or(5432);
-    match one.get_hosts().first() {
-        Some(Host::Tcp(name)) => !matches!(
-            tls::shown_certificate(name, port, settings.connect_timeout),
-            Ok(None)
-        ),
-        _ => false,
-    }
-}
-
-/// The driver's message quotes the part that it does not understand, which may be one of the password: nothing of it is shown.
-pub(super) fn explain_address(_: &postgres::Error) -> String {
-    wrong_parts()
-}
-
-fn wrong_parts() -> String {
-    format!(
-        "it has a port that is no number, an unknown parameter, or a value with spaces that is not in single quotes; {EXAMPLE}"
-    )
-}
-
-fn is_other_scheme(text: &str) -> bool {
-    let letters = |scheme: &str| scheme.bytes().all(|b| b.is_ascii_alphanumeric());
-    text.split_once("://")
-        .is_some_and(|(scheme, _)| letters(scheme))
-}
-
-const EXAMPLE: &str = "it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE";
-const ENCODE: &str = "percent-encode user and password: %40 for @, %3A for :, %2F for /, %3F for ?, %23 for #, %25 for %";
-
-/// In `user:password@host` each of the characters that end something must be the one that does, or a piece of the password would be
-/// taken, and shown, as the host.
-fn check_userinfo(text: &str) -> Result<(), String> {
-    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
-    if rest.contains('#') {
-        return Err(format!("it holds a #; {ENCODE}"));
-    }
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let signs = rest.matches('@').count();
-    if signs > 1 || signs != authority.matches('@').count() {
-        return Err(format!(
-            "it holds an @ that does not end the password, or a / or ? before the one that does; {ENCODE}"
-        ));
-    }
-    let (userinfo, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-    if userinfo.matches(':').count() > 1 {
-        return Err(format!("its password holds a :; {ENCODE}"));
-    }
-    let is_code =
-        |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
-    if rest.split('%').skip(1).any(|rest| !is_code(rest)) {
-        return Err(format!("it holds a % that begins no code; {ENCODE}"));
-    }
-    // Without an @, what should be a port may be a password.
-    let has_port = |host: &str| {
-        let after = host.rsplit_once(']').map_or(host, |(_, after)| after);
-        let port = after.rsplit_once(':').map_or("", |(_, port)| port);
-        port.bytes().all(|b| b.is_ascii_digit())
-    };
-    match hosts.split(',').all(has_port) {
-        true => Ok(()),
-        false => Err(format!("its port is no number; {EXAMPLE}")),
-    }
-}
-
 fn hosts(config: &postgres::Config) -> String {
     let ports = config.get_ports();
     let port = |i: usize| ports.get(i).or(ports.first()).copied().unwrap_or(5432);
@@ -548,166 +283,9 @@ fn hosts(config: &postgres::Config) -> String {
     named.join(", ")
 }
 
-/// libpq would use TLS where the server offers it and verify nothing. Here another machine is verified in full unless the
-/// address says otherwise; this machine is trusted.
-pub(super) fn default_mode(hosts: &[Host]) -> tls::Mode {
-    let local = |host: &Host| match host {
-        Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost"
-                || name
-                    .parse::<std::net::IpAddr>()
-                    .is_ok_and(|ip| ip.is_loopback())
-        }
-    };
-    if hosts.iter().all(local) {
-        tls::Mode::Prefer
-    } else {
-        tls::Mode::VerifyFull
-    }
-}
-
-/// The address without the parameters that the driver does not know.
-pub(super) struct Address {
-    pub(super) text: String,
-    pub(super) tls: TlsSettings,
-    pub(super) passfile: Option<PathBuf>,
-}
-
-/// What libpq takes and the driver does not: where the value changes nothing here, it is passed over.
-const WITHOUT_EFFECT: [(&str, &[&str]); 6] = [
-    ("gssencmode", &["disable", "prefer"]),
-    ("client_encoding", &["utf8", "UTF8", "UTF-8", "auto"]),
-    ("sslcompression", &["0"]),
-    ("sslsni", &["1"]),
-    ("sslcertmode", &["allow"]),
-    ("ssl_min_protocol_version", &["TLSv1.2", "TLSv1"]),
-];
-/// What libpq takes and these programs cannot keep. Passing it over would be a lie.
-const NOT_TAKEN: [&str; 16] = [
-    "require_auth",
-    "service",
-    "gssencmode",
-    "krbsrvname",
-    "gsslib",
-    "gssdelegation",
-    "requirepeer",
-    "sslcrl",
-    "sslcrldir",
-    "sslpassword",
-    "sslcompression",
-    "sslsni",
-    "sslcertmode",
-    "client_encoding",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
-];
-
-fn decoded(value: &str) -> String {
-    percent_encoding::percent_decode_str(value)
-        .decode_utf8_lossy()
-        .into_owned()
-}
-
-impl Address {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut tls = TlsSettings::default();
-        let mut passfile = None;
-        let mut keep = |name: &str, value: &str| -> Result<bool, String> {
-            match name {
-                "sslmode" => tls.mode = Some(value.parse()?),
-                "sslrootcert" => {
-                    tls.root_cert = (value != "system").then(|| PathBuf::from(value));
-                }
-                "sslcert" => tls.client_cert = Some(PathBuf::from(value)),
-                "sslkey" => tls.client_key = Some(PathBuf::from(value)),
-                "passfile" => passfile = Some(PathBuf::from(value)),
-                "fallback_application_name" => {}
-                _ if WITHOUT_EFFECT
-                    .iter()
-                    .any(|(of, values)| *of == name && values.contains(&value)) => {}
-                _ => {
-                    if let Some(name) = NOT_TAKEN.iter().find(|of| **of == name) {
-                        return Err(format!(
-                            "{name} in it cannot be kept by these programs; take it out, see docs/configuration.md"
-                        ));
-                    }
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        };
-        let mut kept = Vec::new();
-        let text = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            check_userinfo(text)?;
-            let (base, query) = text.split_once('?').unwrap_or((text, ""));
-            for pair in query.split('&').filter(|p| !p.is_empty()) {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                if keep(name, &decoded(value))? {
-                    kept.push(pair);
-                }
-            }
-            if kept.is_empty() {
-                base.to_owned()
-            } else {
-                format!("{base}?{}", kept.join("&"))
-            }
-        } else if is_other_scheme(text) {
-            return Err(EXAMPLE.to_owned());
-        } else {
-            for pair in pairs(text).ok_or_else(wrong_parts)? {
-                if keep(pair.name, &pair.value)? {
-                    kept.push(pair.text);
-                }
-            }
-            kept.join(" ")
-        };
-        Ok(Self {
-            text,
-            tls,
-            passfile,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tls_parameters_are_taken_out_of_both_forms_of_address() {
-        let a = Address::parse("postgresql://u@h1,h2:6432/d?target_session_attrs=read-write&sslmode=verify-ca&sslrootcert=%2Fca.pem").unwrap();
-        assert_eq!(
-            a.text,
-            "postgresql://u@h1,h2:6432/d?target_session_attrs=read-write"
-        );
-        assert_eq!(a.tls.mode, Some(tls::Mode::VerifyCa));
-        assert_eq!(a.tls.root_cert, Some(PathBuf::from("/ca.pem")));
-        let a = Address::parse("host=localhost sslmode=disable dbname=oa").unwrap();
-        assert_eq!(a.text, "host=localhost dbname=oa");
-        assert_eq!(a.tls.mode, Some(tls::Mode::Disable));
-    }
-
-    #[test]
-    fn a_quoted_password_stays_as_it_is() {
-        for (written, password) in [
-            ("'two  spaces'", "two  spaces"),
-            ("'a sslmode=disable b'", "a sslmode=disable b"),
-            ("'it\\'s \\\\ x'", "it's \\ x"),
-            ("'a://b'", "a://b"),
-            ("a\\ b", "a b"),
-        ] {
-            let text = format!("host=h sslmode = verify-full password = {written} dbname=d");
-            let a = Address::parse(&text).unwrap();
-            assert_eq!(a.tls.mode, Some(tls::Mode::VerifyFull), "{text}");
-            let config = postgres::Config::from_str(&a.text).unwrap();
-            assert_eq!(config.get_password(), Some(password.as_bytes()), "{text}");
-            assert_eq!(config.get_dbname(), Some("d"));
-            let pairs = pairs(&text).unwrap();
-            assert_eq!(pairs[2].value, password);
-        }
-        assert!(pairs("host=h password='never ends").is_none());
-    }
 
     #[test]
     fn a_wrong_address_is_explained_without_its_password() {
@@ -742,23 +320,5 @@ mod tests {
             assert!(!error.to_string().contains("hunter2"), "{error}");
             assert!(!error.is_passing());
         }
-    }
-
-    #[test]
-    fn another_machine_is_verified_by_default() {
-        let hosts = |text: &str| {
-            postgres::Config::from_str(text)
-                .unwrap()
-                .get_hosts()
-                .to_vec()
-        };
-        assert_eq!(
-            default_mode(&hosts("postgresql://u@localhost,127.0.0.1/d")),
-            tls::Mode::Prefer
-        );
-        assert_eq!(
-            default_mode(&hosts("postgresql://u@127.0.0.1,db.example.com/d")),
-            tls::Mode::VerifyFull
-        );
     }
 }

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use postgres::config::{ChannelBinding, Host, TargetSessionAttrs};
 
-use super::connect::{Address, ConnectError, Settings, default_mode, explain_address};
+use super::address::{Address, default_mode, explain_address};
+use super::connect::{ConnectError, Settings};
 use super::tls::Mode;
 use crate::base::secrets::Secret;
 

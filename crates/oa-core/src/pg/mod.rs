@@ -1,6 +1,8 @@
 //! PostgreSQL: connecting, quoting, the schema `oa`, upserts.
 
+mod address;
 mod bulk;
+mod certificates;
 mod connect;
 mod deferred;
 mod fresh;
@@ -14,10 +16,9 @@ mod session;
 mod tls;
 pub mod upsert;
 
-pub use connect::{
-    ConnectError, Settings, certificate, certificate_files, certificates, check_address, connect,
-    tls_servers, verifies,
-};
+pub use address::check_address;
+pub use certificates::{certificate, certificate_files, certificates, tls_servers, verifies};
+pub use connect::{ConnectError, Settings, connect};
 pub use deferred::{Deferred, settled};
 pub use lock::alone;
 pub use meaning::{Meaning, is_connection_error, is_passing};

@@ -1,23 +1,17 @@
 //! What libpq's `sslmode` promises, on rustls.
 
-mod certificates;
-
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, Error, RootCertStore};
+use rustls::{Error, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::base::certificate::{self, Validity};
+use crate::base::certificate::{self, Authority, Demand, Validity};
 use crate::base::trust::{self, Content};
-use certificates::{AnyCertificate, Verified};
 
 /// How much of the server's identity is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,27 +67,14 @@ pub fn connector(mode: Mode, settings: &TlsSettings) -> Result<MakeRustlsConnect
     } else {
         mode
     };
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .dangerous();
-    let builder = match mode {
+    let demand = match mode {
         Mode::VerifyFull | Mode::VerifyCa => {
             let (store, named) = roots(root_cert)?;
-            let strict =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
-            builder.with_custom_certificate_verifier(Arc::new(Verified {
-                strict: strict.build().map_err(|e| e.to_string())?,
-                named,
-                check_name: mode == Mode::VerifyFull,
-                provider,
-            }))
+            Demand::Authority(Authority::new(store, named, mode == Mode::VerifyFull)?)
         }
-        Mode::Disable | Mode::Prefer | Mode::Require => {
-            builder.with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        }
+        Mode::Disable | Mode::Prefer | Mode::Require => Demand::Key,
     };
+    let builder = certificate::client(demand)?;
     let config = match (&settings.client_cert, &settings.client_key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => {

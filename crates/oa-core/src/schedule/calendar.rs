@@ -46,7 +46,7 @@ pub struct Calendar {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct CalendarFile {
     #[serde(default)]
     year: Vec<Year>,
 }
@@ -99,7 +99,7 @@ impl Calendar {
     }
 
     fn add(&mut self, text: &str) -> Result<(), String> {
-        let file: File =
+        let file: CalendarFile =
             toml::from_str(text).map_err(|e| crate::base::mistakes::explain(text, &e))?;
         for year in file.year {
             let stray = year.closed.iter().find(|d| d.year() != year.year);

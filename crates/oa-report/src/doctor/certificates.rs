@@ -38,7 +38,7 @@ pub(super) fn of_databases(
     now: DateTime<Utc>,
     findings: &mut Findings,
 ) {
-    let judge = Judge {
+    let assessor = Assessor {
         now,
         notice: config.alert.expiry_notice.0,
     };
@@ -51,7 +51,7 @@ pub(super) fn of_databases(
         for (server, validity) in pg::certificates(&limited) {
             if servers.insert(server.clone()) {
                 let what = format!("the certificate of PostgreSQL at {server}");
-                judge.line(
+                assessor.line(
                     &what,
                     validity,
                     pg::verifies(settings),
@@ -64,38 +64,38 @@ pub(super) fn of_databases(
     let mut files = BTreeSet::new();
     for (name, path) in addresses.iter().flat_map(pg::certificate_files) {
         if files.insert(path.clone()) {
-            judge.file(name, &path, name == "sslcert", findings);
+            assessor.file(name, &path, name == "sslcert", findings);
         }
     }
 }
 
 /// All others.
 pub(super) fn elsewhere(config: &Config, now: DateTime<Utc>, findings: &mut Findings) {
-    let judge = Judge {
+    let assessor = Assessor {
         now,
         notice: config.alert.expiry_notice.0,
     };
     if let Some(path) = &config.crawl.ca_file {
-        judge.file("ca_file", path, false, findings);
+        assessor.file("ca_file", path, false, findings);
     }
     for (host, port, validity) in seen_by_https(config, findings) {
         let mend = format!(
             "echo | openssl s_client -connect {host}:{port} -servername {host} 2>/dev/null | openssl x509 -noout -dates   # it is renewed there"
         );
         let what = format!("the certificate of https://{host}:{port}");
-        judge.line(&what, validity, true, &mend, findings);
+        assessor.line(&what, validity, true, &mend, findings);
     }
 }
 
 const OF_POSTGRESQL: &str = "sudo -u postgres psql -Atc 'SHOW ssl_cert_file'   # on that machine; the new certificate into this file, then: psql -c 'SELECT pg_reload_conf()'";
 
-struct Judge {
+struct Assessor {
     now: DateTime<Utc>,
     /// So long before the end it is a warning.
     notice: Duration,
 }
 
-impl Judge {
+impl Assessor {
     /// `verified` is whether anybody looks at it: one that is over is in nobody's way else.
     fn line(
         &self,

@@ -193,7 +193,7 @@ async function filtersWork() {
   assert.ok(page.url().includes("status=failed") && page.url().includes("before="));
   assert.notEqual(await page.locator("table.runs tbody th a").first().getAttribute("href"), first);
   await page.goto(`${url}admin/logs?since=soon`);
-  assert.match(await page.locator("main").innerText(), /is no moment/);
+  assert.match(await page.locator("main").innerText(), /is no point in time/);
   await page.context().close();
 }
 

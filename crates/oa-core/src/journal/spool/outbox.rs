@@ -9,7 +9,7 @@ use crate::model::Alert;
 
 /// Where an alert stands with one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried {
+pub struct DeliveryAttempt {
     /// The alert.
     pub alert: Uuid,
     /// The channel.
@@ -36,7 +36,7 @@ pub struct Waiting {
     /// The alert.
     pub alert: Alert,
     /// What was tried.
-    pub tried: Option<Tried>,
+    pub tried: Option<DeliveryAttempt>,
 }
 
 pub(super) const TABLES: &str = "
@@ -102,7 +102,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn tries(&self, alert: Uuid) -> Result<Vec<Tried>, SpoolError> {
+    pub fn tries(&self, alert: Uuid) -> Result<Vec<DeliveryAttempt>, SpoolError> {
         let mut statement = self
             .db
             .prepare(&format!("SELECT {COLUMNS} FROM tries WHERE alert = ?1"))
@@ -142,7 +142,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn end_tries(&mut self, ended: &[Tried]) -> Result<(), SpoolError> {
+    pub fn end_tries(&mut self, ended: &[DeliveryAttempt]) -> Result<(), SpoolError> {
         let end = |db: &mut rusqlite::Connection| {
             let tx = db.transaction()?;
             for one in ended {
@@ -251,20 +251,20 @@ const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(1);
 /// What a robot was sent before that says nothing.
 const SENDS_KEPT: TimeDelta = TimeDelta::minutes(2);
 
-fn tried(row: &Row<'_>) -> rusqlite::Result<Tried> {
+fn tried(row: &Row<'_>) -> rusqlite::Result<DeliveryAttempt> {
     let alert: String = row.get(0)?;
-    let moment = |i| {
+    let time = |i| {
         row.get::<_, i64>(i)
             .map(|at| DateTime::from_timestamp_millis(at).unwrap_or_default())
     };
-    Ok(Tried {
+    Ok(DeliveryAttempt {
         alert: Uuid::try_parse(&alert).unwrap_or_default(),
         channel: row.get(1)?,
         state: row.get(2)?,
         tries: row.get(3)?,
-        first_at: moment(4)?,
-        next_at: moment(5)?,
-        leased_until: moment(6)?,
+        first_at: time(4)?,
+        next_at: time(5)?,
+        leased_until: time(6)?,
         error: row.get(7)?,
         unanswered: row.get(8)?,
     })

@@ -1,46 +1,80 @@
-//! Certificates that libpq takes and the strict rules of the web do not: those of PostgreSQL's own manual. A server's certificate may be
-//! its own authority, when `sslrootcert` names it; it may be of X.509 version 1; its name may stand in the common name alone.
+//! What a certificate must be before anything is sent to whoever shows it.
+//!
+//! libpq takes certificates that the strict rules of the web do not, and so do we: those of PostgreSQL's own manual. A server's certificate
+//! may be its own authority, when `sslrootcert` names it; it may be of X.509 version 1; its name may stand in the common name alone.
 //!
 //! Nothing is trusted that `sslrootcert` does not name: the signature of the authority, the time, the name and the server's proof that it
 //! has the key are verified here as well.
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
+use chrono::DateTime;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
+};
 use x509_cert::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode, Reader, SliceReader};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 use x509_cert::{Certificate, Version};
 
+use super::Validity;
+
 /// The common name in a subject.
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// `verify-ca` and `verify-full`.
+/// What a server must show.
 #[derive(Debug)]
-pub(super) struct Verified {
-    pub(super) strict: Arc<WebPkiServerVerifier>,
-    /// What `sslrootcert` names; nothing for the system's authorities, to whom the strict rules apply.
-    pub(super) named: Vec<CertificateDer<'static>>,
-    /// `verify-full`.
-    pub(super) check_name: bool,
-    pub(super) provider: Arc<CryptoProvider>,
+pub(crate) enum Demand {
+    /// Any certificate, without a proof that the server has its key: to look at it. The connection ends before anything is sent.
+    Shown,
+    /// Any certificate whose key the server has: encryption against listeners, no protection against an impostor, as libpq documents `prefer`
+    /// and `require`.
+    Key,
+    /// That, and an authority has signed it: `verify-ca` and `verify-full`.
+    Authority(Authority),
 }
 
-impl ServerCertVerifier for Verified {
-    fn verify_server_cert(
+/// Whom a program trusts.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    strict: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+    check_name: bool,
+}
+
+impl Authority {
+    /// `named`: those of the roots that `sslrootcert` names; nothing for the system's authorities, to whom the strict rules apply. `check_name`:
+    /// the certificate must be of the host that was meant, too.
+    pub(crate) fn new(
+        roots: RootCertStore,
+        named: Vec<CertificateDer<'static>>,
+        check_name: bool,
+    ) -> Result<Self, String> {
+        let strict =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+        Ok(Self {
+            strict: strict.map_err(|e| e.to_string())?,
+            named,
+            check_name,
+        })
+    }
+
+    fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         ocsp_response: &[u8],
         now: UnixTime,
+        algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<ServerCertVerified, Error> {
         let strict = self.strict.verify_server_cert(
             end_entity,
@@ -65,7 +99,6 @@ impl ServerCertVerifier for Verified {
         let Ok(shown) = Certificate::from_der(end_entity) else {
             return Err(error);
         };
-        let algorithms = &self.provider.signature_verification_algorithms;
         let trusted = only_the_name && !self.named.is_empty()
             || is_valid_at(&shown, now)
                 && self.named.iter().any(|root| {
@@ -76,48 +109,79 @@ impl ServerCertVerifier for Verified {
         }
         Err(error)
     }
+}
 
-    fn verify_tls12_signature(
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// A client that makes this demand; whether it has a certificate of its own is still to say.
+pub(crate) fn client(
+    demand: Demand,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let provider = provider();
+    let verifier = Verifier {
+        demand,
+        algorithms: provider.signature_verification_algorithms,
+    };
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    Ok(client
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier)))
+}
+
+#[derive(Debug)]
+struct Verifier {
+    demand: Demand,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    /// The server's proof that it has the key, where one is demanded; `strict` is what the rules of the web say of it.
+    fn proof(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
+        strict: VerifySignature,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-            .or_else(|e| has_the_key(message, cert, dss, algorithms).ok_or(e))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-            .or_else(|e| has_the_key(message, cert, dss, algorithms).ok_or(e))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.strict.supported_verify_schemes()
+        if let Demand::Shown = self.demand {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        strict(message, cert, dss, &self.algorithms)
+            .or_else(|e| has_the_key(message, cert, dss, &self.algorithms).ok_or(e))
     }
 }
 
-/// `prefer` and `require`: encryption against listeners, no protection against an impostor, as libpq documents it.
-#[derive(Debug)]
-pub(super) struct AnyCertificate(pub(super) Arc<CryptoProvider>);
+type VerifySignature = fn(
+    &[u8],
+    &CertificateDer<'_>,
+    &DigitallySignedStruct,
+    &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error>;
 
-impl ServerCertVerifier for AnyCertificate {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        match &self.demand {
+            Demand::Shown | Demand::Key => Ok(ServerCertVerified::assertion()),
+            Demand::Authority(authority) => authority.verify(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+                &self.algorithms,
+            ),
+        }
     }
 
     fn verify_tls12_signature(
@@ -126,9 +190,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-            .or_else(|e| has_the_key(message, cert, dss, algorithms).ok_or(e))
+        self.proof(message, cert, dss, verify_tls12_signature)
     }
 
     fn verify_tls13_signature(
@@ -137,13 +199,11 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-            .or_else(|e| has_the_key(message, cert, dss, algorithms).ok_or(e))
+        self.proof(message, cert, dss, verify_tls13_signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -239,10 +299,10 @@ fn may_sign(authority: &Certificate) -> bool {
 }
 
 fn is_valid_at(certificate: &Certificate, now: UnixTime) -> bool {
-    let validity = &certificate.tbs_certificate.validity;
-    let from = validity.not_before.to_unix_duration().as_secs();
-    let to = validity.not_after.to_unix_duration().as_secs();
-    (from..=to).contains(&now.as_secs())
+    let seconds = i64::try_from(now.as_secs()).ok();
+    seconds
+        .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+        .is_some_and(|now| Validity::of(certificate).holds_at(now))
 }
 
 /// As libpq: the common name counts only where the certificate has no names of that kind of its own.
