@@ -356,9 +356,9 @@ names '^repository' /etc/oa/oa.toml
 printf '%sbackup = { "repository" = "/var/backups/oa", password = "env:OA_BACKUP_PASSWORD", kind = "logical", verify_recovery = false }\n' "$whole" >/etc/oa/oa.toml
 well --backups '/srv/third ü 5%' --locale en
 grep -q '^backup = { "repository" = "/srv/third ü 5%", password = ' /etc/oa/oa.toml && grep -q '^locale = "en"' /etc/oa/oa.toml && [[ -e '/srv/third ü 5%/config' ]] || { echo "not written: $(cat /etc/oa/oa.toml)"; exit 1; }
-printf 'backup.repository = "/var/backups/oa"\nbackup.kind = "logical"\nbackup . "verify_recovery" = false\n%s' "$whole" >/etc/oa/oa.toml
+printf 'backup.repository = "/var/backups/oa"\nbackup.kind = "logical"\nbackup . "verify_recovery" = false\nbackup.password = "env:OA_BACKUP_PASSWORD"\n%s' "$whole" >/etc/oa/oa.toml
 well --backups /srv/fourth
-[[ -e /srv/fourth/config && $(grep -c 'backup.password = ' /etc/oa/oa.toml) == 1 ]] || { echo "not written: $(cat /etc/oa/oa.toml)"; exit 1; }
+[[ -e /srv/fourth/config && $(grep -c '^backup.repository = "/srv/fourth"$' /etc/oa/oa.toml) == 1 ]] || { echo "not written: $(cat /etc/oa/oa.toml)"; exit 1; }
 printf '[crawl\n' >/etc/oa/oa.toml
 refused 78 --backups /srv/fourth
 [[ $why == *"line 1 is no TOML"* ]] || { echo "it does not say where: $why"; exit 1; }
