@@ -474,3 +474,43 @@ fn the_doctor_names_one_command_that_helps_and_harms_nothing() {
     follow("oa-backup verify --read-data");
     assert_eq!(service.list()[0]["id"], all[0]["id"]);
 }
+
+#[test]
+fn what_postgresql_has_recorded_and_does_not_give_is_no_good_news() {
+    let mut service = Service::ready("kind = \"logical\"");
+    service.take("full");
+    status(&service, 0);
+    // Between an update of the programs and oa-migrate init.
+    service
+        .db()
+        .batch_execute("UPDATE oa.schema_history SET version = version - 1000 WHERE version > 1")
+        .unwrap();
+    let said = service.backup(&["status"]).expect(1);
+    assert!(
+        said.stdout.contains("is not known: ") && said.stdout.contains("oa-migrate init"),
+        "{said:?}"
+    );
+    assert!(status(&service, 1)["ok"] == false);
+    let list = service.backup(&["list"]).expect(0);
+    assert!(list.stderr.contains("oa-migrate init"), "{list:?}");
+    service
+        .db()
+        .batch_execute("UPDATE oa.schema_history SET version = version + 1000 WHERE version < 0")
+        .unwrap();
+    status(&service, 0);
+    // Whatever else keeps it from being read.
+    let rename = "ALTER TABLE oa.drills RENAME TO drills_elsewhere";
+    service.db().batch_execute(rename).unwrap();
+    let said = service.backup(&["status"]).expect(1);
+    assert!(
+        said.stdout.contains("\"oa.drills\" does not exist"),
+        "{said:?}"
+    );
+    // After a disaster the repository alone must do.
+    service.server.stop();
+    let said = service.backup(&["status"]).expect(0);
+    assert!(
+        said.stdout.contains("nobody knows without PostgreSQL"),
+        "{said:?}"
+    );
+}

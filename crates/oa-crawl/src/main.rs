@@ -24,7 +24,7 @@ mod store;
 mod validate;
 mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,7 +33,7 @@ use oa_core::app::{exit, man};
 
 use commands::{
     backfill, check, cookies, crontab, drain, enable, exec, export, forget, list, new, prune,
-    replay, run, try_source,
+    replay, run, settings, try_source,
 };
 use extract::xls;
 
@@ -84,6 +84,9 @@ enum Command {
     Forget(forget::Args),
     Drain(drain::Args),
     Prune(prune::Args),
+    /// Read and write keys of the configuration: what oa-setup starts
+    #[command(subcommand, hide = true)]
+    Settings(settings::Command),
     /// Read an xls file from stdin and print its rows: what this program starts for such a file
     #[command(name = xls::COMMAND, hide = true)]
     ReadXls {
@@ -130,6 +133,10 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Cookies(cookies::Command::Import(args)) => cookies::import(&args, &config()?),
         Command::Enable(args) => enable::enable(&args, &config()?),
         Command::Disable(args) => enable::disable(&args, &config()?),
+        Command::Settings(command) => {
+            let named = cli.global.config.as_deref();
+            settings::run(command, named.unwrap_or(Path::new("/etc/oa/oa.toml")))
+        }
         Command::Crontab(args) => crontab::run(&args, &config()?),
         Command::Forget(args) => forget::run(&args, &config()?),
         Command::Drain(args) => drain::run(&args, &config()?),

@@ -13,4 +13,5 @@ mod links;
 mod metrics;
 mod page;
 mod pages;
+mod schedules;
 mod serving;

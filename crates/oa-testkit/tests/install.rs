@@ -271,11 +271,12 @@ well() { # its last step is the doctor's, who finds that nothing starts the prog
 }
 # What is backed up how is not asked here.
 sed -i -e '/^locale/d' -e 's/^kind = "auto"/verify_recovery = false\nkind = "logical"/' /etc/oa/oa.toml
-well --database "$DATABASE" --backups /srv/first --locale en
+printf '%s' "it's 5% of \$1 & \"ü\" \\ #" >"$base/odd"
+well --database "$DATABASE" --backups /srv/first --locale en --backup-password "file:$base/odd"
 grep -q '^locale = "en"' /etc/oa/oa.toml
 [[ -e /srv/first/config && ! -e /var/backups/oa/config ]]
 # The same again.
-well --database "$DATABASE" --backups /srv/first
+well --database "$DATABASE" --backups /srv/first --backup-password "file:$base/odd"
 # All of it is said at once, each with its line.
 echo another >"$base/password"
 OA_S3_ACCESS_KEY=key OA_CHANNEL_URL=http://127.0.0.1:9/hook refused 78 --backups s3://bucket/oa --s3-endpoint http://127.0.0.1:9 --s3-region eu \
@@ -339,6 +340,45 @@ unset OA_CHANNEL_URL
 sed -i 's|^repository = .*|repository = "/srv/second"|' /etc/oa/oa.toml
 well --backups /srv/second
 [[ -e /srv/first/config && -e /srv/second/config ]]
+
+# A table is the same one however it is written: nothing is written a second time, nor found to be missing.
+whole="state_dir = '/var/lib/oa'
+database = { url = 'env:DATABASE_URL' }
+alert = { channels = [{ name = 'log', kind = 'command', command = ['true'] }] }
+"
+printf '%s[ "backup" ] # here\nrepository = "/srv/second"\npassword = "env:OA_BACKUP_PASSWORD"\nkind = "logical"\nverify_recovery = false\n' "$whole" >/etc/oa/oa.toml
+cp /etc/oa/oa.toml "$base/before.toml"
+well --backups /srv/second --channel none
+cmp /etc/oa/oa.toml "$base/before.toml" || { echo "it was changed: $(diff "$base/before.toml" /etc/oa/oa.toml)"; exit 1; }
+OA_CHANNEL_URL=http://127.0.0.1:9/hook refused 78 --channel webhook --backups /srv/other
+names 'channels = ' /etc/oa/oa.toml
+names '^repository' /etc/oa/oa.toml
+printf '%sbackup = { "repository" = "/var/backups/oa", password = "env:OA_BACKUP_PASSWORD", kind = "logical", verify_recovery = false }\n' "$whole" >/etc/oa/oa.toml
+well --backups '/srv/third ü 5%' --locale en
+grep -q '^backup = { "repository" = "/srv/third ü 5%", password = ' /etc/oa/oa.toml && grep -q '^locale = "en"' /etc/oa/oa.toml && [[ -e '/srv/third ü 5%/config' ]] || { echo "not written: $(cat /etc/oa/oa.toml)"; exit 1; }
+printf 'backup.repository = "/var/backups/oa"\nbackup.kind = "logical"\nbackup . "verify_recovery" = false\nbackup.password = "env:OA_BACKUP_PASSWORD"\n%s' "$whole" >/etc/oa/oa.toml
+well --backups /srv/fourth
+[[ -e /srv/fourth/config && $(grep -c '^backup.repository = "/srv/fourth"$' /etc/oa/oa.toml) == 1 ]] || { echo "not written: $(cat /etc/oa/oa.toml)"; exit 1; }
+printf '[crawl\n' >/etc/oa/oa.toml
+refused 78 --backups /srv/fourth
+[[ $why == *"line 1 is no TOML"* ]] || { echo "it does not say where: $why"; exit 1; }
+# With cron the page runs from now on, once, and ends with the schedule.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+printf '%sreport = { listen = "127.0.0.1:%s" }\n' "$whole" "$port" >/etc/oa/oa.toml
+page() { (: </dev/tcp/127.0.0.1/"$port") 2>/dev/null; }
+said=$(/usr/local/sbin/oa-setup --timers cron 2>&1)
+[[ $said == *"started oa-report serve"* ]] && page || { echo "the page does not run: $said: $(cat /var/log/oa/report.log)"; exit 1; }
+said=$(/usr/local/sbin/oa-setup --timers cron 2>&1)
+[[ $said != *started* && $said != *"something else"* ]] && page || { echo "started twice: $said"; exit 1; }
+/usr/local/sbin/oa-setup --timers none
+! page || { echo "the page goes on"; exit 1; }
+python3 -m http.server --bind 127.0.0.1 "$port" >/dev/null 2>&1 &
+other=$!
+for _ in $(seq 100); do ! page || break; sleep 0.1; done
+said=$(/usr/local/sbin/oa-setup --timers cron 2>&1)
+kill $other
+[[ $said == *"something else answers at 127.0.0.1:$port"* ]] || { echo "another's port: $said"; exit 1; }
+/usr/local/sbin/oa-setup --timers none
 
 # A file for cron that cron does not take: the doctor's command mends it, word by word. Server and repository have nothing to do with it.
 printf '[database]\nurl = "postgresql://oa@127.0.0.1:9/oa"\n' >/etc/oa/oa.toml

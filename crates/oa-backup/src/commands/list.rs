@@ -6,13 +6,11 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
-use oa_core::pg;
 use oa_repository::timeline;
 use oa_repository::{ProgressReporter, RepositoryLocation};
 
 use super::overview::Overview;
-use super::short;
-use crate::PROGRAM;
+use super::{short, status};
 use crate::catalog::{self, Recovered};
 
 #[derive(Debug, clap::Args)]
@@ -80,14 +78,21 @@ fn recorded(
     config: &Config,
     location: &RepositoryLocation,
 ) -> (BTreeMap<String, Recovered>, BTreeMap<String, String>) {
-    let connected = pg::Settings::from_config(config, PROGRAM)
-        .ok()
-        .and_then(|settings| pg::connect(&settings).ok());
-    let Some(mut client) = connected else {
-        return (BTreeMap::new(), BTreeMap::new());
-    };
-    (
-        catalog::recovered(&mut client, location).unwrap_or_default(),
-        catalog::check_errors(&mut client, location).unwrap_or_default(),
-    )
+    let mut why = None;
+    let client = status::connect(config, &mut why);
+    let read = client.map(|mut client| {
+        let recovered = catalog::recovered(&mut client, location);
+        let errors = catalog::check_errors(&mut client, location);
+        (
+            status::known(recovered, &mut why),
+            status::known(errors, &mut why),
+        )
+    });
+    if let Some(why) = why {
+        tracing::warn!(
+            "what PostgreSQL has recorded of the backups (recoveries, damage) is not known: {why}"
+        );
+    }
+    let (recovered, errors) = read.unwrap_or_default();
+    (recovered.unwrap_or_default(), errors.unwrap_or_default())
 }

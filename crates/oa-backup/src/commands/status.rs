@@ -12,8 +12,9 @@ use oa_core::app::output::human_duration;
 use oa_core::base::units::Bytes;
 use oa_core::journal::catalog::{self as journal, Drill, Facts, Limits, Recovery};
 use oa_core::model::Finding;
-use oa_core::pg;
+use oa_core::pg::{self, schema};
 use oa_wording::Wording;
+use postgres::Client;
 use serde_json::{Map, Value, json};
 
 use super::{print, short, stream};
@@ -31,7 +32,8 @@ pub(crate) struct Args {
 }
 
 /// Prints it. Exit code 1 when something is wrong that `oa-alert check` and the page would report too: the objectives of `[backup]`
-/// are not met, backups are damaged, missing or without the full backup that they need, or the last drill failed.
+/// are not met, backups are damaged, missing or without the full backup that they need, or the last drill failed; also when PostgreSQL answers
+/// and does not say so (its schema is older than this program).
 pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let location = super::location(config, false)?;
     let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
@@ -98,6 +100,38 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     })
 }
 
+/// A server that is down is down: the repository alone must do then, after a disaster above all. Whatever else keeps what is recorded from
+/// being read as it is meant is `why`.
+pub(super) fn connect(config: &Config, why: &mut Option<String>) -> Option<Client> {
+    let connected = pg::Settings::from_config(config, PROGRAM)
+        .map_err(|e| e.to_string())
+        .and_then(|settings| match pg::connect(&settings) {
+            Ok(client) => Ok(Some(client)),
+            Err(e) if e.is_passing() => Ok(None),
+            Err(e) => Err(e.to_string()),
+        });
+    let mut client = connected.unwrap_or_else(|e| {
+        why.get_or_insert(e);
+        None
+    })?;
+    if let Err(e) = schema::check(&mut client) {
+        why.get_or_insert(e.to_string());
+    }
+    Some(client)
+}
+
+/// What was read; where it cannot be, although the server answers, the first error is kept.
+pub(super) fn known<T>(read: Result<T, postgres::Error>, why: &mut Option<String>) -> Option<T> {
+    match read {
+        Ok(read) => Some(read),
+        Err(e) if pg::is_connection_error(&e) => None,
+        Err(e) => {
+            why.get_or_insert(pg::describe(&e));
+            None
+        }
+    }
+}
+
 /// One of the future has no age yet.
 fn age(backup: &Backup, now: DateTime<Utc>) -> Duration {
     (now - backup.meta.restorable_to)
@@ -142,6 +176,8 @@ pub(super) struct RepositoryState {
     missing: Vec<Missing>,
     /// What PostgreSQL has recorded; `None`: it does not answer.
     records: Option<Facts>,
+    /// Why that is not known although it answers: nothing says then that no drill has failed and no backup is missing.
+    unrecorded: Option<String>,
 }
 
 impl RepositoryState {
@@ -150,16 +186,15 @@ impl RepositoryState {
         location: &RepositoryLocation,
         repository: &Repository,
     ) -> Result<Self, Failure> {
-        let mut client = pg::Settings::from_config(config, PROGRAM)
-            .ok()
-            .and_then(|settings| pg::connect(&settings).ok());
+        let mut unrecorded = None;
+        let mut client = connect(config, &mut unrecorded);
         let recorded = client
             .as_mut()
-            .and_then(|c| catalog::recorded(c, location).ok());
+            .and_then(|c| known(catalog::recorded(c, location), &mut unrecorded));
         let (backups, unreadable) = repository.readable_backups()?;
         let own = client
             .as_mut()
-            .and_then(|c| OwnClusters::ask(c).ok())
+            .and_then(|c| known(OwnClusters::ask(c), &mut unrecorded))
             .map_or_else(|| backups.iter().collect(), |own| own.among(&backups));
         let own: BTreeSet<&str> = own.iter().map(|b| b.id.as_str()).collect();
         let others = backups.iter().map(|b| b.id.clone());
@@ -173,15 +208,17 @@ impl RepositoryState {
         let missing = client
             .as_mut()
             .zip(recorded)
-            .and_then(|(c, (recorded, _))| catalog::missing(c, recorded, &there).ok());
-        if missing.is_none() {
+            .and_then(|(c, (recorded, _))| {
+                known(catalog::missing(c, recorded, &there), &mut unrecorded)
+            });
+        if missing.is_none() && unrecorded.is_none() {
             tracing::warn!("without PostgreSQL nobody knows which backups should be there as well");
         }
         let missing = missing.unwrap_or_default();
         let name = location.shown();
         let records = client
             .as_mut()
-            .and_then(|c| journal::facts(c, name.as_ref()).ok());
+            .and_then(|c| known(journal::facts(c, name.as_ref()), &mut unrecorded));
         Ok(Self {
             backups,
             others,
@@ -190,6 +227,7 @@ impl RepositoryState {
             unknown,
             missing,
             records,
+            unrecorded,
         })
     }
 
@@ -246,6 +284,9 @@ impl RepositoryState {
                         human_duration(*took, Locale::En)
                     ),
                     Some(drill) => format!("the last drill ({}) failed", day(drill.at)),
+                    None if self.unrecorded.is_some() => {
+                        "whether a restore drill has run is not known".to_owned()
+                    }
                     None if self.records.is_none() => {
                         "whether a restore drill has run nobody knows without PostgreSQL".to_owned()
                     }
@@ -429,6 +470,9 @@ impl RepositoryState {
             }),
         );
         found.extend(self.unreadable.iter().map(|d| d.what.clone()));
+        found.extend(self.unrecorded.iter().map(|why| {
+            format!("what PostgreSQL has recorded of the backups (missing ones, damage, drills) is not known: {why}")
+        }));
         found
     }
 

@@ -245,10 +245,12 @@ fn check_schedule(config: &Config, source: &Source, report: &mut CheckReport) {
     };
     if schedule.next_after(Utc::now(), &calendar).is_none() {
         let what = format!(
-            "schedule \"{}\" is never due within the next year; correct it, or leave the source out",
-            source.schedule
+            "schedule \"{}\" with days and sessions of the source is never due within the next year; correct it in the source file, or run oa-crawl disable {}",
+            source.schedule, source.name
         );
-        report.add(&source.name, Err((exit::CONFIG, what)));
+        let disable = format!("oa-crawl disable {}", source.name);
+        let mended_by = source.enabled.then_some(disable.as_str());
+        report.add_with(&source.name, Err((exit::CONFIG, what)), mended_by);
         return;
     }
     let zone = config.timezone;

@@ -23,10 +23,10 @@ use oa_core::journal::{Recorder, due};
 use oa_core::pg::{self, describe, schema};
 use oa_core::schedule::Calendar;
 use postgres::Client;
-use toml_edit::{Array, DocumentMut, Item, Table};
 use uuid::Uuid;
 
 use super::args::SourcesArg;
+use super::document::{Document, Unchanged, array};
 use super::{accounts, run};
 use crate::PROGRAM;
 use crate::source::{Source, Sources};
@@ -210,52 +210,25 @@ fn edit(config: &Config) -> Result<(), Failure> {
             ),
         )
     };
-    // A link stays one.
-    let path = fs::canonicalize(&config.path).map_err(cannot)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    // Two at the same time would each write what they have read.
-    let lock = File::open(folder).map_err(cannot)?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
-        .map_err(|e| cannot(e.into()))?;
-    let text = fs::read_to_string(&path).map_err(cannot)?;
-    let wrong = |what: String| {
-        let error =
-            anyhow::anyhow!("could not edit {file}: {what}; write below [crawl] there: {line}");
-        Failure::new(exit::CONFIG, error)
-    };
-    let mut document: DocumentMut = text
-        .parse()
-        .map_err(|_| wrong("it is no TOML".to_owned()))?;
-    let crawl = document
-        .entry("crawl")
-        .or_insert_with(|| Item::Table(Table::new()))
-        .as_table_like_mut()
-        .ok_or_else(|| wrong("[crawl] is no table".to_owned()))?;
-    let mut put =
-        |key: &str, names: &[String]| match crawl.get_mut(key).and_then(Item::as_value_mut) {
-            Some(value) => {
-                let decor = value.decor().clone();
-                *value = array(names).into();
-                *value.decor_mut() = decor;
-            }
-            None => {
-                crawl.insert(key, Item::Value(array(names).into()));
-            }
-        };
-    put("enable", enable);
-    match config.crawl.skip.as_slice() {
-        [] => {
-            crawl.remove("skip");
+    let failed = |unchanged| match unchanged {
+        Unchanged::Io(e) => cannot(e),
+        Unchanged::Other(what) => {
+            let error =
+                anyhow::anyhow!("could not edit {file}: {what}; write below [crawl] there: {line}");
+            Failure::new(exit::CONFIG, error)
         }
-        skip => put("skip", skip),
-    }
-    let text = document.to_string();
-    Config::parse(&config.path, &text)?;
-    replace(&path, &path, None, text.as_bytes()).map_err(cannot)
-}
-
-fn array(names: &[String]) -> Array {
-    names.iter().map(String::as_str).collect()
+        Unchanged::Invalid(e) => e.into(),
+    };
+    let change = || {
+        let mut document = Document::open(&config.path)?;
+        document.put("crawl.enable", array(enable))?;
+        match config.crawl.skip.as_slice() {
+            [] => document.remove("crawl.skip")?,
+            skip => document.put("crawl.skip", array(skip))?,
+        }
+        document.write()
+    };
+    change().map_err(failed)
 }
 
 /// There is either the old file or the whole new one, with the owner of this one, and its mode where none is given.

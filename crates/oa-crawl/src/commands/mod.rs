@@ -7,6 +7,7 @@ mod broken;
 pub(crate) mod check;
 pub(crate) mod cookies;
 pub(crate) mod crontab;
+mod document;
 pub(crate) mod drain;
 mod due;
 pub(crate) mod enable;
@@ -22,6 +23,7 @@ pub(crate) mod replay;
 mod report;
 mod requested;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod try_source;
 
 use oa_core::app::cli::Failure;

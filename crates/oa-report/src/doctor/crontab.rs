@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oa_core::base::trust::{account, quoted};
-use oa_core::schedule::Schedule;
 
 use super::programs::PROGRAMS;
+use super::times;
 
 /// Whose crontab it is: a system's lines name an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,6 +304,15 @@ impl Crontab {
             .any(|line| line.is_ours() && line.starts(program, subcommand))
     }
 
+    /// When the lines start a command, by its words; with `ours` only those that run as this account.
+    pub(super) fn times(&self, ours: bool, is_it: impl Fn(&[&str]) -> bool) -> Vec<&str> {
+        let lines = self.lines.iter().filter(|line| !ours || line.is_ours());
+        lines
+            .filter(|line| line.programs().any(|words| is_it(&words)))
+            .map(|line| line.when.as_str())
+            .collect()
+    }
+
     /// Whether each line of this account says itself which configuration its program reads.
     pub(super) fn names_configurations(&self) -> bool {
         let named =
@@ -386,7 +395,7 @@ impl Crontab {
         }
         // crontab -e refuses them by itself.
         let wrong = |line: &Line| {
-            let wrong = wrong_times(&line.when).filter(|_| self.place != Place::Account);
+            let wrong = times::wrong(&line.when).filter(|_| self.place != Place::Account);
             wrong.map(|why| (line.when.clone(), why))
         };
         if let Some((when, why)) = self.lines.iter().find_map(wrong) {
@@ -438,28 +447,6 @@ impl Crontab {
 
 fn me() -> String {
     account(rustix::process::geteuid().as_raw())
-}
-
-/// Why cron does not know when that is.
-fn wrong_times(when: &str) -> Option<String> {
-    const NAMES: [&str; 8] = [
-        "@reboot",
-        "@yearly",
-        "@annually",
-        "@monthly",
-        "@weekly",
-        "@daily",
-        "@midnight",
-        "@hourly",
-    ];
-    match when.starts_with('@') {
-        // cronie's word for any of them.
-        _ if when.contains('~') => None,
-        true => (!NAMES.contains(&when)).then(|| format!("it is none of {}", NAMES.join(", "))),
-        false => Schedule::parse(when, chrono_tz::UTC)
-            .err()
-            .map(|e| e.to_string()),
-    }
 }
 
 /// Asked of the system, which may have accounts elsewhere than in its file.

@@ -12,6 +12,7 @@ mod machine;
 mod programs;
 mod schedule;
 mod server;
+mod times;
 
 use std::path::Path;
 

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::crontab::{Crontab, Place};
-use super::{Findings, State};
+use super::{Findings, State, times};
 
 const CHECK: &str = "schedule";
 const PACKAGED: &str = "/etc/cron.d/oa";
@@ -107,6 +107,8 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
             findings,
         );
     }
+    times::lines(CHECK, config, &crontabs, findings);
+    times::expected(CHECK, config, findings);
     if named.is_none() {
         running(config, &crontabs, findings);
     }

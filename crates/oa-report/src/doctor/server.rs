@@ -16,7 +16,7 @@ use crate::PROGRAM;
 use crate::queries::watch::{self, Fault};
 
 /// What is started each minute and was not for so long is started no more, in seconds.
-const SILENT: f64 = 300.0;
+pub(super) const SILENT: f64 = 300.0;
 /// autovacuum freezes rows at 200 million transactions, whatever else it does.
 const OLD_TRANSACTIONS: i32 = 1_000_000_000;
 /// The oldest version that the programs are tested with.
