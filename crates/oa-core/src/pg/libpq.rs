@@ -26,18 +26,33 @@ pub fn of_database(settings: &Settings, database: &str) -> Result<Settings, Conn
         ("PGPASSWORD", "password"),
         ("PGDATABASE", "dbname"),
         ("PGOPTIONS", "options"),
+        ("PGTARGETSESSIONATTRS", "target_session_attrs"),
         ("PGSSLMODE", "sslmode"),
+        ("PGSSLCERT", "sslcert"),
+        ("PGSSLKEY", "sslkey"),
+        ("PGPASSFILE", "passfile"),
         ("PGSSLROOTCERT", "sslrootcert"),
     ] {
         if let Some((_, value)) = variables.iter().find(|(n, _)| *n == name) {
-            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
-            text.push_str(&format!("{key}='{value}' "));
+            text.push_str(&keyword(key, value));
+            text.push(' ');
         }
     }
     Ok(Settings {
         url: Secret::new(text),
         ..settings.clone()
     })
+}
+
+/// A database for an argument of one of PostgreSQL's programs, which would take a name with `=` in it for a whole connection string.
+#[must_use]
+pub fn dbname(database: &str) -> String {
+    keyword("dbname", database)
+}
+
+fn keyword(key: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+    format!("{key}='{value}'")
 }
 
 /// The variables that make libpq connect as [`super::connect()`] does. `database` replaces the address's own.
@@ -122,6 +137,22 @@ mod tests {
     use super::*;
     use crate::base::secrets::Secret;
     use std::time::Duration;
+
+    #[test]
+    fn another_database_of_the_same_server_is_reached_with_the_same_files() {
+        let settings = Settings {
+            url: Secret::new("host=one,two user=u passfile=/p sslmode=verify-full sslcert=/c sslkey=/k sslrootcert=/r target_session_attrs=read-write dbname=d".to_owned()),
+            connect_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(3),
+            program: "oa-test",
+        };
+        let mut expected = environment(&settings, Some("a=b 'c'")).unwrap();
+        let other = of_database(&settings, "a=b 'c'").unwrap();
+        let mut found = environment(&other, None).unwrap();
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, expected);
+    }
 
     #[test]
     fn libpq_connects_as_we_do() {
