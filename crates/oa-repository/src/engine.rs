@@ -178,9 +178,9 @@ mod tests {
 
     #[test]
     fn a_panic_for_an_error_of_the_system_names_what_to_raise() {
+        let refused = |code: i32| -> io::Result<()> { Err(io::Error::from_raw_os_error(code)) };
         let panics = |code| {
-            let error = io::Error::from_raw_os_error(code);
-            let work = || Err::<(), _>(error).expect("failed to spawn thread");
+            let work = || refused(code).expect("failed to spawn thread");
             quietly(work).unwrap_err()
         };
         let no_thread = panics(Errno::AGAIN.raw_os_error());
