@@ -205,10 +205,12 @@ impl<'a> Session<'a> {
     }
 
     fn choose_slot(&mut self, backups: &[Backup]) -> Result<(), BackupError> {
-        if slot_name::is_chosen(self.settings, &self.staging, &self.server) {
+        // Since this began another one may have chosen it.
+        if let Some(slot) = slot_name::chosen(self.settings, &self.staging, &self.server) {
+            self.slot = slot;
             return Ok(());
         }
-        let _alone = self.lock_wal()?;
+        let _alone = lock_wal(&self.staging)?;
         let choice = SlotChoice {
             staging: &self.staging,
             server: &self.server,
@@ -226,7 +228,7 @@ impl<'a> Session<'a> {
             Kind::Physical => {
                 let (backups, _) = self.repository.readable_backups()?;
                 {
-                    let _lock = self.lock_wal()?;
+                    let _lock = lock_wal(&self.staging)?;
                     let since = chain::newest_full(&self.server, &backups)
                         .map(|f| chain::since(&self.server, &backups, &f));
                     let wal = WalFolder::open(&self.staging, &self.server)?;
@@ -384,7 +386,7 @@ impl<'a> Session<'a> {
         after: Option<(Backup, ContentFingerprint)>,
         outcome: &mut BackupOutcome,
     ) -> Result<Backup, BackupError> {
-        let _lock = self.lock_wal()?;
+        let _lock = lock_wal(&self.staging)?;
         let began = self.server.clock();
         let (backups, _) = self.repository.readable_backups()?;
         let (full, fingerprint) = match after {
@@ -523,10 +525,6 @@ impl<'a> Session<'a> {
         began: DateTime<Utc>,
     ) -> Meta {
         chain::meta(&self.run, &self.server, what, times, began)
-    }
-
-    fn lock_wal(&self) -> Result<Lock, BackupError> {
-        lock_wal(&self.staging)
     }
 
     fn lock_staging(&self) -> Result<Lock, BackupError> {

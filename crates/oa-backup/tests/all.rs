@@ -5,6 +5,7 @@ mod common;
 
 mod backup;
 mod clock;
+mod copies;
 mod damage;
 mod failures;
 mod gaps;

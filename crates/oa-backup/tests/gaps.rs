@@ -150,6 +150,43 @@ fn services_that_back_up_one_server_do_not_move_each_others_slot() {
 }
 
 #[test]
+fn a_name_under_which_no_slot_could_be_made_is_not_noted() {
+    let service = Service::ready(PHYSICAL);
+    let text = std::fs::read_to_string(service.path("oa.toml")).unwrap();
+    let text = text.replace("\"state\"", "\"state2\"");
+    std::fs::write(
+        service.path("second.toml"),
+        text.replace("\"repo\"", "\"repo2\""),
+    )
+    .unwrap();
+    service.create_repositories_of("second.toml");
+    let second = |arguments: &[&str]| {
+        let command = service.command_with("second.toml", arguments).output();
+        common::done(command.unwrap())
+    };
+    let most = service.number("SELECT current_setting('max_replication_slots')::int8");
+    let make = "SELECT count(pg_create_physical_replication_slot('other_' || i)) FROM generate_series(1, $1::int8) i";
+    service.superuser_db().query_one(make, &[&most]).unwrap();
+    let refused = second(&["full"]);
+    assert!(refused.stderr.contains("all slots are used"), "{refused:?}");
+    sql(
+        &service,
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots",
+    );
+    // Meanwhile the first service has made it.
+    service.take("full");
+    second(&["full"]).expect(0);
+    let slots = service.texts("SELECT slot_name::text FROM pg_replication_slots ORDER BY 1");
+    assert_eq!(slots.len(), 2, "{slots:?}");
+    for _ in 0..2 {
+        write_wal(&service);
+        assert_eq!(service.take("incremental")[0]["level"], "incremental");
+        let done = second(&["incremental", "--format", "json"]).expect(0);
+        assert_eq!(done.json()[0]["level"], "incremental", "{done:?}");
+    }
+}
+
+#[test]
 fn a_slot_that_was_made_anew_is_this_services_though_there_are_copies() {
     let service = Service::ready(PHYSICAL);
     service.take("full");

@@ -11,6 +11,7 @@ use oa_core::base::secrets::redact;
 use oa_core::base::supervise::StopSignal;
 use oa_core::base::threads::NoThread;
 use rustic_core::{RusticError, RusticResult};
+use rustix::io::Errno;
 
 use crate::{RepositoryError, RepositoryLocation};
 
@@ -61,6 +62,7 @@ impl RepositoryLocation {
 pub(crate) fn reason(error: &RusticError) -> String {
     let text = error.display_log();
     let text = match of_disk(error) {
+        Some((error, _)) if is_no_thread(error) => no_thread(error.raw_os_error()),
         Some((error, remedy)) => {
             // The only thing of value in the engine's words is which file it was.
             let path = text.split('`').nth(1).unwrap_or("its disk");
@@ -82,15 +84,45 @@ fn of_disk(error: &RusticError) -> Option<(&io::Error, Option<&'static str>)> {
             None => cause = found.source(),
         }
     };
-    let remedy = match error.kind() {
+    Some((error, remedy(error)))
+}
+
+fn remedy(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
             "make room on that disk (df, and df -i for the number of files), or let repository in [backup] name a larger one",
         ),
         io::ErrorKind::ReadOnlyFilesystem => Some("mount that disk so that it can be written to"),
         io::ErrorKind::PermissionDenied => Some("let the user who runs this read and write there"),
         _ => limits::remedy(error),
-    };
-    Some((error, remedy))
+    }
+}
+
+/// The engine waits for nothing but threads in such a way that the system could tell it to try again.
+fn is_no_thread(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::AGAIN)
+}
+
+fn no_thread(code: Option<i32>) -> String {
+    let error = code.map_or_else(io::Error::last_os_error, io::Error::from_raw_os_error);
+    NoThread::new("read or write it", error).to_string()
+}
+
+/// What a panic says of an error of the system is its code, in the form of Rust's `Debug`.
+fn system_error(panic: &str) -> Option<io::Error> {
+    let (_, rest) = panic.split_once("Os { code: ")?;
+    let (code, _) = rest.split_once(',')?;
+    Some(io::Error::from_raw_os_error(code.parse().ok()?))
+}
+
+/// A panic's text, with what to do.
+fn explained(panic: &str) -> String {
+    let error = system_error(panic);
+    match error.as_ref().map(|e| (e, remedy(e))) {
+        Some((error, _)) if is_no_thread(error) => no_thread(error.raw_os_error()),
+        Some((_, Some(remedy))) => format!("{}; {remedy}", one_line(panic)),
+        _ => one_line(panic),
+    }
 }
 
 /// Without the backtrace that `RUST_BACKTRACE` adds to it.
@@ -116,7 +148,7 @@ fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     WITHIN.set(within);
     result.map_err(|_| {
         let text = said().take().unwrap_or_else(|| NO_REASON.to_owned());
-        redact(&one_line(&text))
+        redact(&explained(&text))
     })
 }
 
@@ -138,4 +170,34 @@ fn keep_the_engine_quiet() {
         tracing::debug!("a thread of the repository's engine has ended: {text}");
         said().get_or_insert_with(|| text.to_owned());
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_for_an_error_of_the_system_names_what_to_raise() {
+        let refused = |code: i32| -> io::Result<()> { Err(io::Error::from_raw_os_error(code)) };
+        let panics = |code| {
+            let work = || refused(code).expect("failed to spawn thread");
+            quietly(work).unwrap_err()
+        };
+        let no_thread = panics(Errno::AGAIN.raw_os_error());
+        assert!(no_thread.contains("(ulimit -u)"), "{no_thread}");
+        assert!(panics(Errno::NOMEM.raw_os_error()).contains("(ulimit -v, MemoryMax)"));
+        assert!(panics(Errno::NOSPC.raw_os_error()).contains("make room"));
+        assert_eq!(quietly(|| panic!("of its own")).unwrap_err(), "of its own");
+    }
+
+    #[test]
+    fn a_thread_pool_that_the_system_refuses_names_what_to_raise() {
+        let error = io::Error::from_raw_os_error(Errno::AGAIN.raw_os_error());
+        let error = RusticError::with_source(rustic_core::ErrorKind::Internal, "no pool", error);
+        let text = reason(&error);
+        assert!(
+            text.contains("(ulimit -u)") && !text.contains("its disk"),
+            "{text}"
+        );
+    }
 }

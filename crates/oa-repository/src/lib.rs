@@ -59,7 +59,7 @@ pub use self::programs::Programs;
 pub use self::progress::ProgressReporter;
 pub use self::reader::{Reader, StoredFile};
 pub use self::repair::RepairReport;
-pub use self::repository::Repository;
+pub use self::repository::{Copies, Repository};
 pub use self::segment::Segment;
 pub use self::spare::SpareReport;
 pub use self::store::UnpublishedBackup;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
     Credentials, FileType, OpenStatus, PruneOptions, Repository as Engine, RusticError, jiff,
 };
@@ -12,6 +11,26 @@ use crate::{Backup, Damage, ProgressReporter, Reader, RepositoryError, Repositor
 
 /// What is unused is only marked, and removed after this long: a backup that runs meanwhile may still use it.
 pub(crate) const KEEP_UNUSED: Duration = Duration::from_secs(23 * 3600);
+
+/// What came of copying backups to another repository.
+#[derive(Debug, Default)]
+pub struct Copies {
+    /// How many were copied.
+    pub count: usize,
+    /// What is wrong with those that were not, because they lack data here.
+    pub lacking: Vec<Damage>,
+}
+
+impl Copies {
+    /// Takes those that are damaged out of `missing`. Whether there were any.
+    fn skip_damaged(&mut self, missing: &mut Vec<Backup>, damages: Vec<Damage>) -> bool {
+        let before = missing.len();
+        missing.retain(|b| !damages.iter().any(|d| d.backup.as_ref() == Some(&b.id)));
+        let own = damages.into_iter().filter(|d| d.backup.is_some());
+        self.lacking.extend(own);
+        missing.len() < before
+    }
+}
 
 /// An open repository.
 pub struct Repository {
@@ -155,22 +174,50 @@ impl Repository {
         Ok(infos.repo.iter().map(|i| i.size).sum())
     }
 
-    /// Copies those of these backups that the other repository does not have, and checks that all of them is there. Returns how many.
-    pub fn copy_to(&self, other: &Self, mine: &[&Backup]) -> Result<usize, RepositoryError> {
+    /// Copies those of these backups that the other repository does not have, and checks that all of them is there. One that lacks data
+    /// here is not copied, and keeps no other one from being copied.
+    pub fn copy_to(&self, other: &Self, mine: &[&Backup]) -> Result<Copies, RepositoryError> {
         let theirs = other.backups()?;
-        let missing: Vec<&SnapshotFile> = mine
+        let mut missing: Vec<Backup> = mine
             .iter()
             .filter(|b| {
                 !theirs
                     .iter()
                     .any(|t| t.snapshot.original == Some(b.snapshot.id) || t.meta == b.meta)
             })
-            .map(|b| &b.snapshot)
+            .map(|b| (*b).clone())
             .collect();
+        let mut copies = Copies::default();
         if missing.is_empty() {
-            return Ok(0);
+            return Ok(copies);
         }
-        let count = missing.len();
+        // The engine passes over what its index does not know.
+        let damages = self.check(&missing, false)?;
+        copies.skip_damaged(&mut missing, damages);
+        match self.copy_all(other, &theirs, &missing) {
+            Err(e) if !matches!(e, RepositoryError::Stopped) => {
+                // What is damaged and not missing is seen only by reading it.
+                let damages = self.check(&missing, true)?;
+                if !copies.skip_damaged(&mut missing, damages) {
+                    return Err(e);
+                }
+                self.copy_all(other, &theirs, &missing)?;
+            }
+            copied => copied?,
+        }
+        copies.count = missing.len();
+        Ok(copies)
+    }
+
+    fn copy_all(
+        &self,
+        other: &Self,
+        theirs: &[Backup],
+        missing: &[Backup],
+    ) -> Result<(), RepositoryError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
         let source = self
             .again()?
             .to_indexed()
@@ -179,9 +226,9 @@ impl Repository {
             .again()?
             .to_indexed_ids()
             .map_err(other.failed("read the index"))?;
-        other
-            .location
-            .guarded("copy backups", || source.copy(&target, missing))?;
+        other.location.guarded("copy backups", || {
+            source.copy(&target, missing.iter().map(|b| &b.snapshot))
+        })?;
         let new: Vec<Backup> = other
             .backups()?
             .into_iter()
@@ -198,7 +245,7 @@ impl Repository {
             other.forget(&broken)?;
             return Err(RepositoryError::Damaged(damage.what.clone()));
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Reads the index, for reading what is in backups.

@@ -177,6 +177,27 @@ fn a_missing_piece_of_the_log_is_said_before_anything_is_done() {
         plan.stderr.contains("gap") || plan.stderr.contains("no full backup"),
         "{plan:?}"
     );
+    // Beginning before the gap nothing leads to its other side: that is said with what can be reached, and nothing is written.
+    let full = service.backup(&["list", "--format", "json"]).ok().json();
+    let full = full.iter().filter(|b| b["level"] == "full");
+    let first = full.min_by_key(|b| b["restorable_to"].to_string()).unwrap();
+    let first = first["short_id"].as_str().unwrap();
+    let target = service.path("never");
+    let into = ["--target-dir", target.to_str().unwrap()];
+    let refused =
+        service.restore(&[&["cluster", "--full", first, "--to", "latest"][..], &into].concat());
+    let refused = refused.failed(1, "the WAL has a gap");
+    let (_, reach) = refused
+        .stderr
+        .split_once(&format!("(--full {first} --to "))
+        .unwrap();
+    let (id, _) = reach.split_once(')').unwrap();
+    assert!(!target.exists() && service.left().is_empty());
+    service.restore(&["plan", "--full", first, "--to", id]).ok();
+    assert!(
+        plan.stderr.contains(&format!("(--full {first} --to {id})")),
+        "{plan:?}"
+    );
     service
         .restore(&["table", "t", "--to", &early, "--as", "early"])
         .ok();

@@ -359,6 +359,61 @@ fn a_dump_goes_into_a_server_that_has_nothing() {
 }
 
 #[test]
+fn a_database_whose_name_looks_like_an_address_is_restored_and_rehearsed() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.init();
+    service.sql("CREATE DATABASE \"host=x\"");
+    let url = service.server.superuser_url();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let url = format!("{server}/host%3Dx");
+    let mut client = Client::connect(&url, NoTls).unwrap();
+    oa_core::pg::schema::upgrade(&mut client).unwrap();
+    client
+        .batch_execute("CREATE TABLE t AS SELECT generate_series(1, 5) AS id")
+        .unwrap();
+    service.on(&url, "oa-backup", &["full"]).ok();
+    service.on(&url, "oa-restore", &["drill", "--yes"]).ok();
+    let arguments = [
+        "database", "--to", "latest", "--into", "old", "--swap", "--yes",
+    ];
+    service.on(&url, "oa-restore", &arguments).ok();
+    let mut client = Client::connect(&url, NoTls).unwrap();
+    assert_eq!(support::count(&mut client, "t"), 5);
+}
+
+#[test]
+fn a_materialized_view_that_cannot_be_refreshed_keeps_nothing_else_from_coming_back() {
+    let service = Service::start_with("kind = \"auto\"\n", &[]);
+    service.init();
+    service.sql(
+        "CREATE TABLE divisors AS SELECT 1 AS d; CREATE SCHEMA \"a b\";
+         CREATE MATERIALIZED VIEW broken AS SELECT 10 / d AS q FROM divisors;
+         CREATE MATERIALIZED VIEW \"a b\".\"whole one\" AS SELECT d FROM divisors;
+         CREATE MATERIALIZED VIEW \"of it\" AS SELECT d FROM \"a b\".\"whole one\";
+         CREATE UNIQUE INDEX ON \"of it\" (d);
+         CREATE MATERIALIZED VIEW never AS SELECT d FROM divisors WITH NO DATA;
+         INSERT INTO divisors VALUES (0)",
+    );
+    service.backup(&["full"]).ok();
+    for kind in ["physical", "logical"] {
+        let arguments = ["database", "--to", "latest", "--kind", kind, "--into", kind];
+        let done = service.restore(&arguments).ok();
+        assert!(
+            done.stderr.contains("materialized view public.broken"),
+            "{done:?}"
+        );
+        assert!(done.stderr.contains("division by zero"), "{done:?}");
+        let url = service.server.superuser_url();
+        let (server, _) = url.rsplit_once('/').unwrap();
+        let mut client = Client::connect(&format!("{server}/{kind}"), NoTls).unwrap();
+        assert_eq!(support::count(&mut client, "divisors"), 2);
+        assert_eq!(support::count(&mut client, "\"of it\""), 2);
+        let empty = "(SELECT relname FROM pg_class WHERE relkind = 'm' AND NOT relispopulated) x";
+        assert_eq!(support::count(&mut client, empty), 2);
+    }
+}
+
+#[test]
 fn a_dump_that_is_not_what_was_recorded_is_not_let_in() {
     let service = Service::start_with("kind = \"logical\"\n", &[]);
     service.init();

@@ -225,6 +225,11 @@ fn quoted(error: &str) -> String {
     excerpt(&redact(error), LONGEST_EXCERPT)
 }
 
+/// A backup's id as every list shows it, and every command takes it.
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
 /// A duration as people say it: two units at most.
 #[must_use]
 pub fn human_duration(duration: Duration, locale: Locale) -> String {

@@ -168,3 +168,42 @@ fn a_long_outage_says_how_many_days_are_not_in_its_list() {
     let en = wording(Locale::En).text(&found).body;
     assert!(en.contains("(40), and 12 day(s) before these"), "{en}");
 }
+
+#[test]
+fn a_backup_is_named_as_lists_show_it() {
+    let at = Utc.with_ymd_and_hms(2025, 12, 1, 7, 30, 0).unwrap();
+    let (repository, id) = ("/r".to_owned(), "3f2a9c81".repeat(8));
+    let (error, pages) = ("pack 4711".to_owned(), "page 7".to_owned());
+    let found = [
+        Finding::BackupDamaged {
+            repository: repository.clone(),
+            id: id.clone(),
+            error: error.clone(),
+        },
+        Finding::ServerDamaged {
+            repository: repository.clone(),
+            id: id.clone(),
+            at,
+            pages,
+        },
+        Finding::BackupUnrecoverable {
+            repository: repository.clone(),
+            at,
+            id: id.clone(),
+            error: error.clone(),
+        },
+        Finding::DrillFailed {
+            repository,
+            at,
+            backup: id,
+            error,
+        },
+    ];
+    for finding in found {
+        for locale in [Locale::Zh, Locale::En] {
+            let body = wording(locale).text(&Event::Found(finding.clone())).body;
+            assert!(body.contains("3f2a9c81"), "{body}");
+            assert!(!body.contains("3f2a9c813"), "{body}");
+        }
+    }
+}

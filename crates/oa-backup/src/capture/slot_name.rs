@@ -1,8 +1,9 @@
 //! Which slot this service receives through. Two who share one move it on for each other, and the server removes what one of them still
 //! needs; so a service whose server's `oa_backup` is somebody else's has a slot with a name of its own.
 //!
-//! What was made here under a name, or chosen for good, is noted in the staging folder, durably, before the slot is made. An installation
-//! that has used `oa_backup` since before it was noted keeps it, unless somebody else has moved it on to where nothing was received here.
+//! What was made here under a name, or chosen for good, is noted in the staging folder, durably, once the slot is made: a name under which
+//! nothing was made may be another service's tomorrow. Killed in between: like an installation that has used `oa_backup` since before it was
+//! noted, it keeps that, unless somebody else uses it, or has moved it on to where nothing was received here.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,14 +25,13 @@ const USUAL: &str = "oa_backup";
 
 /// The slot that has been chosen for a server.
 pub(crate) fn known(settings: &Settings, staging: &StateDir, server: &Server) -> String {
-    let noted = || fs::read_to_string(note(staging, server)).ok();
-    let chosen = settings.slot.clone().or_else(noted);
-    chosen.unwrap_or_else(|| USUAL.to_owned())
+    chosen(settings, staging, server).unwrap_or_else(|| USUAL.to_owned())
 }
 
-/// Whether it has been chosen for good.
-pub(crate) fn is_chosen(settings: &Settings, staging: &StateDir, server: &Server) -> bool {
-    settings.slot.is_some() || note(staging, server).exists()
+/// The one that has been chosen for good.
+pub(crate) fn chosen(settings: &Settings, staging: &StateDir, server: &Server) -> Option<String> {
+    let noted = || fs::read_to_string(note(staging, server)).ok();
+    settings.slot.clone().or_else(noted)
 }
 
 fn note(staging: &StateDir, server: &Server) -> PathBuf {
@@ -57,8 +57,8 @@ impl SlotChoice<'_> {
         settings: &Settings,
         client: &mut Client,
     ) -> Result<String, BackupError> {
-        if is_chosen(settings, self.staging, self.server) {
-            return Ok(known(settings, self.staging, self.server));
+        if let Some(slot) = chosen(settings, self.staging, self.server) {
+            return Ok(slot);
         }
         let own = self.own_name();
         let rows = client
@@ -73,12 +73,13 @@ impl SlotChoice<'_> {
             return self.noted(own);
         }
         let Some(usual) = there(USUAL) else {
-            self.noted(USUAL.to_owned())?;
             let made = client.execute(
                 "SELECT pg_create_physical_replication_slot($1, true)",
                 &[&USUAL],
             );
+            oa_core::base::failpoint::hit("backup.slot_made");
             return match made {
+                Ok(_) => self.noted(USUAL.to_owned()),
                 Err(e) if e.code() == Some(&SqlState::DUPLICATE_OBJECT) => self.noted(own),
                 // What else keeps it from being made is said when it is needed.
                 _ => Ok(USUAL.to_owned()),

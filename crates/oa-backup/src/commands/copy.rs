@@ -5,12 +5,13 @@ use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
 use serde_json::json;
 
-use super::{print, trigger};
+use super::{print, short, trigger};
 use crate::PROGRAM;
 use crate::catalog::{self, OwnClusters};
-use oa_repository::{Backup, ProgressReporter};
+use oa_repository::{Backup, Damage, ProgressReporter};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -49,11 +50,17 @@ pub(crate) fn run(
         let all = from.backups()?;
         let chosen = chosen(&all, own.as_ref(), args.all);
         let others = all.len() - chosen.len();
-        let copied = from.copy_to(&to, &chosen)?;
+        let copies = from.copy_to(&to, &chosen)?;
+        let lacking = lacking(&copies.lacking);
         let there = to.backups()?;
         let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
-        let mut ended = JobOutcome::success((copied, others, ids));
+        let copied = copies.count;
+        let mut ended = JobOutcome::success((copied, others, ids, lacking.clone()));
         ended.fetched = copied as u64;
+        if lacking.is_some() {
+            ended.status = Status::Partial;
+            ended.error = lacking;
+        }
         ended
             .batches
             .extend(own.map(|own| catalog::rows(&secondary, own.among(&there))));
@@ -67,7 +74,7 @@ pub(crate) fn run(
         Ok(ended)
     });
     oa_core::app::flush_now(config);
-    let (copied, others, there) = result?;
+    let (copied, others, there, lacking) = result?;
     // What had disappeared there has another id now.
     if copied > 0
         && let Ok((mut client, _)) = recorder.connect()
@@ -90,7 +97,30 @@ pub(crate) fn run(
         "{copied} backup(s) copied to {}{rest}\n",
         secondary.shown()
     ))?;
-    Ok(exit::OK)
+    Ok(match lacking {
+        None => exit::OK,
+        Some(lacking) => {
+            tracing::error!("{lacking}");
+            exit::FAILED
+        }
+    })
+}
+
+/// What was not copied, and what to do about it.
+fn lacking(damages: &[Damage]) -> Option<String> {
+    let mut ids: Vec<&str> = damages
+        .iter()
+        .filter_map(|d| d.backup.as_deref())
+        .map(short)
+        .collect();
+    ids.dedup();
+    let first = damages.first()?;
+    Some(format!(
+        "{} backup(s) lack data and were not copied ({}): {}; first oa-backup repair, then oa-backup full; give up those that still lack data with oa-backup prune --damaged",
+        ids.len(),
+        ids.join(", "),
+        first.what
+    ))
 }
 
 /// Those of other services that use the same repository are theirs to copy. Without PostgreSQL nobody knows whose they are; then too many

@@ -197,11 +197,11 @@ impl Streaming<'_> {
         }
         // A backup that was made has resolved it, and the next one would again: what comes now is only logged.
         (self.noted, self.stores) = (None, true);
-        // The backup may have chosen it.
-        let slot = slot_name::known(settings, &folder, &connected.server);
         let wal = WalFolder::open(&folder, &connected.server)?;
-        let (_receiving, mut stream) = {
+        let (_receiving, mut stream, slot) = {
             let _lock = session::lock_wal(&folder)?;
+            // The backup may have chosen it, or another one since; nobody does under this lock.
+            let slot = slot_name::known(settings, &folder, &connected.server);
             let Some(receiving) = wal.live().try_lock()? else {
                 return Err(Broken::Failed(
                     "another process receives the WAL".to_owned(),
@@ -212,6 +212,7 @@ impl Streaming<'_> {
             (
                 receiving,
                 wal.live().receive(wal.path(), source.programs, &slot)?,
+                slot,
             )
         };
         tracing::warn!("WAL is received through slot {slot}");

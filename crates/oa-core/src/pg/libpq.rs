@@ -39,14 +39,25 @@ pub fn of_database(settings: &Settings, database: &str) -> Result<Settings, Conn
         let of_it = variables.iter().find(|(n, _)| *n == name);
         // The system's own authorities are nobody's sslrootcert: the rules for them are stricter.
         if let Some((_, value)) = of_it.filter(|(_, value)| value != SYSTEM_ROOTS) {
-            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
-            text.push_str(&format!("{key}='{value}' "));
+            text.push_str(&keyword(key, value));
+            text.push(' ');
         }
     }
     Ok(Settings {
         url: Secret::new(text),
         ..settings.clone()
     })
+}
+
+/// A database for an argument of one of PostgreSQL's programs, which would take a name with `=` in it for a whole connection string.
+#[must_use]
+pub fn dbname(database: &str) -> String {
+    keyword("dbname", database)
+}
+
+fn keyword(key: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+    format!("{key}='{value}'")
 }
 
 /// The variables that make libpq connect as [`super::connect()`] does. `database` replaces the address's own.
@@ -180,6 +191,19 @@ mod tests {
             (address.tls.mode, address.tls.root_cert),
             (Some(Mode::VerifyFull), None)
         );
+    }
+
+    #[test]
+    fn another_database_of_the_same_server_is_reached_with_the_same_files() {
+        let settings = settings(
+            "host=one,two user=u passfile=/p sslmode=verify-full sslcert=/c sslkey=/k sslrootcert=/r target_session_attrs=read-write dbname=d",
+        );
+        let mut expected = environment(&settings, Some("a=b 'c'")).unwrap();
+        let other = of_database(&settings, "a=b 'c'").unwrap();
+        let mut found = environment(&other, None).unwrap();
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use oa_core::app::output::Listing;
 use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::base::threads;
+use oa_core::pg::libpq::dbname;
 use oa_core::pg::{describe, quote_ident};
 use oa_repository::{ContentFingerprint, Lsn};
 use postgres::Client;
@@ -29,8 +30,9 @@ use crate::disk::{DiskNeed, STAGING_REMEDY, check_room};
 use crate::error::stop_if_asked;
 use crate::live::shape::shortened;
 use crate::live::{DISK_REMEDY, LiveServer, roles, runs};
+use crate::plan::target::Target;
 use crate::plan::{RestorePlan, Strategy};
-use crate::recover::{self, PrivateServer, WorkFolder};
+use crate::recover::{self, PrivateServer, Refreshes, WorkFolder};
 use crate::{PROGRAM, RestoreError};
 
 /// Restore the database beside the live one, and with --swap into its place
@@ -137,15 +139,16 @@ fn restore(
     let private =
         PrivateServer::start(&session.reader, plan, work, session.users(), |_, _| Ok(()))?;
     let source = &live.database_then(&private, plan)?;
-    let notes = verify_restored(&private, plan, source).map_err(RestoreError::in_private)?;
+    let mut notes = verify_restored(&private, plan, source).map_err(RestoreError::in_private)?;
     remove_left(&mut live.client)?;
-    let new = load_beside(session, &private, &mut live, plan, source)?;
+    let mut new = load_beside(session, &private, &mut live, plan, source)?;
+    notes.append(&mut new.notes);
     drop(private);
     let closed = live.connect_to(&new.name).and_then(|mut restored| {
         let mut since = runs::Since {
             live: Some(&mut live.client),
             backups: &session.backups,
-            cut_off: false,
+            cut_off: !matches!(plan.target, Target::Latest),
         };
         runs::close(&mut restored, &mut since)
     });
@@ -267,6 +270,8 @@ struct LoadedDatabase {
     name: String,
     /// Tables that were compared.
     tables: usize,
+    /// For the operator.
+    notes: Vec<String>,
 }
 
 /// Loads it and compares it.
@@ -317,7 +322,7 @@ fn load_beside(
         "--create".to_owned(),
         "--exit-on-error".to_owned(),
         format!("--jobs={jobs}"),
-        format!("--dbname={}", live.database),
+        format!("--dbname={}", dbname(&live.database)),
         "--no-password".to_owned(),
     ];
     if !live.superuser {
@@ -331,17 +336,23 @@ fn load_beside(
     if !live.has_tablespaces_of(&mut past)? {
         arguments.push("--no-tablespaces".to_owned());
     }
+    let programs = live.programs(plan.programs(), None)?;
+    let list = private.folder().join("database.list");
+    let refreshes = Refreshes::of(&programs, &dump, &list)?;
+    arguments.extend(refreshes.argument());
     arguments.push(dump.display().to_string());
-    live.programs(plan.programs(), None)?
+    programs
         .run("pg_restore", &arguments)
         .map_err(|e| RestoreError::from(e).on_disk_of("the live server", DISK_REMEDY))
-        .and_then(|()| check(&mut past, live, &on_its_way))
+        .and_then(|()| refreshes.make(&mut live.connect_to(&on_its_way)?))
+        .and_then(|notes| Ok((check(&mut past, live, &on_its_way)?, notes)))
         .inspect_err(|_| drop_database(&mut live.client, &on_its_way))
-        .map(|tables| {
+        .map(|(tables, notes)| {
             failpoint::hit("restore.brought");
             LoadedDatabase {
                 name: on_its_way.clone(),
                 tables,
+                notes,
             }
         })
 }

@@ -18,6 +18,7 @@ use oa_core::base::text::{error_text, printable_json};
 use oa_core::base::units::Bytes;
 use oa_core::model::run::Batch;
 use oa_core::model::run::{RunStart, Status, Trigger};
+use oa_core::pg::libpq::dbname;
 use oa_repository::Programs;
 use oa_repository::{Backup, Kind, Level};
 use serde::Serialize;
@@ -441,7 +442,7 @@ fn amcheck(private: &PrivateServer, database: &str) -> Result<Check, RestoreErro
             "--all".to_owned(),
             "--install-missing".to_owned(),
             "--no-password".to_owned(),
-            format!("--maintenance-db={database}"),
+            format!("--maintenance-db={}", dbname(database)),
         ],
     )?;
     if finished.status.success() {

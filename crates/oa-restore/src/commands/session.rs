@@ -1,6 +1,6 @@
 //! What every command needs: the repository opened, its backups, a plan, and a row in the run log.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -342,6 +342,7 @@ impl<'a> Session<'a> {
             database: self.database.as_deref(),
             zone: self.zone,
             scratch: work.folder(),
+            reached: RefCell::default(),
         }
     }
 

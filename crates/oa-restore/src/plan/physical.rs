@@ -248,7 +248,7 @@ impl Planner<'_> {
         let mut fulls: Vec<&Backup> = fulls.collect();
         let newest = fulls.first().copied();
         fulls.sort_by_key(|b| self.is_failed(b));
-        let mut reason = None;
+        let mut reason: Option<(RestoreError, &Backup)> = None;
         for full in fulls {
             match self.join(target, wal_backup, full, end) {
                 Ok(mut plan) => {
@@ -266,10 +266,16 @@ impl Planner<'_> {
                     return Ok(Some(plan));
                 }
                 Err(e @ RestoreError::Programs(_)) => return Err(e),
-                Err(e) => reason = reason.or(Some(e)),
+                Err(e) => reason = reason.or(Some((e, full))),
             }
         }
-        reason.map_or(Ok(None), Err)
+        match reason {
+            Some((RestoreError::NoPlan(why), full)) => {
+                Err(RestoreError::NoPlan(why + &self.reach_of(full)))
+            }
+            Some((e, _)) => Err(e),
+            None => Ok(None),
+        }
     }
 
     fn may_begin(&self, full: &Backup) -> bool {
@@ -400,6 +406,36 @@ impl Planner<'_> {
             ))
         })?;
         Ok((sources, found))
+    }
+
+    /// How far one comes from a full backup all the same, for an error that says that it does not lead to the target.
+    fn reach_of(&self, full: &Backup) -> String {
+        if let Some(known) = self.reached.borrow().get(&full.id) {
+            return known.clone();
+        }
+        let of_it = |b: &&Backup| b.meta.full.as_ref() == Some(&full.id) && b.meta.wal.is_some();
+        let mut wal_backups: Vec<&Backup> = self.backups.iter().filter(of_it).collect();
+        wal_backups.sort_by_key(|b| Reverse(b.meta.restorable_to));
+        let leads = |wal_backup: &&Backup| {
+            let joined = self.join(&Target::Latest, wal_backup, full, &StopAt::EndOfWal);
+            joined.is_ok()
+        };
+        let id = full.short_id();
+        let text = match wal_backups.into_iter().find(leads) {
+            Some(wal_backup) => format!(
+                "; full backup {id} leads to {} (--full {id} --to {})",
+                self.shown(wal_backup.meta.restorable_to),
+                wal_backup.short_id()
+            ),
+            None => format!(
+                "; full backup {id} by itself is of {} (--to {id})",
+                self.shown(full.meta.restorable_to)
+            ),
+        };
+        self.reached
+            .borrow_mut()
+            .insert(full.id.clone(), text.clone());
+        text
     }
 
     pub(super) fn names(&self, backup: &Backup) -> Result<Vec<String>, RestoreError> {

@@ -1,6 +1,7 @@
 //! Chooses the strategy: physical if it reaches the target, else the newest dump before it.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -31,6 +32,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) zone: Tz,
     /// A folder for what must be looked at.
     pub(crate) scratch: &'a Path,
+    /// How far full backups lead that do not lead to the target, by id.
+    pub(crate) reached: RefCell<BTreeMap<String, String>>,
 }
 
 impl Planner<'_> {

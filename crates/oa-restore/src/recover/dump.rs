@@ -7,6 +7,7 @@ use oa_repository::Reader;
 use oa_repository::layout::{DUMP, GLOBALS};
 
 use super::account::Account;
+use super::refreshes::Refreshes;
 use super::requirements::Requirements;
 use super::server::{Server, StartFailure};
 use super::settings::{self, PrivateSettings};
@@ -102,8 +103,14 @@ pub(super) fn load(
         format!("--dbname={entry}"),
     ];
     arguments.extend(clean);
-    arguments.push(stored.join(DUMP).display().to_string());
+    let dump = stored.join(DUMP);
+    let refreshes = Refreshes::of(&programs, &dump, &stored.join("list"))?;
+    arguments.extend(refreshes.argument());
+    arguments.push(dump.display().to_string());
     programs.run("pg_restore", &arguments)?;
+    for note in refreshes.make(&mut server.connect(&logical.backup.meta.database)?)? {
+        tracing::warn!("{note}");
+    }
     stop_if_asked()?;
     let _ = std::fs::remove_dir_all(&stored);
     Ok(server)

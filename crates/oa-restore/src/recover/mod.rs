@@ -5,6 +5,7 @@
 
 pub(crate) mod account;
 mod dump;
+mod refreshes;
 mod requirements;
 mod server;
 mod settings;
@@ -23,6 +24,7 @@ use oa_repository::layout::{DATA, TABLESPACES};
 
 use self::account::Account;
 pub(crate) use self::dump::SUPERUSER as PRIVATE_SUPERUSER;
+pub(crate) use self::refreshes::Refreshes;
 use self::requirements::Requirements;
 use self::server::{Server, StartFailure};
 use self::settings::PrivateSettings;

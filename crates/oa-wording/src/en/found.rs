@@ -2,7 +2,7 @@
 
 use oa_core::model::event::{Age, Expected, Finding, Missed, MissedEnd, NamedBackup};
 
-use super::super::{Draft, Wording, bytes, day_list, name, quoted};
+use super::super::{Draft, Wording, bytes, day_list, name, quoted, short};
 
 pub(super) fn draft(finding: &Finding, w: &Wording) -> Draft {
     of_runs(finding, w)
@@ -548,7 +548,7 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
         Finding::BackupDamaged { id, error, .. } => (
             "the verification of a backup failed",
             vec![
-                format!("Backup {id}: {}", quoted(error)),
+                format!("Backup {}: {}", short(id), quoted(error)),
                 "Effect: it may not be restorable, nor what continues it".to_owned(),
                 "What to do: make a new full backup now with oa-backup full, then oa-backup verify --read-data; check the repository's disk".to_owned(),
             ],
@@ -556,7 +556,7 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
         Finding::ServerDamaged { id, at, pages, .. } => (
             "data of the server are damaged",
             vec![
-                format!("In full backup {id} of {}: {}", w.at(*at), quoted(pages)),
+                format!("In full backup {} of {}: {}", short(id), w.at(*at), quoted(pages)),
                 "Effect: what was on these pages cannot be read, and newer backups do not have it either".to_owned(),
                 "What to do: bring damaged tables back with oa-restore table NAME --to a time before the damage, and keep a backup from then with oa-backup pin; rebuild damaged indexes with REINDEX; then oa-backup full".to_owned(),
             ],
@@ -610,8 +610,9 @@ fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String
             "a backup does not recover",
             vec![
                 format!(
-                    "{}, backup {id} in a private server: {}",
+                    "{}, backup {} in a private server: {}",
                     w.at(*at),
+                    short(id),
                     quoted(error)
                 ),
                 "Effect: the newest backup can probably not be restored, only an older one".to_owned(),
@@ -623,7 +624,7 @@ fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String
         } => (
             "the restore drill failed",
             vec![
-                format!("{}, with backup {backup}: {}", w.at(*at), quoted(error)),
+                format!("{}, with backup {}: {}", w.at(*at), short(backup), quoted(error)),
                 "Effect: a real restore would probably fail as well".to_owned(),
                 "What to do: fix the cause and run oa-restore drill again; make another backup with oa-backup full".to_owned(),
             ],

@@ -2,7 +2,7 @@
 
 use oa_core::model::event::{Age, Expected, Finding, Missed, MissedEnd, NamedBackup};
 
-use super::super::{Draft, Wording, bytes, day_list, name, quoted};
+use super::super::{Draft, Wording, bytes, day_list, name, quoted, short};
 
 pub(super) fn draft(finding: &Finding, w: &Wording) -> Draft {
     of_runs(finding, w)
@@ -516,7 +516,7 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
         Finding::BackupDamaged { id, error, .. } => (
             "备份校验失败",
             vec![
-                format!("备份 {id} 校验失败：{}", quoted(error)),
+                format!("备份 {} 校验失败：{}", short(id), quoted(error)),
                 "影响：这份备份可能无法恢复，依赖它的增量也可能无法恢复".to_owned(),
                 "处理：立即执行 oa-backup full 做一份新的全量备份，再执行 oa-backup verify --read-data；检查仓库所在磁盘"
                     .to_owned(),
@@ -525,7 +525,7 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
         Finding::ServerDamaged { id, at, pages, .. } => (
             "数据库服务器的数据页损坏",
             vec![
-                format!("{} 的全量备份 {id} 中：{}", w.at(*at), quoted(pages)),
+                format!("{} 的全量备份 {} 中：{}", w.at(*at), short(id), quoted(pages)),
                 "影响：这些页上的数据已无法读取，之后的备份中也没有".to_owned(),
                 "处理：用 oa-restore table 表名 --to 损坏之前的时间 找回受损的表，并用 oa-backup pin 保留那时的备份；受损的索引用 REINDEX 重建；然后执行 oa-backup full"
                     .to_owned(),
@@ -584,8 +584,9 @@ fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String
             "备份无法恢复",
             vec![
                 format!(
-                    "{} 在临时服务器上恢复备份 {id} 失败：{}",
+                    "{} 在临时服务器上恢复备份 {} 失败：{}",
                     w.at(*at),
+                    short(id),
                     quoted(error)
                 ),
                 "影响：最新的备份很可能恢复不了，只能依靠更早的备份".to_owned(),
@@ -598,7 +599,7 @@ fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String
         } => (
             "恢复演练失败",
             vec![
-                format!("{} 用备份 {backup} 演练：{}", w.at(*at), quoted(error)),
+                format!("{} 用备份 {} 演练：{}", w.at(*at), short(backup), quoted(error)),
                 "影响：真正需要恢复时很可能也会失败".to_owned(),
                 "处理：按原因修复后再执行 oa-restore drill；同时执行 oa-backup full 再做一份备份"
                     .to_owned(),
