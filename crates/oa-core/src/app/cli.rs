@@ -148,7 +148,10 @@ impl std::fmt::Display for Failure {
         let mut text = String::new();
         for cause in self.error.chain() {
             // The driver's own words for an error of the server; whoever wraps it says what the server said.
-            let words = cause.to_string();
+            let words = match cause.downcast_ref::<postgres::error::DbError>() {
+                Some(said) => said.message().to_owned(),
+                None => cause.to_string(),
+            };
             if words != "db error" && !text.contains(&words) {
                 text.push_str(if text.is_empty() { "" } else { ": " });
                 text.push_str(&words);
@@ -177,8 +180,12 @@ impl From<anyhow::Error> for Failure {
             } else {
                 exit::CONFIG
             }
-        } else if error.is::<crate::pg::schema::SchemaError>() {
-            exit::CONFIG
+        } else if let Some(e) = error.downcast_ref::<crate::pg::schema::SchemaError>() {
+            if e.is_unreachable() {
+                exit::UNREACHABLE
+            } else {
+                exit::CONFIG
+            }
         } else if error.is::<crate::base::state_dir::StateDirError>() {
             exit::REFUSED
         } else {

@@ -15,6 +15,7 @@ use postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::tls::TlsSettings;
+use super::usual::USUAL;
 use super::{describe, passfile, tls};
 use crate::base::certificate::Validity;
 use crate::base::conninfo::pairs;
@@ -187,7 +188,7 @@ fn connect_in_time(
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
     let mut session = format!(
-        "SET statement_timeout = {}; SET lock_timeout = '{}'; {GONE}",
+        "SET statement_timeout = {}; SET lock_timeout = '{}'; {GONE}; {USUAL}",
         settings.statement_timeout.as_millis(),
         settings.lock_timeout()
     );
@@ -444,6 +445,16 @@ fn classify(
                 || *code == SqlState::INSUFFICIENT_PRIVILEGE =>
         {
             ConnectError::Database { hosts, reason }
+        }
+        // A parameter of `options` that the server does not know, or a value that it does not take.
+        Some(code)
+            if *code == SqlState::UNDEFINED_OBJECT
+                || *code == SqlState::INVALID_PARAMETER_VALUE
+                || *code == SqlState::CANT_CHANGE_RUNTIME_PARAM =>
+        {
+            ConnectError::Address(format!(
+                "PostgreSQL at {hosts} refuses a setting: {reason}; check options in the address, and statement_timeout in [database]"
+            ))
         }
         Some(_) => ConnectError::Unreachable { hosts, reason },
         None if tls::is_tls_error(error) => ConnectError::Tls { hosts, reason },

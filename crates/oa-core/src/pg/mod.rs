@@ -13,6 +13,7 @@ pub mod schema;
 mod session;
 mod tls;
 pub mod upsert;
+mod usual;
 
 pub use connect::{
     ConnectError, Settings, certificate, certificate_files, certificates, check_address, connect,
