@@ -120,6 +120,113 @@ fn why_there_is_no_connection_is_said_with_the_right_exit_code() {
 }
 
 #[test]
+fn what_is_set_for_the_role_changes_no_statement() {
+    let server = Postgres::start();
+    let mut superuser = Client::connect(&server.superuser_url(), postgres::NoTls).unwrap();
+    let set = |what: &str| format!("ALTER ROLE oa SET {what};");
+    let hostile = [
+        "standard_conforming_strings = off",
+        "quote_all_identifiers = on",
+        "DateStyle = 'German, DMY'",
+        "IntervalStyle = 'sql_standard'",
+        "bytea_output = 'escape'",
+        "extra_float_digits = -15",
+        "default_transaction_isolation = 'serializable'",
+        "idle_session_timeout = '1s'",
+        "search_path = pg_catalog",
+        "client_min_messages = debug1",
+    ];
+    superuser.batch_execute(&hostile.map(set).concat()).unwrap();
+    let mut client = connect(&server.url()).unwrap();
+    // One of the migrations has backslashes in plain literals.
+    schema::upgrade(&mut client).unwrap();
+    assert!(service::create_missing(&mut client).unwrap().is_empty());
+    let mut shown = |sql: &str| one::<String>(&mut client, sql);
+    assert_eq!(
+        shown("SELECT 'public.commodities'::regclass::text"),
+        "public.commodities"
+    );
+    assert_eq!(shown("SELECT date '2024-05-01'::text"), "2024-05-01");
+    assert_eq!(shown("SELECT 0.1::float8::text"), "0.1");
+    assert_eq!(shown("SHOW transaction_isolation"), "read committed");
+    assert_eq!(shown("SHOW idle_session_timeout"), "0");
+    // What a person reads and writes dates as is left to him.
+    assert_eq!(shown("SELECT date '02.05.2024'::text"), "2024-05-02");
+}
+
+#[test]
+fn a_setting_that_the_server_refuses_is_no_server_that_is_down() {
+    let server = Postgres::start();
+    let url = format!("{}?options=-c%20nosuch%3D1", server.url());
+    let long = Settings {
+        statement_timeout: Duration::from_secs(40 * 24 * 3600),
+        ..settings(&server.url())
+    };
+    for fault in [
+        connect(&url).err().unwrap(),
+        pg::connect(&long).err().unwrap(),
+    ] {
+        let text = fault.to_string();
+        assert!(
+            matches!(fault, ConnectError::Address(_))
+                && !fault.is_passing()
+                && text.contains("refuses a setting"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn an_upgrade_that_cannot_be_says_what_to_do() {
+    let server = Postgres::start();
+    let mut superuser = Client::connect(&server.superuser_url(), postgres::NoTls).unwrap();
+    superuser
+        .batch_execute("CREATE ROLE weak LOGIN PASSWORD 'p'")
+        .unwrap();
+    let weak = server.url().replace("oa:oa-test-password", "weak:p");
+    let upgrade = |url: &str| schema::upgrade(&mut connect(url).unwrap()).unwrap_err();
+    let error = upgrade(&weak);
+    assert!(
+        error.to_string().contains("oa-migrate init --roles"),
+        "{error}"
+    );
+    superuser
+        .batch_execute("ALTER ROLE oa SET default_transaction_read_only = on")
+        .unwrap();
+    let error = upgrade(&server.url());
+    assert!(
+        error.to_string().contains("use the primary") && !error.is_unreachable(),
+        "{error}"
+    );
+    superuser.batch_execute("ALTER ROLE oa RESET ALL").unwrap();
+    schema::upgrade(&mut server.connect()).unwrap();
+    let error = schema::check(&mut connect(&weak).unwrap()).unwrap_err();
+    assert!(
+        error.to_string().contains("oa-migrate init --roles"),
+        "{error}"
+    );
+
+    // Where titles cannot be stored, nothing could be recorded.
+    superuser
+        .batch_execute(
+            "CREATE DATABASE latin OWNER oa ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0",
+        )
+        .unwrap();
+    let (address, _) = server
+        .url()
+        .rsplit_once('/')
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .unwrap();
+    let mut latin = connect(&format!("{address}/latin")).unwrap();
+    let error = schema::check_encoding(&mut latin).unwrap_err();
+    assert!(
+        matches!(error, SchemaError::Encoding(_)) && error.to_string().contains("UTF8"),
+        "{error}"
+    );
+    schema::check_encoding(&mut server.connect()).unwrap();
+}
+
+#[test]
 fn of_several_hosts_the_one_that_answers_and_may_write_is_taken() {
     let server = Postgres::start();
     let standby = Postgres::start_with(&[("default_transaction_read_only", "on")]);

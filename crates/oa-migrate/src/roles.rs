@@ -26,8 +26,8 @@ pub(crate) struct Made {
     pub(crate) is_new: bool,
     /// What it may although it need not.
     pub(crate) too_much: Vec<&'static str>,
-    /// What it should be able to and cannot.
-    pub(crate) lacks: Option<&'static str>,
+    /// What it should be able to and cannot, with the statement that mends it.
+    pub(crate) lacks: Vec<String>,
 }
 
 /// Who asks.
@@ -176,47 +176,76 @@ fn owner(
 
 fn make_one(tx: &mut Transaction<'_>, name: &str, of: &str, me: &Me) -> Result<Made, Error> {
     let found = tx.query_opt(
-        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolconnlimit < 0 FROM pg_roles WHERE rolname = $1",
+        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolcanlogin, rolinherit, coalesce(rolvaliduntil <= now(), false),
+                rolconnlimit = 0, rolconnlimit < 0 FROM pg_roles WHERE rolname = $1",
         &[&name],
     )?;
     let for_backups = of == "backup";
-    let (is_new, has) = match found {
-        Some(row) => (false, [0, 1, 2, 3, 4, 5].map(|i| row.get::<_, bool>(i))),
-        None => {
-            let special = match of {
-                "backup" if me.superuser => "REPLICATION BYPASSRLS",
-                "reader" => READERS,
-                _ => "",
-            };
-            tx.batch_execute(&format!(
-                "CREATE ROLE {} LOGIN {special}",
-                quote_ident(name)
-            ))?;
-            (
-                true,
-                [false, false, false, me.superuser, me.superuser, false],
-            )
-        }
-    };
-    let [
-        superuser,
-        makes_roles,
-        makes_databases,
-        replicates,
-        bypasses,
-        is_unlimited,
-    ] = has;
+    let is_new = found.is_none();
+    if is_new {
+        let special = match of {
+            "backup" if me.superuser => "REPLICATION BYPASSRLS",
+            "reader" => READERS,
+            _ => "",
+        };
+        tx.batch_execute(&format!(
+            "CREATE ROLE {} LOGIN {special}",
+            quote_ident(name)
+        ))?;
+    }
+    let has = |attribute: usize, anew: bool| found.as_ref().map_or(anew, |row| row.get(attribute));
+    let superuser: bool = has(0, false);
+    let (replicates, bypasses) = (has(3, me.superuser), has(4, me.superuser));
     let need_not = [
         (superuser, "SUPERUSER"),
-        (makes_roles, "CREATEROLE"),
+        (has(1, false), "CREATEROLE"),
         // `oa-restore database` makes one.
         (
-            makes_databases && !matches!(of, "owner" | "restore"),
+            has(2, false) && !matches!(of, "owner" | "restore"),
             "CREATEDB",
         ),
         (!is_new && replicates && !for_backups, "REPLICATION"),
         (!is_new && bypasses && !for_backups, "BYPASSRLS"),
     ];
+    // The owner may be somebody as whom nobody logs in.
+    let logs_in = of != "owner";
+    let by_membership = for_backups && !superuser;
+    let needs = [
+        (
+            for_backups && !replicates && !superuser,
+            "REPLICATION, so backups will be dumps; as a superuser",
+            "REPLICATION BYPASSRLS",
+        ),
+        (
+            logs_in && !has(5, true),
+            "LOGIN, so nobody can connect as it",
+            "LOGIN",
+        ),
+        (
+            by_membership && !has(6, true),
+            "INHERIT, so it may not read what it was granted",
+            "INHERIT",
+        ),
+        (
+            logs_in && has(7, false),
+            "a password that is still valid",
+            "VALID UNTIL 'infinity'",
+        ),
+        (
+            logs_in && has(8, false) && !superuser,
+            "connections, its limit is 0",
+            match of {
+                "reader" => READERS,
+                _ => "CONNECTION LIMIT -1",
+            },
+        ),
+        (
+            of == "reader" && has(9, false) && !superuser,
+            "a limit, so it could take all sessions of the server",
+            READERS,
+        ),
+    ];
+    let needs = needs.into_iter().filter(|(lacks, ..)| *lacks);
     Ok(Made {
         role: name.to_owned(),
         is_new,
@@ -224,14 +253,8 @@ fn make_one(tx: &mut Transaction<'_>, name: &str, of: &str, me: &Me) -> Result<M
             .into_iter()
             .filter_map(|(has, what)| has.then_some(what))
             .collect(),
-        lacks: match of {
-            "backup" if !replicates && !superuser => Some(
-                "REPLICATION, so backups will be dumps; as a superuser: ALTER ROLE … REPLICATION BYPASSRLS",
-            ),
-            "reader" if is_unlimited && !superuser => Some(
-                "a limit, so it could take all sessions of the server: ALTER ROLE … CONNECTION LIMIT 20",
-            ),
-            _ => None,
-        },
+        lacks: needs
+            .map(|(_, what, how)| format!("{what}: ALTER ROLE {name} {how}"))
+            .collect(),
     })
 }

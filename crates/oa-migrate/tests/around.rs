@@ -356,3 +356,25 @@ fn a_first_look_needs_no_configuration_and_shows_the_statements() {
         1
     );
 }
+
+#[test]
+fn roles_that_were_there_and_cannot_do_their_work_are_named() {
+    let sandbox = Sandbox::new();
+    sandbox.superuser(
+        "CREATE ROLE x_writer NOLOGIN; CREATE ROLE x_reader LOGIN VALID UNTIL '2020-01-01'; CREATE ROLE x_backup LOGIN NOINHERIT REPLICATION;
+         CREATE ROLE x_restore LOGIN CONNECTION LIMIT 0",
+    );
+    for _ in 0..2 {
+        let mut init = sandbox.command(&["init", "--roles", "x", "--format", "json"]);
+        let done = init.env("DATABASE_URL", sandbox.pg.superuser_url());
+        let done = support::done(done.output().unwrap()).expect(0);
+        for how in [
+            "ALTER ROLE x_writer LOGIN",
+            "ALTER ROLE x_reader VALID UNTIL 'infinity'",
+            "ALTER ROLE x_backup INHERIT",
+            "ALTER ROLE x_restore CONNECTION LIMIT -1",
+        ] {
+            assert!(done.stdout.contains(how), "{how}: {}", done.stdout);
+        }
+    }
+}

@@ -184,3 +184,38 @@ fn a_local_time_that_its_zone_has_not_is_quarantined() {
         ["2024-03-31 02:00:00"]
     );
 }
+
+#[test]
+fn a_generated_column_that_uses_another_becomes_a_plain_one() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "twice.db",
+        "CREATE TABLE t (a INT, b INT GENERATED ALWAYS AS (a * 2) STORED, c INT AS (\"B\" + 1) VIRTUAL); INSERT INTO t (a) VALUES (1), (NULL);",
+    );
+    let done = sandbox.migrate(&file, &[]).expect(1);
+    let report = done.report();
+    assert_eq!(table(&report, "t")["matched"], true, "{report}");
+    let found = warnings(&report, "t");
+    assert!(found.contains("it uses generated column b"), "{found}");
+    let columns = "SELECT attname || attgenerated::text FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 ORDER BY attnum";
+    assert_eq!(sandbox.texts(columns), ["a", "bs", "c"]);
+    assert_eq!(
+        sandbox.texts("SELECT c::text FROM t ORDER BY a"),
+        ["3", "NULL"]
+    );
+}
+
+#[test]
+fn a_table_whose_numbers_are_used_up_is_verified() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "last.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, x); INSERT INTO t VALUES (9223372036854775807, 1);",
+    );
+    sandbox.migrate(&file, &[]);
+    sandbox
+        .client()
+        .batch_execute("SELECT setval(pg_get_serial_sequence('t', 'id'), 9223372036854775807)")
+        .unwrap();
+    sandbox.run(&["verify", file.to_str().unwrap()]).expect(0);
+}

@@ -21,8 +21,8 @@ use crate::app::logging::{self, LogFormat};
 use crate::app::words;
 use crate::base::{limits, secrets, threads};
 use crate::journal::{DbUnavailable, JournalError};
+use crate::pg::is_passing;
 use crate::pg::schema::SchemaError;
-use crate::pg::{is_connection_error, is_passing};
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
@@ -150,7 +150,10 @@ impl std::fmt::Display for Failure {
         let mut text = String::new();
         for cause in self.error.chain() {
             // The driver's own words for an error of the server; whoever wraps it says what the server said.
-            let words = cause.to_string();
+            let words = match cause.downcast_ref::<postgres::error::DbError>() {
+                Some(said) => said.message().to_owned(),
+                None => cause.to_string(),
+            };
             if words != "db error" && !text.contains(&words) {
                 text.push_str(if text.is_empty() { "" } else { ": " });
                 text.push_str(&words);
@@ -181,8 +184,7 @@ impl From<anyhow::Error> for Failure {
             }
         } else if let Some(e) = error.downcast_ref::<SchemaError>() {
             match e {
-                // A standby, or a server that went away meanwhile: nothing is wrong with the schema.
-                SchemaError::Query(e) if is_connection_error(e) => exit::UNREACHABLE,
+                _ if e.is_unreachable() => exit::UNREACHABLE,
                 SchemaError::Query(e) if is_passing(e) => exit::FAILED,
                 _ => exit::CONFIG,
             }

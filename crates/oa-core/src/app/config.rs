@@ -12,6 +12,7 @@ mod exec;
 mod remember;
 mod report;
 mod routing;
+mod values;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -508,26 +509,7 @@ impl Config {
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let backup = file.backup.iter().flat_map(Backup::paths_in_use);
-        let own = [
-            Some(&file.state_dir),
-            file.calendar.as_ref(),
-            file.crawl.sources.as_ref(),
-            file.crawl.ca_file.as_ref(),
-        ];
-        for place in own
-            .into_iter()
-            .flatten()
-            .map(PathBuf::as_path)
-            .chain(backup)
-        {
-            if place.starts_with("~") {
-                return Err(invalid(format!(
-                    "\"{}\" begins with ~, which only a shell understands; write the whole path, such as /home/NAME/…",
-                    place.display()
-                )));
-            }
-        }
+        values::check(&file).map_err(invalid)?;
         let within = |p: PathBuf| if p.is_absolute() { p } else { folder.join(p) };
         let mut crawl = file.crawl;
         crawl.sources = crawl.sources.map(within);

@@ -67,7 +67,25 @@ pub enum Content {
 /// When it is not, or cannot be read.
 pub fn read(path: &Path, content: Content) -> Result<String, TrustError> {
     let bytes = read_bytes(path, content)?;
-    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e).into())
+    Ok(utf8(bytes)?)
+}
+
+/// Windows' editors write other encodings.
+fn utf8(bytes: Vec<u8>) -> io::Result<String> {
+    let wrong = |line: usize, what: &str| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("line {line} holds {what}; save the file as UTF-8"),
+        )
+    };
+    let line = |end: usize, bytes: &[u8]| 1 + bytes[..end].iter().filter(|b| **b == b'\n').count();
+    if let Some(at) = bytes.iter().position(|b| *b == 0) {
+        return Err(wrong(line(at, &bytes), "a zero byte, as in UTF-16"));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let at = line(e.utf8_error().valid_up_to(), e.as_bytes());
+        wrong(at, "bytes that are no UTF-8, as in GBK or UTF-16")
+    })
 }
 
 /// The same for a file in any encoding.
@@ -94,8 +112,7 @@ pub fn read_named(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// When it is not UTF-8 either.
 pub fn read_named_text(path: &Path, most: u64) -> io::Result<String> {
-    String::from_utf8(read_named(path, most)?)
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    utf8(read_named(path, most)?)
 }
 
 /// Opens whatever it is without waiting: for somebody who writes to a pipe one would wait for ever.
@@ -174,6 +191,11 @@ fn check(path: &Path, found: &Metadata, content: Content) -> Result<(), TrustErr
         return Err(foreign(path, found));
     }
     let mode = found.mode() & 0o7777;
+    // Nobody should change the mode of a folder or a device for having named it.
+    if content == Content::Secrets && !found.is_file() && !found.file_type().is_fifo() {
+        let why = "it is not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why).into());
+    }
     if content == Content::Secrets && mode & 0o027 != 0 {
         return Err(TrustError::Readable {
             path: path.to_owned(),

@@ -17,7 +17,21 @@ pub(crate) fn timezone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz,
             city.eq_ignore_ascii_case(&text)
         };
         let names = || chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
-        let hint = match names().find(city) {
+        // What else China's time is called; the nearest names are Beirut's and Central Europe's.
+        let city_of_china = text.rsplit('/').next().unwrap_or_default();
+        let is_chinas = [
+            "beijing",
+            "peking",
+            "shenzhen",
+            "guangzhou",
+            "cst",
+            "中国",
+            "北京",
+            "上海",
+        ]
+        .contains(&city_of_china.to_lowercase().as_str());
+        let china = is_chinas.then_some("Asia/Shanghai");
+        let hint = match china.or_else(|| names().find(city)) {
             Some(zone) => format!("; did you mean \"{zone}\"?"),
             None => {
                 let near = super::mistakes::nearest(&text, names());

@@ -16,6 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::address::{Address, default_mode, explain_address};
 use super::tls::TlsSettings;
+use super::usual::USUAL;
 use super::{passfile, tls};
 use crate::base::secrets::Secret;
 use crate::base::{limits, threads};
@@ -113,9 +114,8 @@ fn connect_in_time(
     passfile: Option<&Path>,
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
-    // Whatever the database is set to, a backslash in a text is one.
     let mut session = format!(
-        "SET statement_timeout = {}; SET lock_timeout = '{}'; SET standard_conforming_strings = on; {GONE}",
+        "SET statement_timeout = {}; SET lock_timeout = '{}'; {GONE}; {USUAL}",
         settings.statement_timeout.as_millis(),
         settings.lock_timeout()
     );

@@ -15,6 +15,7 @@ pub mod schema;
 mod session;
 mod tls;
 pub mod upsert;
+mod usual;
 
 pub use address::check_address;
 pub use certificates::{certificate, certificate_files, certificates, tls_servers, verifies};

@@ -4,7 +4,7 @@ use postgres::Client;
 use postgres::error::SqlState;
 use refinery_core::{Migration, Runner, Target};
 
-use super::describe;
+use super::{Meaning, describe};
 
 /// Names and texts of the files, which build.rs lists.
 const MIGRATIONS: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
@@ -49,19 +49,97 @@ pub enum SchemaError {
         /// Version of this program.
         needed: i32,
     },
+    /// Its encoding lacks characters of the texts that are stored.
+    #[error(
+        "the database's encoding is {0}, which has no Chinese characters; create it anew with: createdb --template=template0 --encoding=UTF8 --locale=C.UTF-8 NAME"
+    )]
+    Encoding(String),
     /// The upgrade itself failed and was rolled back.
-    #[error("could not upgrade schema oa: {0}")]
-    Upgrade(String),
+    #[error("could not upgrade schema oa: {reason}")]
+    Upgrade {
+        /// What PostgreSQL said, and what to do.
+        reason: String,
+        /// What that means.
+        meaning: Meaning,
+    },
     /// The version could not be read.
-    #[error("could not read the version of schema oa: {}", describe(.0))]
+    #[error("could not read the version of schema oa: {}{}", describe(.0), remedy(.0))]
     Query(#[source] postgres::Error),
+}
+
+/// What to do about an error that says only what is not possible.
+fn remedy(error: &postgres::Error) -> &'static str {
+    match error.code().map(SqlState::code) {
+        // A privilege is lacking.
+        Some("42501") => {
+            "; use the role that owns schema oa and the database; others get what they need from a superuser: oa-migrate init --roles"
+        }
+        Some(READ_ONLY) => {
+            "; this is a standby, or default_transaction_read_only is set for the role or the database: use the primary, or reset it"
+        }
+        // Somebody held a lock all the time.
+        Some("55P03") => {
+            "; another session holds tables of schema oa, for example a dump: end it, or wait for it, and run this again"
+        }
+        // There is no such schema.
+        Some("3F000") => "; the service's tables belong into schema public: CREATE SCHEMA public",
+        _ => "",
+    }
+}
+
+/// A transaction that may not write.
+const READ_ONLY: &str = "25006";
+
+fn is_read_only(error: &postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code() == READ_ONLY)
 }
 
 impl SchemaError {
     /// Whether only a person can mend it. A query that failed may succeed the next time.
     #[must_use]
     pub fn is_for_a_person(&self) -> bool {
-        !matches!(self, Self::Query(_))
+        match self {
+            Self::Query(_) => false,
+            Self::Upgrade { meaning, .. } => !meaning.is_passing(),
+            _ => true,
+        }
+    }
+
+    /// Whether the server was gone before it could answer, or is one that takes no writes; whoever upgrades has chosen that one.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Query(e) => Meaning::of(e) == Meaning::Unreachable,
+            Self::Upgrade { meaning, .. } => *meaning == Meaning::Unreachable,
+            _ => false,
+        }
+    }
+
+    fn of_upgrade(error: &postgres::Error) -> Self {
+        // Whoever upgrades has chosen the server.
+        let meaning = match is_read_only(error) {
+            true => Meaning::Misconfigured,
+            false => Meaning::of(error),
+        };
+        Self::Upgrade {
+            reason: format!("{}{}", describe(error), remedy(error)),
+            meaning,
+        }
+    }
+
+    /// PostgreSQL's own words are below those of the library.
+    fn of_migration(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(e) = next {
+            if let Some(e) = e.downcast_ref::<postgres::Error>() {
+                return Self::of_upgrade(e);
+            }
+            next = e.source();
+        }
+        Self::Upgrade {
+            reason: error.to_string(),
+            meaning: Meaning::Refused,
+        }
     }
 }
 
@@ -101,6 +179,24 @@ pub fn check(client: &mut Client) -> Result<(), SchemaError> {
     }
 }
 
+/// Before the schema is created: titles, alerts and rows are Chinese, and where those cannot be stored every outcome would wait in the spool
+/// for ever.
+///
+/// # Errors
+/// When the database's encoding lacks such characters, and it has no schema `oa` yet; when a query fails.
+pub fn check_encoding(client: &mut Client) -> Result<(), SchemaError> {
+    let encoding = "SELECT current_setting('server_encoding')";
+    let encoding: String = client
+        .query_one(encoding, &[])
+        .map_err(SchemaError::Query)?
+        .get(0);
+    let fits = ["UTF8", "SQL_ASCII"].contains(&encoding.as_str());
+    match fits || found(client).map_err(SchemaError::Query)?.is_some() {
+        true => Ok(()),
+        false => Err(SchemaError::Encoding(encoding)),
+    }
+}
+
 /// Creates or upgrades the schema. Safe when several programs do it at once. Returns the names of the migrations applied.
 ///
 /// # Errors
@@ -133,7 +229,7 @@ pub fn create_at(client: &mut Client, version: i32) -> Result<(), SchemaError> {
         .set_migration_table_name(HISTORY)
         .run(client)
         .map(|_| ())
-        .map_err(|e| SchemaError::Upgrade(e.to_string()))
+        .map_err(|e| SchemaError::of_migration(&e))
 }
 
 fn upgrade_locked(client: &mut Client) -> Result<Vec<String>, SchemaError> {
@@ -144,29 +240,18 @@ fn upgrade_locked(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     };
     client
         .batch_execute(RIGHTS)
-        .map_err(|e| SchemaError::Upgrade(describe(&e)))?;
+        .map_err(|e| SchemaError::of_upgrade(&e))?;
     Ok(applied)
 }
 
 fn migrate(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     client
         .batch_execute("CREATE SCHEMA IF NOT EXISTS oa")
-        .map_err(|e| SchemaError::Upgrade(describe(&e)))?;
+        .map_err(|e| SchemaError::of_upgrade(&e))?;
     let report = Runner::new(&migrations())
         .set_migration_table_name(HISTORY)
         .run(client)
-        .map_err(|e| {
-            let mut text = e.to_string();
-            let mut source = std::error::Error::source(&e);
-            while let Some(inner) = source {
-                match inner.downcast_ref::<postgres::Error>() {
-                    Some(pg) => text = format!("{text}: {}", describe(pg)),
-                    None => text = format!("{text}: {inner}"),
-                }
-                source = inner.source().filter(|_| !inner.is::<postgres::Error>());
-            }
-            SchemaError::Upgrade(text)
-        })?;
+        .map_err(|e| SchemaError::of_migration(&e))?;
     Ok(report
         .applied_migrations()
         .iter()

@@ -53,6 +53,7 @@ fn prefix(text: &str) -> Result<String, String> {
 
 pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;
+    schema::check_encoding(&mut client)?;
     let applied = schema::upgrade(&mut client)?;
     let refused = service::create_missing(&mut client)
         .map_err(|e| anyhow!("could not create the service's tables: {}", describe(&e)))?;
@@ -115,7 +116,7 @@ fn state_of(role: &Made) -> String {
             role.role
         ));
     }
-    if let Some(lacks) = role.lacks {
+    for lacks in &role.lacks {
         state.push_str(&format!("; it lacks {lacks}"));
     }
     state

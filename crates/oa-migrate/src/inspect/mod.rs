@@ -9,7 +9,7 @@ pub(crate) mod schema;
 pub(crate) mod stand_ins;
 pub(crate) mod virtual_table;
 
-pub(crate) use open::{copy, integrity, open, snapshot};
+pub(crate) use open::{copy, damage, integrity, open, snapshot};
 pub(crate) use schema::{Column, Database, Index, Origin, Table};
 pub(crate) use virtual_table::VirtualTable;
 

@@ -95,6 +95,14 @@ pub(crate) fn classify(path: &Path, error: rusqlite::Error) -> SourceError {
     }
 }
 
+/// An error while rows were read; of damage it says what to do.
+pub(crate) fn damage(path: &Path, error: rusqlite::Error) -> anyhow::Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => classify(path, error).into(),
+        _ => error.into(),
+    }
+}
+
 fn journal_beside(path: &Path) -> bool {
     fs::metadata(beside(path, "-journal")).is_ok_and(|m| m.len() > 0)
 }
@@ -210,9 +218,10 @@ fn check_header(path: &Path) -> Result<bool, SourceError> {
     Ok(header[18] == 2 || header[19] == 2)
 }
 
-/// The name of a file that belongs to a database.
+/// The name of a file that belongs to a database. As for SQLite, it is beside the file itself, not beside a link to it.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    let file = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut name = file.into_os_string();
     name.push(suffix);
     PathBuf::from(name)
 }

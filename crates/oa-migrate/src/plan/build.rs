@@ -520,7 +520,17 @@ impl PlannedTable {
                     .expression
                     .as_deref()
                     .ok_or_else(|| "its expression could not be read".to_owned());
-                match text.and_then(|t| expr::translate(t, &known)) {
+                // PostgreSQL computes one from plain columns only.
+                let other = |t: &str| {
+                    let all = self.source.columns.iter();
+                    let mut generated = all.filter(|c| c.generated.is_some());
+                    generated.find(|c| expr::names(t, &c.name))
+                };
+                let translated = text.and_then(|t| match other(t) {
+                    Some(other) => Err(format!("it uses generated column {}", other.name)),
+                    None => expr::translate(t, &known),
+                });
+                match translated {
                     Ok(expression) => found.push((i, None, Some(expression))),
                     Err(why) => {
                         warnings.push(format!(

@@ -82,6 +82,14 @@ pub(crate) fn translate(sql: &str, columns: &Columns<'_>) -> Result<String, Stri
     Ok(out.join(" "))
 }
 
+/// Whether an expression names a column, as SQLite reads it.
+pub(crate) fn names(sql: &str, column: &str) -> bool {
+    tokens(sql).iter().any(|token| match token {
+        Token::Word(name) | Token::Quoted(name) => name.eq_ignore_ascii_case(column),
+        _ => false,
+    })
+}
+
 fn column<'a>(name: &str, columns: &Columns<'a>) -> Option<(&'a str, PgType)> {
     columns
         .iter()

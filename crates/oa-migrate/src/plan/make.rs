@@ -55,7 +55,9 @@ pub(crate) fn make_plan(
         || inspect::open(snapshot).map_err(Into::into),
         |connection: &mut Connection, i| {
             let (table, ask) = &questions[i];
-            scan::scan(connection, table, ask).with_context(|| {
+            let stats = scan::scan(connection, table, ask);
+            let stats = stats.map_err(|e| inspect::damage(source_path, e));
+            stats.with_context(|| {
                 format!(
                     "could not read table {} of {}",
                     table.name,

@@ -51,7 +51,7 @@ pub(crate) fn check(
         let row = client
             .query_one(
                 &format!(
-                    "SELECT s.last_value + CASE WHEN s.is_called THEN 1 ELSE 0 END, (SELECT max({})::int8 FROM {}.{}) FROM {sequence} AS s",
+                    "SELECT s.last_value, s.is_called, (SELECT max({})::int8 FROM {}.{}) FROM {sequence} AS s",
                     quote_ident(&column),
                     quote_ident(schema),
                     quote_ident(table)
@@ -59,8 +59,16 @@ pub(crate) fn check(
                 &[],
             )
             .map_err(explain)?;
-        let (next, highest): (i64, Option<i64>) = (row.get(0), row.get(1));
-        if let Some(highest) = highest.filter(|h| next <= *h) {
+        let (last, is_called, highest): (i64, bool, Option<i64>) =
+            (row.get(0), row.get(1), row.get(2));
+        // One that has given the last number there is gives none twice.
+        let next = match is_called {
+            true => last.checked_add(1),
+            false => Some(last),
+        };
+        if let (Some(next), Some(highest)) = (next, highest)
+            && next <= highest
+        {
             findings.push(format!(
                 "the next {column} would be {next}, but {highest} exists already"
             ));

@@ -16,6 +16,7 @@ pub(crate) fn connect_exclusive(target: &Target, state: &StateDir) -> Result<Cli
     match schema::check(&mut client) {
         Ok(()) => {}
         Err(SchemaError::Absent) => {
+            schema::check_encoding(&mut client)?;
             schema::upgrade(&mut client)?;
         }
         Err(other) => return Err(other.into()),

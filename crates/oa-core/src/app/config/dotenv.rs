@@ -31,6 +31,8 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, String>, ConfigError> 
         }
         Err(e) => return Err(e),
     };
+    // Windows' editors begin a file with it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let invalid = |e: dotenvy::Error| ConfigError::Invalid {
         path: path.to_owned(),
         // The parser's message quotes the line, which holds a secret: say only where it is.

@@ -223,3 +223,76 @@ fn sizes_and_durations_are_read_as_people_write_them() {
     assert_eq!("90".parse::<Span>().unwrap(), Span::seconds(90));
     assert!("-1s".parse::<Span>().is_err());
 }
+
+#[test]
+fn values_that_nobody_can_mean_are_refused() {
+    for (text, part) in [
+        (
+            "[database]\nconnect_timeout = 0\n",
+            "connect_timeout in [database] is 0",
+        ),
+        (
+            "[database]\nstatement_timeout = \"30 days\"\n",
+            "statement_timeout in [database] is between",
+        ),
+        (
+            "[database]\nstatement_timeout = \"100ns\"\n",
+            "statement_timeout in [database] is between",
+        ),
+        (
+            "[database]\nurl = \"env: DATABASE_URL\"\n",
+            "names no environment variable",
+        ),
+        ("[spool]\nmax_size = 0\n", "max_size in [spool] is 0"),
+        ("state_dir = \"\"\n", "a path is empty"),
+        ("[crawl]\nsources = \"\"\n", "a path is empty"),
+        (
+            "timezone = \"Asia/Beijing\"\n",
+            "did you mean \"Asia/Shanghai\"?",
+        ),
+        ("timezone = \"CST\"\n", "did you mean \"Asia/Shanghai\"?"),
+    ] {
+        assert!(message(text).contains(part), "{}", message(text));
+    }
+    parse("[database]\nstatement_timeout = 0\n").unwrap();
+}
+
+#[test]
+fn what_windows_editors_write_is_read_or_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    oa_testkit::write_private(&dir.path().join(".env"), "\u{feff}OA_TEST_BOM=x\r\n");
+    let path = dir.path().join("oa.toml");
+    let write = |bytes: &[u8]| std::fs::write(&path, bytes).unwrap();
+    write("\u{feff}locale = \"en\"\r\n".as_bytes());
+    let config = Config::load(Some(&path)).unwrap();
+    assert_eq!(config.env("OA_TEST_BOM").as_deref(), Some("x"));
+    let utf16 =
+        |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    for (bytes, part) in [
+        (
+            b"locale = \"en\"\n# \xd6\xd0\n".to_vec(),
+            "line 2 holds bytes that are no UTF-8",
+        ),
+        (utf16("locale = \"en\"\n"), "line 1 holds a zero byte"),
+        (
+            utf16("\u{feff}locale = \"en\"\n"),
+            "line 1 holds a zero byte",
+        ),
+    ] {
+        write(&bytes);
+        let error = Config::load(Some(&path)).unwrap_err().to_string();
+        assert!(
+            error.contains(part) && error.contains("save the file as UTF-8"),
+            "{error}"
+        );
+    }
+    // Nobody should follow an advice to change the mode of a folder or a device.
+    for place in [dir.path(), Path::new("/dev/null")] {
+        let error = config.secret(&SecretRef::File(place.to_owned()), "x");
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("not a regular file") && !error.contains("chmod"),
+            "{error}"
+        );
+    }
+}

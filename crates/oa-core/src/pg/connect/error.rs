@@ -89,6 +89,16 @@ pub(super) fn classify(
         {
             ConnectError::Database { hosts, reason }
         }
+        // A parameter of `options` that the server does not know, or a value that it does not take.
+        Some(code)
+            if *code == SqlState::UNDEFINED_OBJECT
+                || *code == SqlState::INVALID_PARAMETER_VALUE
+                || *code == SqlState::CANT_CHANGE_RUNTIME_PARAM =>
+        {
+            ConnectError::Address(format!(
+                "PostgreSQL at {hosts} refuses a setting: {reason}; check options in the address, and statement_timeout in [database]"
+            ))
+        }
         Some(_) => ConnectError::Unreachable { hosts, reason },
         None if tls::is_tls_error(error) => ConnectError::Tls { hosts, reason },
         None if error.is_closed() || error.source().is_none_or(is_io) => {
