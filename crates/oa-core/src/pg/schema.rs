@@ -63,7 +63,7 @@ pub enum SchemaError {
         meaning: Meaning,
     },
     /// The version could not be read.
-    #[error("could not read the version of schema oa: {}{}", describe(.0), remedy(.0))]
+    #[error("could not read the version of schema oa: {}", explained(.0))]
     Query(#[source] postgres::Error),
 }
 
@@ -85,6 +85,10 @@ fn remedy(error: &postgres::Error) -> &'static str {
         Some("3F000") => "; the service's tables belong into schema public: CREATE SCHEMA public",
         _ => "",
     }
+}
+
+fn explained(error: &postgres::Error) -> String {
+    format!("{}{}", describe(error), remedy(error))
 }
 
 /// A transaction that may not write.
@@ -122,7 +126,7 @@ impl SchemaError {
             false => Meaning::of(error),
         };
         Self::Upgrade {
-            reason: format!("{}{}", describe(error), remedy(error)),
+            reason: explained(error),
             meaning,
         }
     }
