@@ -75,6 +75,19 @@ pub(crate) fn make(client: &mut Client, prefix: &str) -> Result<Vec<Made>, Roles
         restore: quote_ident(&name("restore")),
     };
     tx.batch_execute(&of.grants())?;
+    let from_16: bool = tx
+        .query_one(
+            "SELECT current_setting('server_version_num')::int >= 160000",
+            &[],
+        )?
+        .get(0);
+    if from_16 {
+        // Whether a member has the rights is said with each grant there, and an earlier one may say no.
+        tx.batch_execute(&format!(
+            "GRANT pg_read_all_data, pg_read_all_stats TO {} WITH INHERIT TRUE",
+            of.backup
+        ))?;
+    }
     // What is restored belongs to the owner, and so gets the rights that are the default.
     tx.batch_execute(&format!(
         "ALTER ROLE {} SET role = {}",
@@ -176,7 +189,8 @@ fn owner(
 
 fn make_one(tx: &mut Transaction<'_>, name: &str, of: &str, me: &Me) -> Result<Made, Error> {
     let found = tx.query_opt(
-        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolcanlogin, rolinherit, coalesce(rolvaliduntil <= now(), false),
+        "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolcanlogin,
+                rolinherit OR current_setting('server_version_num')::int >= 160000, coalesce(rolvaliduntil <= now(), false),
                 rolconnlimit = 0, rolconnlimit < 0 FROM pg_roles WHERE rolname = $1",
         &[&name],
     )?;

@@ -186,6 +186,7 @@ impl From<anyhow::Error> for Failure {
             match e {
                 _ if e.is_unreachable() => exit::UNREACHABLE,
                 SchemaError::Query(e) if is_passing(e) => exit::FAILED,
+                SchemaError::Upgrade { meaning, .. } if meaning.is_passing() => exit::FAILED,
                 _ => exit::CONFIG,
             }
         } else if error.is::<crate::base::state_dir::StateDirError>() {

@@ -133,8 +133,8 @@ pub fn register(
         return Ok(Vec::new());
     }
     let mut tx = client.transaction()?;
-    let all = news.iter().map(|(task, _)| task.name.as_str());
-    let all: Vec<&str> = all.chain(short.iter().map(|(name, ..)| *name)).collect();
+    // Whose schedule is new is among those whose slots are to be written.
+    let all: Vec<&str> = short.iter().map(|(name, ..)| *name).collect();
     let left = tasks::lock_shortly(&mut tx, &all)?;
     let is_left: HashSet<&str> = left.iter().map(String::as_str).collect();
     news.retain(|(task, _)| !is_left.contains(task.name.as_str()));

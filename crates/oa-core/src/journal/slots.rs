@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use postgres::error::SqlState;
 use postgres::{GenericClient, Transaction};
 
 use super::tasks;
@@ -219,7 +220,8 @@ fn decide_alike(
 /// Closes slots that are open and that no run goes on for. One that a run closed while the clock was ahead is done by that run; one whose
 /// day was collected otherwise, and later, is filled by that. The last slot of a day that closes so says what became of the day.
 ///
-/// Returns whether that is done: not while somebody else has the task locked. `waits`: for that a short time, and else not at all.
+/// Returns whether that is done: not while somebody else has the task, or rows of it, locked. `waits`: for the task a short time, and else not
+/// at all.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -233,9 +235,24 @@ pub fn close(
         return Ok(true);
     }
     let mut tx = client.transaction()?;
+    match close_within(&mut tx, task, decision, waits) {
+        Ok(true) => tx.commit().map(|()| true),
+        Ok(false) => Ok(false),
+        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn close_within(
+    tx: &mut Transaction<'_>,
+    task: &str,
+    decision: &Decision,
+    waits: bool,
+) -> Result<bool, postgres::Error> {
+    tasks::wait_shortly(tx)?;
     let left = match waits {
-        true => tasks::lock_shortly(&mut tx, &[task])?,
-        false => tasks::lock_free(&mut tx, &[task])?,
+        true => tasks::lock_shortly(tx, &[task])?,
+        false => tasks::lock_free(tx, &[task])?,
     };
     if !left.is_empty() {
         return Ok(false);
@@ -261,15 +278,14 @@ pub fn close(
         &[&task, &due, &states, &reasons],
     )?;
     if !decision.drop.is_empty() {
-        remove(&mut tx, &[task], Some(&decision.drop))?;
+        remove(tx, &[task], Some(&decision.drop))?;
     }
     let days = tx.query(
         "SELECT DISTINCT day FROM oa.slots WHERE task = $1 AND due_at = ANY($2)",
         &[&task, &due],
     )?;
     let days: Vec<NaiveDate> = days.iter().map(|r| r.get(0)).collect();
-    settle(&mut tx, task, &days)?;
-    tx.commit()?;
+    settle(tx, task, &days)?;
     Ok(true)
 }
 

@@ -35,6 +35,19 @@ pub fn lock_free(
 /// For how long whoever has other tasks to begin waits for those that somebody else has.
 const SHORTLY: &str = "2s";
 
+/// Until the transaction's end nothing is waited for longer than that, whatever `lock_timeout` says.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn wait_shortly(tx: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+    tx.execute(
+        "SELECT set_config('lock_timeout', $1, true) FROM pg_settings
+         WHERE name = 'lock_timeout' AND (setting = '0' OR setting::bigint * interval '1 ms' > $1::text::interval)",
+        &[&SHORTLY],
+    )?;
+    Ok(())
+}
+
 /// The same within a short time, whatever `lock_timeout` says, for whoever has other tasks to begin.
 ///
 /// # Errors
@@ -46,11 +59,7 @@ pub fn lock_shortly(
     let mut waiting = tx.transaction()?;
     let before = waiting.query_one("SELECT current_setting('lock_timeout')", &[])?;
     let before: &str = before.get(0);
-    waiting.execute(
-        "SELECT set_config('lock_timeout', $1, true) FROM pg_settings
-         WHERE name = 'lock_timeout' AND (setting = '0' OR setting::bigint * interval '1 ms' > $1::text::interval)",
-        &[&SHORTLY],
-    )?;
+    wait_shortly(&mut waiting)?;
     match lock_or_leave(&mut waiting, names) {
         Ok(left) => {
             waiting.execute("SELECT set_config('lock_timeout', $1, true)", &[&before])?;

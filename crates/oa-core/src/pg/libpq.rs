@@ -19,6 +19,8 @@ const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// When the address is not valid.
 pub fn of_database(settings: &Settings, database: &str) -> Result<Settings, ConnectError> {
     let variables = environment(settings, Some(database))?;
+    let own = Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
+    let is_own = own.tls.root_cert.is_some();
     let mut text = String::new();
     for (name, key) in [
         ("PGHOST", "host"),
@@ -37,8 +39,8 @@ pub fn of_database(settings: &Settings, database: &str) -> Result<Settings, Conn
         ("PGTARGETSESSIONATTRS", "target_session_attrs"),
     ] {
         let of_it = variables.iter().find(|(n, _)| *n == name);
-        // The system's own authorities are nobody's sslrootcert: the rules for them are stricter.
-        if let Some((_, value)) = of_it.filter(|(_, value)| value != SYSTEM_ROOTS) {
+        // The system's own authorities are nobody's sslrootcert, unless the address names them: the rules for them are stricter.
+        if let Some((_, value)) = of_it.filter(|(_, value)| is_own || value != SYSTEM_ROOTS) {
             text.push_str(&keyword(key, value));
             text.push(' ');
         }
@@ -172,8 +174,10 @@ mod tests {
             "postgresql://u:p%40%27s%5C@a:6432,b:6433/d?target_session_attrs=read-write&channel_binding=require&sslmode=verify-full",
             "postgresql://u@a/d?hostaddr=192.0.2.1&sslmode=verify-ca&sslrootcert=/ca.pem&sslcert=/c.pem&sslkey=/k.pem&passfile=/p",
             "host=/run/postgresql user=u dbname=d options='-c search_path=x' channel_binding=disable target_session_attrs=read-only",
+            "postgresql://u@a/d?sslmode=require&sslrootcert=/etc/ssl/certs/ca-certificates.crt",
         ] {
-            let there = of_database(&settings(url), "other").unwrap();
+            let database = "a=b 'c'";
+            let there = of_database(&settings(url), database).unwrap();
             let sorted = |of: &Settings, database| {
                 let mut all = environment(of, database).unwrap();
                 all.sort();
@@ -181,9 +185,15 @@ mod tests {
             };
             assert_eq!(
                 sorted(&there, None),
-                sorted(&settings(url), Some("other")),
+                sorted(&settings(url), Some(database)),
                 "{url}"
             );
+            let tls = |of: &Settings| {
+                let tls = Address::parse(of.url.expose()).unwrap().tls;
+                (tls.mode, tls.root_cert)
+            };
+            let (mode, root) = tls(&settings(url));
+            assert!(mode.is_none() || tls(&there) == (mode, root), "{url}");
         }
         let far = of_database(&settings("postgresql://u@a/d"), "other").unwrap();
         let address = Address::parse(far.url.expose()).unwrap();
@@ -191,19 +201,6 @@ mod tests {
             (address.tls.mode, address.tls.root_cert),
             (Some(Mode::VerifyFull), None)
         );
-    }
-
-    #[test]
-    fn another_database_of_the_same_server_is_reached_with_the_same_files() {
-        let settings = settings(
-            "host=one,two user=u passfile=/p sslmode=verify-full sslcert=/c sslkey=/k sslrootcert=/r target_session_attrs=read-write dbname=d",
-        );
-        let mut expected = environment(&settings, Some("a=b 'c'")).unwrap();
-        let other = of_database(&settings, "a=b 'c'").unwrap();
-        let mut found = environment(&other, None).unwrap();
-        expected.sort_unstable();
-        found.sort_unstable();
-        assert_eq!(found, expected);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub enum SchemaError {
     },
     /// Its encoding lacks characters of the texts that are stored.
     #[error(
-        "the database's encoding is {0}, which has no Chinese characters; create it anew with: createdb --template=template0 --encoding=UTF8 --locale=C.UTF-8 NAME"
+        "the database's encoding is {0}, in which not every text can be stored; create it anew with: createdb --template=template0 --encoding=UTF8 --locale=C.UTF-8 NAME"
     )]
     Encoding(String),
     /// The upgrade itself failed and was rolled back.
@@ -79,7 +79,7 @@ fn remedy(error: &postgres::Error) -> &'static str {
         }
         // Somebody held a lock all the time.
         Some("55P03") => {
-            "; another session holds tables of schema oa, for example a dump: end it, or wait for it, and run this again"
+            "; another session holds tables of schema oa, for example a dump, or upgrades it too: end it, or wait for it, and run this again"
         }
         // There is no such schema.
         Some("3F000") => "; the service's tables belong into schema public: CREATE SCHEMA public",
@@ -209,14 +209,17 @@ pub fn upgrade(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     // A session lock, because refinery commits in between; released below, or by the end of the session.
     client
         .batch_execute(&format!("SET lock_timeout = '5min'; SET statement_timeout = 0; SELECT pg_advisory_lock({UPGRADE_LOCK})"))
-        .map_err(SchemaError::Query)?;
-    let result = upgrade_locked(client);
-    client
+        .map_err(|e| SchemaError::of_upgrade(&e))?;
+    let applied = upgrade_locked(client);
+    let freed = client
         .batch_execute(&format!(
             "SELECT pg_advisory_unlock({UPGRADE_LOCK}); SET lock_timeout = '30s'"
         ))
-        .map_err(SchemaError::Query)?;
-    result
+        .map_err(SchemaError::Query);
+    // Why the upgrade failed says more than that the lock could not be freed: it ends with the session.
+    let applied = applied?;
+    freed?;
+    Ok(applied)
 }
 
 /// Creates the schema as an older version of these programs left it: for tests of upgrades.

@@ -1,6 +1,6 @@
 //! An earlier run's answers, read with the present source file, without asking the site again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 use anyhow::{Result, anyhow};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::answer::extract;
 use super::collected::{Collected, limit_reached};
 use super::image::is_image;
-use super::pages::{Identity, capped, more_than_announced};
+use super::pages::{Met, Seen, capped, more_than_announced};
 use crate::archive::Archive;
 use crate::extract::Extracted;
 use crate::fetch::{Response, check_status};
@@ -29,7 +29,10 @@ pub(crate) fn read_archived(
         source,
         date,
         collected: Collected::default(),
-        seen: HashSet::new(),
+        seen: source
+            .paging
+            .as_ref()
+            .map(|paging| Seen::new(source, paging)),
         parts: BTreeMap::new(),
     };
     for (number, one) in raw.iter().enumerate().filter(|(_, one)| !is_image(one)) {
@@ -67,7 +70,8 @@ struct Reader<'a> {
     source: &'a Source,
     date: NaiveDate,
     collected: Collected,
-    seen: HashSet<String>,
+    /// By what records of several pages are known as one.
+    seen: Option<Seen<'a>>,
     parts: BTreeMap<Option<String>, PartProgress>,
 }
 
@@ -111,25 +115,30 @@ impl Reader<'_> {
         }
         collected.expected = collected.expected.max(extracted.total);
         let came = extracted.records.len();
-        let before = collected.records.len();
-        let paging = source.paging.as_ref();
-        let identity = paging.map(|paging| Identity::new(source, paging));
+        let before = part.distinct;
+        let mut on_page = HashMap::new();
         for mut record in extracted.records {
             if let (Some(each), Value::Object(fields)) = (&source.each, &mut record) {
                 fields.insert(each.name.clone(), part_of(source, raw)?);
             }
-            let id = match &identity {
-                Some(identity) => format!("{:?} {}", raw.part, identity.of(&record)),
-                None => format!("{}", collected.records.len()),
-            };
-            if self.seen.insert(id) {
+            let Some(seen) = &mut self.seen else {
                 part.distinct += 1;
                 collected.records.push(record)?;
-            } else {
-                collected.duplicates += 1;
+                continue;
+            };
+            let (id, key) = (seen.id_of(&record), seen.key_of(&record));
+            if *on_page.entry(id.clone()).or_insert(key) != key {
+                collected.incomplete = Some(seen.ambiguous());
             }
+            let met = seen.meet(&format!("{:?} {id}", raw.part), key);
+            match met {
+                Met::New => part.distinct += 1,
+                Met::Again => collected.duplicates += 1,
+                Met::Other => {}
+            }
+            collected.meet(met, record)?;
         }
-        let new = collected.records.len() > before;
+        let new = part.distinct > before;
         let last = extracted.next.is_none();
         part.note_page(source.paging.as_ref(), extracted.total, came, new, last);
         Ok(())

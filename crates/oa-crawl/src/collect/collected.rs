@@ -9,6 +9,7 @@ use oa_core::model::run::RunError;
 use regex::Regex;
 use serde_json::Value;
 
+use super::pages::Met;
 use crate::extract::{Extracted, field};
 use crate::source::{Exclude, Source};
 use crate::validate::Validated;
@@ -19,6 +20,8 @@ pub(crate) struct Collected {
     pub(crate) records: Pile<Value>,
     /// Records that came again.
     pub(crate) duplicates: u64,
+    /// Those of the records whose id another one had before: they are kept, and prove nothing about how many there are.
+    pub(crate) others: u64,
     /// Records that the source announced.
     pub(crate) expected: Option<u64>,
     /// Requests that were answered.
@@ -46,6 +49,23 @@ impl Collected {
         Ok(collected)
     }
 
+    /// How many of the announced records came.
+    pub(super) fn came(&self) -> u64 {
+        (self.records.len() as u64).saturating_sub(self.others)
+    }
+
+    pub(super) fn meet(&mut self, met: Met, record: Value) -> io::Result<()> {
+        match met {
+            Met::Again => return Ok(()),
+            Met::New => {}
+            Met::Other => {
+                self.others += 1;
+                self.note(&["records changed their row's key while they were read, or their id in [paging] does not tell them apart; all are kept".to_owned()]);
+            }
+        }
+        self.records.push(record)
+    }
+
     /// Each once, however often it is noticed.
     pub(super) fn note(&mut self, findings: &[String]) {
         for finding in findings {
@@ -71,6 +91,7 @@ impl Collected {
         };
         self.records.append(part.records)?;
         self.duplicates += part.duplicates;
+        self.others += part.others;
         self.pages += part.pages;
         self.note(&part.findings);
         self.incomplete = self.incomplete.take().or(part.incomplete);
@@ -169,7 +190,7 @@ impl Collected {
             return Some(RunError::new(ErrorKind::Partial, reason));
         }
         let expected = self.expected?;
-        let came = self.records.len() as u64;
+        let came = self.came();
         (came < expected)
             .then(|| RunError::new(ErrorKind::Partial, format!("the source announced {expected} records, only {came} different ones came in {} requests", self.pages)))
     }

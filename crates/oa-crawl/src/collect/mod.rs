@@ -17,7 +17,6 @@ mod pages;
 mod position;
 mod reading;
 
-use std::collections::HashSet;
 use std::io;
 
 use crate::fetch::FetchError;
@@ -129,19 +128,19 @@ fn collect_one(context: &Context, placeholders: &Placeholders) -> Result<Collect
         collected.suspect_limit(&context.source);
         return Ok(collected);
     };
-    let mut seen = HashSet::new();
+    let mut seen = pages::Seen::new(&context.source, paging);
     let mut cut = None;
     for _ in 0..PASSES {
-        let before = seen.len();
+        let before = seen.ids();
         cut = pages::read(context, placeholders, paging, &mut collected, &mut seen)?;
-        let came = collected.records.len() as u64;
+        let came = collected.came();
         match collected.expected {
-            Some(total) if came < total && seen.len() > before => {}
+            Some(total) if came < total && seen.ids() > before => {}
             _ => break,
         }
     }
     // A total that was reached is proof, whatever ended the reading.
-    let came = collected.records.len() as u64;
+    let came = collected.came();
     if let Some(cut) = cut.filter(|_| collected.expected.is_none_or(|total| came < total)) {
         collected.findings.push(cut.clone());
         if collected.expected.is_none() {

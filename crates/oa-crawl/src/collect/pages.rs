@@ -1,7 +1,8 @@
 //! Numbered pages, read until their end. Whatever else stops the reading - the limit of pages, a page that repeats, a gap, a site that
 //! gives fewer records a page than it is asked for - is not an end, and is reported.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 
 use oa_core::model::retry::ErrorKind;
@@ -22,10 +23,9 @@ pub(super) fn read(
     placeholders: &Placeholders,
     paging: &Paging,
     collected: &mut Collected,
-    seen: &mut HashSet<String>,
+    seen: &mut Seen<'_>,
 ) -> Result<Option<String>, FetchError> {
     let mut pass = Pass {
-        identity: Identity::new(&context.source, paging),
         seen,
         here: HashSet::new(),
     };
@@ -155,14 +155,28 @@ pub(crate) fn more_than_announced(total: u64) -> String {
     )
 }
 
-/// By what a record on two pages is known as one.
-pub(super) struct Identity<'a> {
-    id: &'a str,
-    /// The fields that its row's key comes from.
-    keys: Vec<&'a str>,
+/// What a record is among the others.
+pub(super) enum Met {
+    /// No record with its id came before.
+    New,
+    /// It came before.
+    Again,
+    /// Another row with the same id came before: the record has changed meanwhile, or the id does not tell records apart.
+    Other,
 }
 
-impl<'a> Identity<'a> {
+/// The records that came, by their ids and by what their rows' keys come from.
+pub(super) struct Seen<'a> {
+    id: &'a str,
+    /// The fields that a row's key comes from.
+    keys: Vec<&'a str>,
+    /// A hash of the key of the first with each id.
+    first: HashMap<String, u64>,
+    /// The ids and keys of other rows.
+    others: HashSet<(String, u64)>,
+}
+
+impl<'a> Seen<'a> {
     pub(super) fn new(source: &'a Source, paging: &'a Paging) -> Self {
         let is_key = |f: &&Field| source.store.unique.contains(&f.column);
         let fields = source.fields.iter().filter(is_key);
@@ -173,47 +187,77 @@ impl<'a> Identity<'a> {
         Self {
             id: &paging.id,
             keys: names.collect(),
+            first: HashMap::new(),
+            others: HashSet::new(),
         }
     }
 
-    /// Records with one id, but of several rows, are not one and the same: the id does not tell them apart. Neither are those without one.
-    pub(super) fn of(&self, record: &Value) -> String {
+    /// How many ids came.
+    pub(super) fn ids(&self) -> usize {
+        self.first.len()
+    }
+
+    /// The record's id; records without one are not one and the same.
+    pub(super) fn id_of(&self, record: &Value) -> String {
         let id = field(record, self.id).filter(|id| !id.is_null());
-        let Some(id) = id else {
-            return record.to_string();
-        };
-        let mut identity = id.to_string();
+        id.map_or_else(|| record.to_string(), Value::to_string)
+    }
+
+    pub(super) fn key_of(&self, record: &Value) -> u64 {
+        let mut hasher = DefaultHasher::new();
         for key in &self.keys {
-            identity.push('\n');
-            let value = field(record, key).map(Value::to_string);
-            identity.push_str(&value.unwrap_or_default());
+            field(record, key).map(Value::to_string).hash(&mut hasher);
         }
-        identity
+        hasher.finish()
+    }
+
+    pub(super) fn meet(&mut self, id: &str, key: u64) -> Met {
+        match self.first.get(id) {
+            None => {
+                self.first.insert(id.to_owned(), key);
+                Met::New
+            }
+            Some(first) if *first == key => Met::Again,
+            Some(_) => match self.others.insert((id.to_owned(), key)) {
+                true => Met::Other,
+                false => Met::Again,
+            },
+        }
+    }
+
+    /// Why records may not be all, when those of one answer have an id in common.
+    pub(super) fn ambiguous(&self) -> String {
+        format!(
+            "different records of one answer have the same {}: how many there are cannot be counted by it; correct id in [paging]",
+            self.id
+        )
     }
 }
 
-struct Pass<'a> {
-    identity: Identity<'a>,
-    /// What identifies records, of all passes.
-    seen: &'a mut HashSet<String>,
-    /// The same of this one.
+struct Pass<'a, 'b> {
+    /// The records of all passes.
+    seen: &'a mut Seen<'b>,
+    /// The ids of this one.
     here: HashSet<String>,
 }
 
-impl Pass<'_> {
-    /// Keeps the records that no page had before, and gives how many were on no earlier page of this pass.
+impl Pass<'_, '_> {
+    /// Keeps the records that no page had before, and gives how many ids were on no earlier page of this pass.
     fn take(&mut self, records: Vec<Value>, collected: &mut Collected) -> io::Result<usize> {
         let mut new = 0;
+        let mut on_page = HashMap::new();
         for record in records {
-            let identity = self.identity.of(&record);
-            if self.here.insert(identity.clone()) {
+            let (id, key) = (self.seen.id_of(&record), self.seen.key_of(&record));
+            if *on_page.entry(id.clone()).or_insert(key) != key {
+                collected.incomplete = Some(self.seen.ambiguous());
+            }
+            let met = self.seen.meet(&id, key);
+            if self.here.insert(id) {
                 new += 1;
-            } else {
+            } else if matches!(met, Met::Again) {
                 collected.duplicates += 1;
             }
-            if self.seen.insert(identity) {
-                collected.records.push(record)?;
-            }
+            collected.meet(met, record)?;
         }
         Ok(new)
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use oa_core::app::config::{Config, ConfigError};
+use oa_core::base::trust;
 use toml_edit::{
     Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value,
 };
@@ -44,7 +45,7 @@ impl Document {
         let lock = File::open(path.parent().unwrap_or(Path::new("/")))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
             .map_err(io::Error::from)?;
-        let content = parse(&fs::read_to_string(&path)?)?;
+        let content = parse(&trust::read_named_text(&path, trust::LARGEST)?)?;
         Ok(Self {
             named: named.to_owned(),
             path,

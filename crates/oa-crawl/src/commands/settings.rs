@@ -1,12 +1,13 @@
 //! `oa-crawl settings`, which no help shows: what `oa-setup` reads and writes in the configuration. A shell would take the same table, written
 //! in another way, for none, and write it a second time.
 
-use std::fs;
+use std::io;
 use std::path::Path;
 
 use clap::{Args as ClapArgs, Subcommand};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::exit;
+use oa_core::base::trust;
 use toml_edit::Value;
 
 use super::document::{Document, Unchanged, entries};
@@ -69,7 +70,7 @@ pub(crate) fn run(command: Command, file: &Path) -> Result<u8, Failure> {
 }
 
 fn list(file: &Path) -> Result<u8, Failure> {
-    let text = fs::read_to_string(file).map_err(|e| failure(file, e.into()))?;
+    let text = trust::read_named_text(file, trust::LARGEST).map_err(|e| failure(file, e.into()))?;
     let mut said = String::new();
     for entry in entries(&text).map_err(|e| failure(file, e))? {
         // A line is a line.
@@ -83,6 +84,10 @@ fn list(file: &Path) -> Result<u8, Failure> {
 fn failure(file: &Path, error: Unchanged) -> Failure {
     let file = file.display();
     match error {
+        Unchanged::Io(e) if e.kind() == io::ErrorKind::InvalidData => Failure::new(
+            exit::CONFIG,
+            anyhow::anyhow!("could not read {file}: {e}; save it as UTF-8"),
+        ),
         Unchanged::Io(e) => Failure::new(
             exit::REFUSED,
             anyhow::anyhow!("could not edit {file}: {e}; run this as the file's owner"),

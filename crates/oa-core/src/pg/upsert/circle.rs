@@ -8,10 +8,16 @@ use serde_json::Value;
 
 use super::{Refused, Statement, UpsertError, Upserted, definitions};
 use crate::model::run::Batch;
-use crate::pg::{Meaning, Tx, quote_ident};
+use crate::pg::{Meaning, Tx, bulk, quote_ident};
 
 /// Of more rows no single one is looked for that keeps the others from being stored.
 const FEW: usize = 50;
+
+/// More refused rows than these do not need each other: something else is wrong, and to look for circles among them would take too long.
+const MANY: usize = 1000;
+
+/// So often the rows that lack something are removed before what is left is taken for a chain without its beginning.
+const ROUNDS: usize = 50;
 
 /// A foreign key of the table.
 struct Reference {
@@ -57,7 +63,7 @@ impl Statement {
         let mut number = 0;
         done.refused.retain(|_| {
             number += 1;
-            !stored.contains(&(number - 1))
+            stored.binary_search(&(number - 1)).is_err()
         });
         Ok(!stored.is_empty())
     }
@@ -70,7 +76,7 @@ impl Statement {
         some: &[usize],
         done: &mut Upserted,
     ) -> Result<Vec<usize>, UpsertError> {
-        if some.len() < 2 {
+        if some.len() < 2 || some.len() > MANY {
             return Ok(Vec::new());
         }
         let rows: Vec<Vec<Value>> = some.iter().map(|i| done.refused[*i].row.clone()).collect();
@@ -82,7 +88,10 @@ impl Statement {
                 Ok(some.to_vec())
             }
             Ok(None) => Err(UpsertError::Contended(self.table.clone())),
-            Err(e) if Meaning::of(&e) == Meaning::BadData => Ok(Vec::new()),
+            // What took too long is not tried again: they stay refused.
+            Err(e) if Meaning::of(&e) == Meaning::BadData || bulk::is_cancelled(&e) => {
+                Ok(Vec::new())
+            }
             Err(e) => Err(self.failed(batch, e)),
         }
     }
@@ -96,7 +105,7 @@ impl Statement {
         refused: &[Refused],
         some: Vec<usize>,
     ) -> Result<Vec<usize>, UpsertError> {
-        if some.len() < 2 {
+        if some.len() < 2 || some.len() > MANY {
             return Ok(Vec::new());
         }
         let (mut savepoint, prepared) = tx.savepoint().map_err(|e| self.failed(batch, e))?;
@@ -134,7 +143,7 @@ fn closed(
         return Ok(Vec::new());
     }
     let sql = satisfied(batch, types, &references);
-    loop {
+    for _ in 0..ROUNDS {
         let rows: Vec<Vec<Value>> = some.iter().map(|i| refused[*i].row.clone()).collect();
         let found = tx.query(&sql, &[&batch.json(&rows)])?;
         let numbers = found.iter().map(|row| row.get::<_, i64>(0));
@@ -146,6 +155,7 @@ fn closed(
         }
         some = found;
     }
+    Ok(Vec::new())
 }
 
 fn references(tx: &mut Tx<'_, '_>, batch: &Batch) -> Result<Vec<Reference>, postgres::Error> {
@@ -154,7 +164,9 @@ fn references(tx: &mut Tx<'_, '_>, batch: &Batch) -> Result<Vec<Reference>, post
     let names = |keys: &str, of: &str| names.replace("{keys}", keys).replace("{of}", of);
     let sql = format!(
         "SELECT ({}), ({}), c.confrelid::regclass::text, c.confrelid = c.conrelid FROM pg_constraint c
-         WHERE c.contype = 'f' AND c.conrelid = to_regclass(format('%I.%I', $1::text, $2::text))",
+         WHERE c.contype = 'f' AND c.conrelid = to_regclass(format('%I.%I', $1::text, $2::text))
+           -- A partitioned table that is referred to has one more for each of its partitions.
+           AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = c.conparentid AND p.conrelid = c.conrelid)",
         names("conkey", "conrelid"),
         names("confkey", "confrelid"),
     );
