@@ -190,7 +190,7 @@ fn broken_schedules(here: &Installation) {
     here.sql("UPDATE oa.starts SET first_at = now() - interval '1 hour', starts = 7 WHERE what = 'check'");
     here.sql("INSERT INTO oa.starts (what, host, day, first_at, last_at) SELECT 'due', 'elsewhere', current_date, t, t FROM (SELECT now() - interval '3 hours') x (t)");
     here.sql("UPDATE oa.starts SET first_at = now() - interval '1 hour', starts = 130 WHERE what = 'due' AND host = 'here'; UPDATE oa.channels SET took_last = true");
-    here.sql("INSERT INTO oa.watches (what, host, ok, detail) VALUES ('heartbeat', 'here', false, 'refused')");
+    here.sql("INSERT INTO oa.watches (what, host, ok, detail) VALUES ('heartbeat', 'here', false, 'refused'), ('check', 'here', true, '')");
     let found = here.doctor(0);
     found.warned("timers", "started 7 times within 60 minutes", "systemctl");
     found.warned(
@@ -205,7 +205,7 @@ fn broken_schedules(here: &Installation) {
         "oa-alert check",
     );
     assert_eq!(found.line("channel phone", "has taken")["state"], "ok");
-    here.sql("DELETE FROM oa.starts WHERE host = 'elsewhere'; DELETE FROM oa.watches WHERE what = 'heartbeat'");
+    here.sql("DELETE FROM oa.starts WHERE host = 'elsewhere'; DELETE FROM oa.watches WHERE what IN ('heartbeat', 'check')");
     here.sql(FIRED);
 }
 
