@@ -17,7 +17,8 @@ use crate::{RepositoryError, RepositoryLocation};
 
 impl RepositoryLocation {
     pub(crate) fn failed(&self, doing: &'static str, error: &RusticError) -> RepositoryError {
-        self.engine_error(doing, reason(error))
+        let system = of_disk(error).map(|(e, _)| e.kind());
+        self.engine_error(doing, reason(error), system)
     }
 
     /// Work of the engine on many files: it panics in its threads when a pack is damaged, the disk is full or a read fails.
@@ -27,7 +28,10 @@ impl RepositoryLocation {
         work: impl FnOnce() -> RusticResult<T>,
     ) -> Result<T, RepositoryError> {
         quietly(work)
-            .map_err(|reason| self.engine_error(doing, reason))?
+            .map_err(|reason| {
+                let system = system_error(&reason).map(|e| e.kind());
+                self.engine_error(doing, reason, system)
+            })?
             .map_err(|e| self.failed(doing, &e))
     }
 
@@ -41,11 +45,16 @@ impl RepositoryLocation {
             refused.map(|e| NoThread::new("read it", io::Error::other(e)).to_string())
         });
         refused.as_ref().map_or(Ok(()), |why| {
-            Err(self.engine_error("open the repository", why.clone()))
+            Err(self.engine_error("open the repository", why.clone(), None))
         })
     }
 
-    fn engine_error(&self, doing: &'static str, reason: String) -> RepositoryError {
+    fn engine_error(
+        &self,
+        doing: &'static str,
+        reason: String,
+        system: Option<io::ErrorKind>,
+    ) -> RepositoryError {
         // See the module `stop`.
         if StopSignal.requested() {
             return RepositoryError::Stopped;
@@ -54,6 +63,7 @@ impl RepositoryLocation {
             doing,
             place: self.shown(),
             reason,
+            system,
         }
     }
 }

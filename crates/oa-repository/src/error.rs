@@ -1,5 +1,6 @@
 //! What can go wrong: with the repository, and with PostgreSQL and its programs.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use oa_core::app::cli::Failure;
@@ -76,7 +77,27 @@ pub enum RepositoryError {
         place: String,
         /// What the engine said.
         reason: String,
+        /// What the operating system said below it, where that is known.
+        system: Option<ErrorKind>,
     },
+}
+
+impl RepositoryError {
+    /// Whether what was read may be the reason. A disk that takes nothing more says nothing of what was to be written.
+    pub(crate) fn may_be_of_reading(&self) -> bool {
+        let Self::Engine { system, .. } = self else {
+            return false;
+        };
+        !matches!(
+            system,
+            Some(
+                ErrorKind::StorageFull
+                    | ErrorKind::QuotaExceeded
+                    | ErrorKind::FileTooLarge
+                    | ErrorKind::ReadOnlyFilesystem
+            )
+        )
+    }
 }
 
 /// PostgreSQL, one of its programs, or this machine's disk did not do what was needed.

@@ -50,6 +50,7 @@ impl RepositoryLocation {
             doing: "make a key",
             place: self.shown(),
             reason,
+            system: None,
         };
         let file = key_file(self.password(), master, cost).map_err(unmade)?;
         let content = serde_json::to_vec(&file).map_err(|e| unmade(e.to_string()))?;

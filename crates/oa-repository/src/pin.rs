@@ -51,6 +51,7 @@ impl Repository {
             doing: "pin the backup",
             place: self.location.shown(),
             reason,
+            system: None,
         })?;
         let mut snapshot = backup.snapshot.clone();
         snapshot.set_tags(vec![tags]);

@@ -204,6 +204,7 @@ impl Reader {
             doing: "restore a backup",
             place: self.location.shown(),
             reason: format!("{}: {error}", path.display()),
+            system: Some(error.kind()),
         }
     }
 

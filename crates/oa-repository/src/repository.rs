@@ -194,27 +194,28 @@ impl Repository {
         // The engine passes over what its index does not know.
         let damages = self.check(&missing, false)?;
         copies.skip_damaged(&mut missing, damages);
-        match self.copy_all(other, &theirs, &missing) {
-            Err(e) if !matches!(e, RepositoryError::Stopped) => {
-                // What is damaged and not missing is seen only by reading it.
-                let damages = self.check(&missing, true)?;
-                if !copies.skip_damaged(&mut missing, damages) {
-                    return Err(e);
-                }
-                self.copy_all(other, &theirs, &missing)?;
+        if let Err(e) = self.copy_data(other, &missing) {
+            // Where the other one does not answer, that is the reason.
+            if !e.may_be_of_reading() || other.backups().is_err() {
+                return Err(e);
             }
-            copied => copied?,
+            // What is damaged and not missing is seen only by reading it.
+            let Ok(damages) = self.check(&missing, true) else {
+                return Err(e);
+            };
+            if !copies.skip_damaged(&mut missing, damages) {
+                return Err(e);
+            }
+            self.copy_data(other, &missing)?;
+        }
+        if !missing.is_empty() {
+            other.check_new(&theirs)?;
         }
         copies.count = missing.len();
         Ok(copies)
     }
 
-    fn copy_all(
-        &self,
-        other: &Self,
-        theirs: &[Backup],
-        missing: &[Backup],
-    ) -> Result<(), RepositoryError> {
+    fn copy_data(&self, other: &Self, missing: &[Backup]) -> Result<(), RepositoryError> {
         if missing.is_empty() {
             return Ok(());
         }
@@ -228,13 +229,17 @@ impl Repository {
             .map_err(other.failed("read the index"))?;
         other.location.guarded("copy backups", || {
             source.copy(&target, missing.iter().map(|b| &b.snapshot))
-        })?;
-        let new: Vec<Backup> = other
+        })
+    }
+
+    /// Checks what came to those that were there, and takes it off the list again where it is not whole.
+    fn check_new(&self, known: &[Backup]) -> Result<(), RepositoryError> {
+        let new: Vec<Backup> = self
             .backups()?
             .into_iter()
-            .filter(|b| !theirs.iter().any(|t| t.id == b.id))
+            .filter(|b| !known.iter().any(|k| k.id == b.id))
             .collect();
-        let damages = other.check(&new, false)?;
+        let damages = self.check(&new, false)?;
         let damaged = |b: &Backup| damages.iter().find(|d| d.backup.as_ref() == Some(&b.id));
         if let Some(damage) = new.iter().find_map(damaged) {
             let broken: Vec<Backup> = new
@@ -242,7 +247,7 @@ impl Repository {
                 .filter(|b| damaged(b).is_some())
                 .cloned()
                 .collect();
-            other.forget(&broken)?;
+            self.forget(&broken)?;
             return Err(RepositoryError::Damaged(damage.what.clone()));
         }
         Ok(())

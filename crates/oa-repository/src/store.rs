@@ -175,6 +175,7 @@ impl Repository {
             doing: "begin a backup",
             place: self.location.shown(),
             reason: format!("{at} is no time that it knows"),
+            system: None,
         })?;
         options.time = Some(time);
         options.command = Some(String::from("oa-backup"));
@@ -267,6 +268,7 @@ impl UnpublishedBackup<'_> {
                     doing: "describe the backup",
                     place: repository.location.shown(),
                     reason,
+                    system: None,
                 };
                 self.withdraw()?;
                 return Err(failed);

@@ -391,13 +391,20 @@ fn a_materialized_view_that_cannot_be_refreshed_keeps_nothing_else_from_coming_b
          CREATE MATERIALIZED VIEW \"a b\".\"whole one\" AS SELECT d FROM divisors;
          CREATE MATERIALIZED VIEW \"of it\" AS SELECT d FROM \"a b\".\"whole one\";
          CREATE UNIQUE INDEX ON \"of it\" (d);
+         CREATE MATERIALIZED VIEW \"two\nlines\" AS SELECT d FROM divisors;
+         CREATE MATERIALIZED VIEW live_only AS SELECT d / CASE WHEN session_user = 'oa_private' THEN 0 ELSE 1 END AS q FROM divisors;
          CREATE MATERIALIZED VIEW never AS SELECT d FROM divisors WITH NO DATA;
          INSERT INTO divisors VALUES (0)",
     );
     service.backup(&["full"]).ok();
     for kind in ["physical", "logical"] {
-        let arguments = ["database", "--to", "latest", "--kind", kind, "--into", kind];
+        let arguments = [
+            "database", "--to", "latest", "--kind", kind, "--into", kind, "--format", "json",
+        ];
         let done = service.restore(&arguments).ok();
+        let notes = done.json()[0]["notes"].to_string();
+        assert!(notes.contains("view public.broken"), "{notes}");
+        assert!(!notes.contains("live_only"), "{notes}");
         assert!(
             done.stderr.contains("materialized view public.broken"),
             "{done:?}"

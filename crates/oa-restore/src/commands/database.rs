@@ -338,21 +338,22 @@ fn load_beside(
     }
     let programs = live.programs(plan.programs(), None)?;
     let list = private.folder().join("database.list");
-    let refreshes = Refreshes::of(&programs, &dump, &list)?;
+    // What only the live server reaches is refreshed there.
+    let refreshes = Refreshes::of(&programs, &dump, &list)?.and(&private.not_refreshed);
     arguments.extend(refreshes.argument());
     arguments.push(dump.display().to_string());
     programs
         .run("pg_restore", &arguments)
         .map_err(|e| RestoreError::from(e).on_disk_of("the live server", DISK_REMEDY))
         .and_then(|()| refreshes.make(&mut live.connect_to(&on_its_way)?))
-        .and_then(|notes| Ok((check(&mut past, live, &on_its_way)?, notes)))
+        .and_then(|failed| Ok((check(&mut past, live, &on_its_way)?, failed)))
         .inspect_err(|_| drop_database(&mut live.client, &on_its_way))
-        .map(|(tables, notes)| {
+        .map(|(tables, failed)| {
             failpoint::hit("restore.brought");
             LoadedDatabase {
                 name: on_its_way.clone(),
                 tables,
-                notes,
+                notes: failed.into_iter().map(|f| f.note).collect(),
             }
         })
 }

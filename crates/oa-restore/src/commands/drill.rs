@@ -282,6 +282,7 @@ fn restore_and_check(
             Ok(())
         },
     )?;
+    private.warn_of_not_refreshed();
     drill.rto_seconds = Some((private.took.as_secs_f64() * 1000.0).round() / 1000.0);
     drill.checks.extend(files);
     drill.checks.push(Check {

@@ -343,6 +343,7 @@ impl<'a> Session<'a> {
             zone: self.zone,
             scratch: work.folder(),
             reached: RefCell::default(),
+            names: RefCell::default(),
         }
     }
 

@@ -195,6 +195,7 @@ fn restore_all(
     remove_left(live)?;
     let private =
         PrivateServer::start(&session.reader, plan, work, session.users(), |_, _| Ok(()))?;
+    private.warn_of_not_refreshed();
     private
         .server
         .silence_event_triggers()

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use oa_repository::MAX_CLOCK_SKEW;
 use oa_repository::Programs;
@@ -416,12 +417,20 @@ impl Planner<'_> {
         let of_it = |b: &&Backup| b.meta.full.as_ref() == Some(&full.id) && b.meta.wal.is_some();
         let mut wal_backups: Vec<&Backup> = self.backups.iter().filter(of_it).collect();
         wal_backups.sort_by_key(|b| Reverse(b.meta.restorable_to));
-        let leads = |wal_backup: &&Backup| {
-            let joined = self.join(&Target::Latest, wal_backup, full, &StopAt::EndOfWal);
-            joined.is_ok()
-        };
+        let mut last = None;
+        for wal_backup in wal_backups {
+            match self.join(&Target::Latest, wal_backup, full, &StopAt::EndOfWal) {
+                Ok(_) => {
+                    last = Some(wal_backup);
+                    break;
+                }
+                Err(RestoreError::NoPlan(_)) => {}
+                // Nobody knows.
+                Err(_) => return String::new(),
+            }
+        }
         let id = full.short_id();
-        let text = match wal_backups.into_iter().find(leads) {
+        let text = match last {
             Some(wal_backup) => format!(
                 "; full backup {id} leads to {} (--full {id} --to {})",
                 self.shown(wal_backup.meta.restorable_to),
@@ -438,8 +447,16 @@ impl Planner<'_> {
         text
     }
 
-    pub(super) fn names(&self, backup: &Backup) -> Result<Vec<String>, RestoreError> {
-        Ok(timeline::names(self.reader, backup)?)
+    /// The names of the files of a backup of WAL, which are read once.
+    pub(super) fn names(&self, backup: &Backup) -> Result<Rc<[String]>, RestoreError> {
+        if let Some(known) = self.names.borrow().get(&backup.id) {
+            return Ok(Rc::clone(known));
+        }
+        let names: Rc<[String]> = timeline::names(self.reader, backup)?.into();
+        self.names
+            .borrow_mut()
+            .insert(backup.id.clone(), Rc::clone(&names));
+        Ok(names)
     }
 
     /// The timelines that lead to the end of a WAL backup.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::rc::Rc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -34,6 +35,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) scratch: &'a Path,
     /// How far full backups lead that do not lead to the target, by id.
     pub(crate) reached: RefCell<BTreeMap<String, String>>,
+    /// The names of the files of backups of WAL that were looked at, by id.
+    pub(crate) names: RefCell<BTreeMap<String, Rc<[String]>>>,
 }
 
 impl Planner<'_> {

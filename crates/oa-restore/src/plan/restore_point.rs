@@ -40,8 +40,8 @@ pub(super) fn find(
         };
         let mut files: Vec<(Segment, String)> = planner
             .names(wal_backup)?
-            .into_iter()
-            .filter_map(|f| Some((Segment::parse(&f, range.segment_bytes)?, f)))
+            .iter()
+            .filter_map(|f| Some((Segment::parse(f, range.segment_bytes)?, f.clone())))
             .filter(|(s, _)| !seen.contains(&s.name))
             .collect();
         files.sort_by_key(|(s, _)| std::cmp::Reverse((s.timeline, s.start)));

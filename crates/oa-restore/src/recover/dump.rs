@@ -7,7 +7,7 @@ use oa_repository::Reader;
 use oa_repository::layout::{DUMP, GLOBALS};
 
 use super::account::Account;
-use super::refreshes::Refreshes;
+use super::refreshes::{NotRefreshed, Refreshes};
 use super::requirements::Requirements;
 use super::server::{Server, StartFailure};
 use super::settings::{self, PrivateSettings};
@@ -22,12 +22,13 @@ pub(crate) const SUPERUSER: &str = "oa_private";
 const JOBS: usize = 2;
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
+/// Returns also the materialized views that stayed without rows.
 pub(super) fn load(
     reader: &Reader,
     logical: &Logical,
     work: &WorkFolder,
     account: &Account,
-) -> Result<Server, RestoreError> {
+) -> Result<(Server, Vec<NotRefreshed>), RestoreError> {
     stop_if_asked()?;
     let stored = work.folder().join("stored");
     reader.restore(&logical.backup, Path::new(""), &stored)?;
@@ -108,12 +109,10 @@ pub(super) fn load(
     arguments.extend(refreshes.argument());
     arguments.push(dump.display().to_string());
     programs.run("pg_restore", &arguments)?;
-    for note in refreshes.make(&mut server.connect(&logical.backup.meta.database)?)? {
-        tracing::warn!("{note}");
-    }
+    let not_refreshed = refreshes.make(&mut server.connect(&logical.backup.meta.database)?)?;
     stop_if_asked()?;
     let _ = std::fs::remove_dir_all(&stored);
-    Ok(server)
+    Ok((server, not_refreshed))
 }
 
 /// To another file system too.

@@ -24,6 +24,7 @@ use oa_repository::layout::{DATA, TABLESPACES};
 
 use self::account::Account;
 pub(crate) use self::dump::SUPERUSER as PRIVATE_SUPERUSER;
+use self::refreshes::NotRefreshed;
 pub(crate) use self::refreshes::Refreshes;
 use self::requirements::Requirements;
 use self::server::{Server, StartFailure};
@@ -46,6 +47,8 @@ pub(crate) struct PrivateServer {
     pub(crate) server: Server,
     /// From the first byte out of the repository until it answered, without what was checked in between.
     pub(crate) took: Duration,
+    /// Materialized views of a dump that are without rows in it.
+    pub(crate) not_refreshed: Vec<NotRefreshed>,
     /// Its folder; dropped after the server.
     work: WorkFolder,
 }
@@ -86,7 +89,7 @@ impl PrivateServer {
         let data = work.folder().join(DATA);
         let log = work.folder().join("log");
         let mut checked = Duration::ZERO;
-        let server = match &plan.strategy {
+        let (server, not_refreshed) = match &plan.strategy {
             Strategy::Physical(physical) => {
                 copy_files(reader, physical, &data, &work.folder().join(TABLESPACES))?;
                 relink_tablespaces(&data, Path::new("../../tablespaces"))?;
@@ -107,16 +110,24 @@ impl PrivateServer {
                     users: candidate_users(users),
                     durable: false,
                 };
-                recover(physical, &setup)?
+                (recover(physical, &setup)?, Vec::new())
             }
             Strategy::Logical(logical) => dump::load(reader, logical, &work, &account)?,
         };
         failpoint::hit("restore.recovered");
         Ok(Self {
             server,
+            not_refreshed,
             took: began.elapsed().saturating_sub(checked),
             work,
         })
+    }
+
+    /// Where they are of no more use than this.
+    pub(crate) fn warn_of_not_refreshed(&self) {
+        for view in &self.not_refreshed {
+            tracing::warn!("in the private server: {}", view.note);
+        }
     }
 
     pub(crate) fn staging(&self) -> &Path {

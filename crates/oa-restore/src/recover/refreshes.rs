@@ -8,6 +8,7 @@ use oa_repository::Programs;
 use postgres::Client;
 
 use crate::RestoreError;
+use crate::error::stop_if_asked;
 
 /// As `pg_restore --list` calls the entry that refreshes one.
 const ENTRY: &str = "MATERIALIZED VIEW DATA ";
@@ -19,6 +20,15 @@ pub(crate) struct Refreshes {
     list: Option<PathBuf>,
     /// Schema, name and owner of each, in the order in which they depend on each other.
     entries: Vec<String>,
+}
+
+/// A view that was not refreshed.
+#[derive(Debug)]
+pub(crate) struct NotRefreshed {
+    /// As the list has it.
+    entry: String,
+    /// For the operator.
+    pub(crate) note: String,
 }
 
 impl Refreshes {
@@ -50,22 +60,33 @@ impl Refreshes {
         })
     }
 
+    /// Also those that were not made in another server, and so are not in a dump of it.
+    pub(crate) fn and(mut self, others: &[NotRefreshed]) -> Self {
+        for other in others {
+            if !self.entries.contains(&other.entry) {
+                self.entries.push(other.entry.clone());
+            }
+        }
+        self
+    }
+
     /// For `pg_restore`.
     pub(crate) fn argument(&self) -> Option<String> {
         let list = self.list.as_ref()?;
         Some(format!("--use-list={}", list.display()))
     }
 
-    /// Does them. Returns a note for each that failed.
-    pub(crate) fn make(&self, client: &mut Client) -> Result<Vec<String>, RestoreError> {
-        let mut notes = Vec::new();
+    /// Does them. Returns those that failed.
+    pub(crate) fn make(&self, client: &mut Client) -> Result<Vec<NotRefreshed>, RestoreError> {
+        let mut not_made = Vec::new();
         if self.entries.is_empty() {
-            return Ok(notes);
+            return Ok(not_made);
         }
         let failed = RestoreError::query("could not look for materialized views");
+        // Names in the list have a space for each end of a line.
         let rows = client
             .query(
-                "SELECT n.nspname::text || ' ' || c.relname::text || ' ', format('%I.%I', n.nspname, c.relname)
+                "SELECT translate(n.nspname::text || ' ' || c.relname::text || ' ', E'\\n\\r', '  '), format('%I.%I', n.nspname, c.relname)
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm'",
                 &[],
             )
@@ -75,26 +96,43 @@ impl Refreshes {
             .batch_execute("SELECT pg_catalog.set_config('search_path', '', false)")
             .map_err(&failed)?;
         for entry in &self.entries {
+            stop_if_asked()?;
+            let mut is_found = false;
+            let mut push = |note| {
+                let entry = entry.clone();
+                not_made.push(NotRefreshed { entry, note });
+            };
             for row in &rows {
-                let (begin, name): (&str, &str) = (row.get(0), row.get(1));
+                // Not every encoding's names can be read here.
+                let (Ok(begin), Ok(name)) = (row.try_get::<_, &str>(0), row.try_get::<_, &str>(1))
+                else {
+                    continue;
+                };
                 if !entry.starts_with(begin) {
                     continue;
                 }
+                is_found = true;
                 let refresh = format!("REFRESH MATERIALIZED VIEW {name}");
                 match client.batch_execute(&refresh) {
                     Err(e) if oa_core::pg::is_connection_error(&e) => {
                         return Err(RestoreError::query(format!("could not refresh {name}"))(e));
                     }
-                    Err(e) => notes.push(format!(
+                    Err(e) => push(format!(
                         "materialized view {name} is there without rows, because it cannot be refreshed: {}; put that right, then: {refresh}",
                         describe(&e)
                     )),
                     Ok(()) => {}
                 }
             }
+            if !is_found {
+                push(format!(
+                    "a materialized view is there without rows, because it is not found by its name, with schema and owner in the dump's list: {}; refresh it with REFRESH MATERIALIZED VIEW",
+                    entry.trim_end()
+                ));
+            }
         }
         client.batch_execute("RESET search_path").map_err(failed)?;
-        Ok(notes)
+        Ok(not_made)
     }
 }
 
