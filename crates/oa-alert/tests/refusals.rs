@@ -547,6 +547,25 @@ fn what_only_a_robot_that_does_not_answer_was_to_get_is_named_on_the_others_each
     }
 }
 
+/// Whoever is to get it later, when nobody has acknowledged it by then, is somebody.
+#[test]
+fn what_another_channel_is_to_get_later_is_not_named_each_time() {
+    let later = WECOM.replace("kind", "after = \"30m\"\nkind");
+    let service = Service::start(&format!("{DINGTALK}{later}"));
+    service.sim.fault("/dingtalk: truncate").unwrap();
+    for title in ["t001", "t002"] {
+        service.put(title, title);
+        for _ in 0..5 {
+            service.flush();
+            service.hurry();
+        }
+    }
+    let failed = "SELECT count(*)::text FROM oa.deliveries WHERE state = 'failed'";
+    assert_eq!(service.one(failed), "2");
+    let reports = "SELECT count(*)::text FROM oa.alerts WHERE rule = 'channel_refuses'";
+    assert_eq!(service.one(reports), "1");
+}
+
 /// Neither hears of the other: that is said once each.
 #[test]
 fn two_robots_that_do_not_answer_do_not_report_each_other_for_ever() {
@@ -583,16 +602,30 @@ fn the_incident_of_a_channel_that_was_removed_from_the_configuration_is_closed()
     service.configure("", WECOM);
     service.flush();
     assert_eq!(service.one(open), "1");
-    service.sql("UPDATE oa.channel_routes SET seen_at = '-infinity' WHERE host = 'other'");
-    for _ in 0..2 {
+    service.sql("DELETE FROM oa.channel_routes WHERE host = 'other'");
+    // A second configuration of this machine may have it still, and the two take turns.
+    for channels in [
+        WECOM.to_owned(),
+        format!("{DINGTALK}{WECOM}"),
+        WECOM.to_owned(),
+    ] {
+        service.configure("", &channels);
         service.flush();
+        assert_eq!(service.one(open), "1", "{channels}");
     }
+    service.sql(
+        "UPDATE oa.channel_routes SET seen_at = seen_at - interval '61 minutes' WHERE name = 'ops'",
+    );
+    service.flush();
     assert_eq!(service.one(open), "0");
     let texts: Vec<String> = service.sim.messages().into_iter().map(|m| m.text).collect();
-    let closed: Vec<&String> = texts.iter().filter(|t| t.contains("已移除")).collect();
+    let closed: Vec<&String> = texts
+        .iter()
+        .filter(|t| t.contains("已无机器使用"))
+        .collect();
     assert!(
         closed.len() == 1
-            && closed[0].contains("【解除】告警通道 ops 已移除，故障关闭")
+            && closed[0].contains("【解除】告警通道 ops 已无机器使用，故障关闭")
             && closed[0].contains("可能没有收到 (2)")
             && closed[0].contains("t001")
             && closed[0].contains("t002"),
@@ -603,6 +636,8 @@ fn the_incident_of_a_channel_that_was_removed_from_the_configuration_is_closed()
     service.sql("UPDATE oa.alerts SET settled_at = settled_at - interval '7 days'");
     service.put("c", "t003");
     service.flush();
+    let given_up = "SELECT count(*)::text FROM oa.deliveries WHERE channel = 'ops' AND state = 'failed' AND last_error = 'no machine has had this channel for three days'";
+    assert_ne!(service.one(given_up), "0");
     let before = taken(&service, "dingtalk").len();
     service.configure("", &format!("{DINGTALK}{WECOM}"));
     service.hurry();

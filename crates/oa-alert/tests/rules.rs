@@ -317,6 +317,19 @@ fn the_certificate_of_the_database_is_reported_before_it_expires() {
     fs::write(&note, seen.to_string()).unwrap();
     service.configure("", &format!("[alert]\nexpiry_notice = \"1h\"\n{DINGTALK}"));
     heard.over(&service);
+    // Nor where the address uses no TLS any more.
+    service.configure(
+        "",
+        &format!("[alert]\nexpiry_notice = \"50000d\"\n{DINGTALK}"),
+    );
+    heard.once(&service, "certificate_expiring", 1);
+    let open = "SELECT count(*)::text FROM oa.incidents WHERE rule = 'certificate_expiring' AND resolved_at IS NULL";
+    assert_eq!(service.one(open), "1");
+    let without = format!("{}?sslmode=disable", service.server.url());
+    let mut check = service.command(&["check"]);
+    let done = check.env("DATABASE_URL", without).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(service.one(open), "0");
 }
 
 #[test]

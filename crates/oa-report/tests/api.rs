@@ -93,11 +93,15 @@ fn health_has_each_task_under_the_names_of_the_plan() {
     site.sql(
         "INSERT INTO oa.watches (what, host, at, ok) VALUES ('check', 'killed', now() - interval '20 minutes', true);
          INSERT INTO oa.starts (what, host, day, first_at, last_at)
-         SELECT 'check', host, '2025-12-01', now() - interval '1 hour', now() FROM (VALUES ('killed'), ('never ended')) v (host)",
+         SELECT 'check', host, '2025-12-01', now() - interval '1 hour', now() FROM (VALUES ('killed'), ('never ended')) v (host);
+         -- One that was off, and whose first check goes on, is none of these.
+         INSERT INTO oa.watches (what, host, at, ok) VALUES ('check', 'back', now() - interval '20 minutes', true);
+         INSERT INTO oa.starts (what, host, day, first_at, last_at, gap_from, gap_to)
+         VALUES ('check', 'back', '2025-12-01', now() - interval '1 hour', now(), now() - interval '20 minutes', now())",
     );
     faults(json!(["unfinished", "unfinished"]));
     assert!(serving.get("/admin/").text().contains("没有跑完"));
-    site.sql("DELETE FROM oa.watches WHERE host = 'killed'; DELETE FROM oa.starts WHERE host IN ('killed', 'never ended')");
+    site.sql("DELETE FROM oa.watches WHERE host IN ('killed', 'back'); DELETE FROM oa.starts WHERE host IN ('killed', 'never ended', 'back')");
     // One of a day ahead was not the last one, and where there is no other nobody knows when that was.
     site.sql(
         "INSERT INTO oa.watches (what, host, at, ok) VALUES ('check', 'ahead', now() + interval '1 day', true)",

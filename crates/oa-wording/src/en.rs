@@ -205,8 +205,9 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             lost,
             unsure,
         } => {
-            let mut lines =
-                vec!["No machine has this channel in its configuration any more".to_owned()];
+            let mut lines = vec![
+                "No machine uses this channel: it was removed from the configuration at least an hour ago, or the machines that have it have not run for three days".to_owned(),
+            ];
             if lost.count > 0 {
                 lines.push(format!(
                     "This channel {} ({}):{}",
@@ -220,7 +221,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 ));
             }
             Draft {
-                title: format!("alert channel {channel} was removed, its incident is closed"),
+                title: format!("no machine uses alert channel {channel} any more, its incident is closed"),
                 lines,
             }
         }

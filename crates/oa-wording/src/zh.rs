@@ -227,7 +227,10 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
             lost,
             unsure,
         } => {
-            let mut lines = vec!["所有机器的配置中都不再有这个通道".to_owned()];
+            let mut lines = vec![
+                "没有机器使用这个通道：至少一小时前从配置中移除，或者配置了它的机器三天没有运行"
+                    .to_owned(),
+            ];
             if lost.count > 0 {
                 lines.push(format!(
                     "该通道{}没有收到 ({})：{}",
@@ -237,7 +240,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 ));
             }
             Draft {
-                title: format!("告警通道 {channel} 已移除，故障关闭"),
+                title: format!("告警通道 {channel} 已无机器使用，故障关闭"),
                 lines,
             }
         }

@@ -22,13 +22,20 @@ const EVERY: TimeDelta = TimeDelta::hours(1);
 pub(super) struct Seen {
     /// When it was asked.
     at: DateTime<Utc>,
-    /// Host and port.
+    /// Host and port; empty when none is reached with TLS.
     pub(crate) server: String,
     /// The end of its certificate; `None` without TLS.
     ends: Option<DateTime<Utc>>,
     /// Servers that were in the address before, until the next check has resolved what was reported of them.
     #[serde(default)]
     pub(crate) former: Vec<String>,
+}
+
+impl Seen {
+    /// There is a server of which something may have been reported.
+    fn is_of_some(&self) -> bool {
+        !self.server.is_empty() || !self.former.is_empty()
+    }
 }
 
 /// What is known of the database's server now. What cannot be found out costs only this rule: a server that does not answer, or
@@ -43,15 +50,23 @@ pub(super) fn look(state: &StateDir, config: &Config) -> Option<Seen> {
     if let Some(seen) = known.clone().filter(is_recent) {
         return Some(seen);
     }
-    let (server, ends) = pg::certificate(&settings)?;
+    let (server, ends) = match pg::certificate(&settings) {
+        Some(seen) => seen,
+        // By a socket or without TLS there is no certificate, and what was reported of the one before is over.
+        None if servers.is_empty() && known.as_ref().is_some_and(Seen::is_of_some) => {
+            (String::new(), None)
+        }
+        None => return None,
+    };
     let before = known
         .into_iter()
-        .flat_map(|k| k.former.into_iter().chain([k.server]));
+        .flat_map(|k| k.former.into_iter().chain([k.server]))
+        .filter(|s| !s.is_empty() && !servers.contains(s));
     let seen = Seen {
         at: now,
         server,
         ends,
-        former: before.filter(|s| !servers.contains(s)).collect(),
+        former: before.collect(),
     };
     note(state, &seen);
     Some(seen)

@@ -220,6 +220,9 @@ impl Sender<'_> {
                 outbox.announce(recorder.host())?;
             }
             deliver(&mut outbox, self.usable, &self.rendering, done)?;
+            if recorder.is_some() && outbox.close_removed() {
+                deliver(&mut outbox, self.usable, &self.rendering, done)?;
+            }
             outbox.settle()?;
             let undelivered = outbox.undelivered()?;
             let (state, wording) = (recorder.map(Recorder::state), &self.rendering.wording);

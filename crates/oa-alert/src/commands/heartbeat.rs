@@ -5,6 +5,7 @@
 //! with a `message`. What a query means elsewhere is not known: a ping that says "fail" could say "fine" there, so such an address is
 //! refused.
 
+use std::io::Read;
 use std::time::Duration;
 
 use oa_core::app::cli::Failure;
@@ -22,7 +23,7 @@ const MOST_REDIRECTS: usize = 2;
 const PING: Duration = Duration::from_secs(5);
 /// Longest text for it, in characters.
 const LONGEST: usize = 1000;
-/// No service says more, in bytes.
+/// No service says more, in bytes; a page that stands in its place may.
 const LONGEST_ANSWER: u64 = 64 << 10;
 
 /// What is said.
@@ -100,8 +101,13 @@ impl Heartbeat {
                     .to_owned(),
             ),
             Ok(mut answer) => {
-                let body = answer.body_mut().with_config().limit(LONGEST_ANSWER);
-                acknowledged(*service, &body.read_to_string().unwrap_or_default())
+                let mut said = Vec::new();
+                let body = answer.body_mut().as_reader();
+                // The beginning says enough, whatever its encoding is, also where the rest does not come.
+                if let Err(e) = body.take(LONGEST_ANSWER).read_to_end(&mut said) {
+                    tracing::debug!("the heartbeat\u{2019}s answer ends early: {e}");
+                }
+                acknowledged(*service, &String::from_utf8_lossy(&said))
             }
             Err(e) => Err(redact(&e.to_string())),
         };

@@ -121,6 +121,13 @@ fn ready(d: &str, a: &str) -> String {
 /// For so long alerts wait for the channel of a machine that is not heard of.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3 * 24 * 3600);
 
+/// So long after a channel was removed its incident is closed: another configuration of this host name may have it still, and use it each
+/// minute.
+const WAIT_FOR_REMOVED: Duration = Duration::from_secs(3600);
+
+/// What is said of a delivery that nobody makes any more.
+const NO_MACHINE: &str = "no machine has had this channel for three days";
+
 impl std::fmt::Debug for Database<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Database")
@@ -201,11 +208,13 @@ impl<'a> Database<'a> {
             ),
             &[&host, &self.routes],
         )?;
+        // As if it had not been heard of for as long as the others wait: they wait for it no more, and when that was is still known.
         self.client.execute(
-            "UPDATE oa.channel_routes SET seen_at = '-infinity' WHERE host = $2 AND name <> ALL($1) AND seen_at > '-infinity'",
-            &[&self.names, &host],
+            "UPDATE oa.channel_routes SET seen_at = now() - make_interval(secs => $3)
+             WHERE host = $2 AND name <> ALL($1) AND seen_at > now() - make_interval(secs => $3)",
+            &[&self.names, &host, &WAIT_FOR_OTHERS.as_secs_f64()],
         )?;
-        self.close_removed()
+        Ok(())
     }
 
     /// A channel took a message that was not in the outbox: it takes messages again.
@@ -281,12 +290,19 @@ impl<'a> Database<'a> {
             ],
         )?;
         // A channel that no machine has had for days would get the news of then, were it added again.
-        self.client.execute(
-            "UPDATE oa.deliveries d SET state = 'failed', leased_until = now() FROM oa.alerts a
+        let given_up = self.client.query(
+            "UPDATE oa.deliveries d SET state = 'failed', leased_until = now(), last_error = $3 FROM oa.alerts a
              WHERE a.id = d.alert_id AND d.state IN ('pending', 'sending') AND d.channel <> ALL($1) AND a.settled_at < now() - make_interval(secs => $2)
-               AND NOT EXISTS (SELECT FROM oa.channel_routes r WHERE r.name = d.channel AND r.seen_at > now() - make_interval(secs => $2))",
-            &[&self.names, &WAIT_FOR_OTHERS.as_secs_f64()],
+               AND NOT EXISTS (SELECT FROM oa.channel_routes r WHERE r.name = d.channel AND r.seen_at > now() - make_interval(secs => $2))
+             RETURNING a.rule, a.fingerprint, a.event, a.title, a.body, d.channel",
+            &[&self.names, &WAIT_FOR_OTHERS.as_secs_f64(), &NO_MACHINE],
         )?;
+        for row in &given_up {
+            let event = incidents::event_of(row, 2, row.get(0), row.get(1));
+            let (title, channel) = (self.wording.text(&event).title, row.get::<_, &str>(5));
+            let text = format!("gave up sending \"{title}\" to channel {channel}: {NO_MACHINE}");
+            tracing::error!("{}", redact(&text));
+        }
         for row in rows.iter().filter(|row| row.get::<_, bool>(5)) {
             let event = incidents::event_of(row, 2, row.get(0), row.get(1));
             let title = self.wording.text(&event).title;
@@ -298,17 +314,34 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
-    /// Whether one of these alerts, which are given up on a channel, reaches people by no other one although there are others.
+    /// Whether one of these alerts, which are given up on a channel, reaches people by no other one although there are others. One that is for
+    /// another channel later, when nobody has acknowledged it by then, does.
     fn reaches_nobody(&mut self, channel: &str, lost: &[Alert]) -> Result<bool, postgres::Error> {
         let ids: Vec<Uuid> = news(lost).map(|alert| alert.id).collect();
         if ids.is_empty() {
             return Ok(false);
         }
         let row = self.client.query_one(
-            "SELECT EXISTS (SELECT FROM unnest($1::uuid[]) l (id) WHERE NOT EXISTS (
-                        SELECT FROM oa.deliveries o WHERE o.alert_id = l.id AND o.channel <> $2 AND o.state <> 'failed'))
-                    AND ($3 OR EXISTS (SELECT FROM oa.channel_routes r WHERE r.name <> $2 AND r.seen_at > now() - make_interval(secs => $4)))",
-            &[&ids, &channel, &(self.names.len() > 1), &WAIT_FOR_OTHERS.as_secs_f64()],
+            &format!(
+                "WITH routes AS (
+                   SELECT c.name, c.after, c.min_rank, c.takes FROM {ROUTES} WHERE c.name <> $6
+                   UNION ALL
+                   SELECT name, after_seconds, min_rank, takes FROM oa.channel_routes
+                   WHERE name <> ALL($1) AND name <> $6 AND host IS DISTINCT FROM $3 AND seen_at > now() - make_interval(secs => $4))
+                 SELECT EXISTS (SELECT FROM routes)
+                    AND EXISTS (SELECT FROM oa.alerts a WHERE a.id = ANY($5)
+                          AND NOT EXISTS (SELECT FROM oa.deliveries o WHERE o.alert_id = a.id AND o.channel <> $6 AND o.state <> 'failed')
+                          AND NOT EXISTS (SELECT FROM routes c LEFT JOIN oa.deliveries d ON d.alert_id = a.id AND d.channel = c.name
+                                          WHERE d.state IS NULL AND {DUE} <> 'never'))"
+            ),
+            &[
+                &self.names,
+                &self.routes,
+                &self.host,
+                &WAIT_FOR_OTHERS.as_secs_f64(),
+                &ids,
+                &channel,
+            ],
         )?;
         Ok(row.get(0))
     }
@@ -330,15 +363,28 @@ impl<'a> Database<'a> {
         Ok((first_of(rows.len(), rows.iter().map(event)), unsure))
     }
 
-    /// Resolves the incidents of channels that no machine has any more: nobody else could.
-    fn close_removed(&mut self) -> Result<(), postgres::Error> {
+    /// Resolves the incidents of channels that no machine has any more: nobody else could. Returns whether there is more to send by that. What
+    /// cannot be closed now is closed later, and stops nothing.
+    pub(crate) fn close_removed(&mut self) -> bool {
+        self.try_close_removed().unwrap_or_else(|e| {
+            let reason = pg::describe(&e);
+            tracing::warn!(
+                "could not close the incidents of channels that no machine has any more: {reason}"
+            );
+            false
+        })
+    }
+
+    fn try_close_removed(&mut self) -> Result<bool, postgres::Error> {
+        let absent = WAIT_FOR_OTHERS + WAIT_FOR_REMOVED;
         let rows = self.client.query(
             "SELECT i.fingerprint, i.opened_at, substr(i.fingerprint, length('channel:') + 1) FROM oa.incidents i
              WHERE i.resolved_at IS NULL AND i.rule = 'channel_refuses' AND substr(i.fingerprint, length('channel:') + 1) <> ALL($1)
                AND NOT EXISTS (SELECT FROM oa.channel_routes r WHERE r.name = substr(i.fingerprint, length('channel:') + 1)
-                               AND r.host IS DISTINCT FROM $2 AND r.seen_at > now() - make_interval(secs => $3))",
-            &[&self.names, &self.host, &WAIT_FOR_OTHERS.as_secs_f64()],
+                               AND r.seen_at > now() - make_interval(secs => $2))",
+            &[&self.names, &absent.as_secs_f64()],
         )?;
+        let mut closed = false;
         for row in rows {
             let (fingerprint, channel): (&str, &str) = (row.get(0), row.get(2));
             let states = ["failed", "pending", "sending"];
@@ -350,9 +396,10 @@ impl<'a> Database<'a> {
             };
             if incidents::resolve_removed(self.client, fingerprint, removed)? {
                 self.enqueue()?;
+                closed = true;
             }
         }
-        Ok(())
+        Ok(closed)
     }
 
     /// Seconds since each of the last messages that went while PostgreSQL was down.

@@ -486,36 +486,14 @@ fn gave_up(channel: &str, lost: &[Alert], said: &str, why: GivenUp) -> Event {
 /// The first of some alerts, and how many there are. What they stand for themselves is dropped: an alert about alerts about alerts
 /// would grow without bound.
 fn first_of(count: usize, events: impl Iterator<Item = Event>) -> Lost {
-    let flat = |event| match event {
-        Event::ChannelGaveUp {
-            channel,
-            lost,
-            error,
-            why,
-        } => Event::ChannelGaveUp {
-            why,
-            channel,
-            lost: Lost {
-                first: Vec::new(),
-                ..lost
-            },
-            error,
-        },
-        Event::ChannelRecovered {
-            channel,
-            lasted,
-            lost,
-            unsure,
-        } => Event::ChannelRecovered {
-            unsure,
-            channel,
-            lasted,
-            lost: Lost {
-                first: Vec::new(),
-                ..lost
-            },
-        },
-        event => event,
+    let flat = |mut event: Event| {
+        if let Event::ChannelGaveUp { lost, .. }
+        | Event::ChannelRecovered { lost, .. }
+        | Event::ChannelRemoved { lost, .. } = &mut event
+        {
+            lost.first.clear();
+        }
+        event
     };
     Lost {
         first: events.take(MOST_NAMED).map(flat).collect(),

@@ -347,7 +347,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unsure: bool,
     },
-    /// The channel of an open incident is in no configuration any more.
+    /// No machine uses the channel of an open incident any more.
     ChannelRemoved {
         /// The channel.
         channel: String,

@@ -107,7 +107,7 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
             findings,
         );
     }
-    times::lines(CHECK, config, &crontabs, findings);
+    times::lines(CHECK, config, &crontabs, streams(), findings);
     times::expected(CHECK, config, findings);
     if named.is_none() {
         running(config, &crontabs, findings);
@@ -322,16 +322,30 @@ fn page(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Units that start with the machine and have ended, or never came up.
-fn services(findings: &mut Findings) {
+/// The services of oa that start with the machine, and those that run now.
+fn units() -> (Vec<String>, Vec<String>) {
     let names = |arguments: &[&str]| -> Vec<String> {
         let said = systemctl(arguments).unwrap_or_default();
         let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
         said.lines().filter_map(first).collect()
     };
     let of_state = |list, state| names(&[list, "oa-*.service", state, "--plain", "--no-legend"]);
-    let enabled = of_state("list-unit-files", "--state=enabled");
-    let active = of_state("list-units", "--state=active");
+    (
+        of_state("list-unit-files", "--state=enabled"),
+        of_state("list-units", "--state=active"),
+    )
+}
+
+/// Whether a service receives the WAL all the time. One that is enabled and does not run is reported by [`services`].
+fn streams() -> bool {
+    let (enabled, active) = units();
+    let is_it = |name: &String| name == "oa-backup-stream.service";
+    enabled.iter().any(is_it) || active.iter().any(is_it)
+}
+
+/// Units that start with the machine and have ended, or never came up.
+fn services(findings: &mut Findings) {
+    let (enabled, active) = units();
     for name in enabled.iter().filter(|name| !active.contains(name)) {
         findings.error(
             "services",

@@ -106,7 +106,7 @@ struct Need {
     why: String,
 }
 
-fn needs(config: &Config) -> Vec<Need> {
+fn needs(config: &Config, streams: bool) -> Vec<Need> {
     let each_minute = |commands, with, why: &str| Need {
         commands,
         with,
@@ -151,16 +151,6 @@ fn needs(config: &Config) -> Vec<Need> {
             "full_every",
         ),
         backup(
-            &[
-                ("oa-backup", "full"),
-                ("oa-backup", "incremental"),
-                ("oa-backup", "stream"),
-            ],
-            limits.rpo,
-            State::Warning,
-            "rpo",
-        ),
-        backup(
             &[("oa-restore", "drill")],
             limits.drill_every,
             State::Warning,
@@ -184,11 +174,30 @@ fn needs(config: &Config) -> Vec<Need> {
             why: "old backups stay so long, and fill the disk".to_owned(),
         },
     ]);
+    // What a stream stores is not older than a minute, however seldom the lines come.
+    if !streams {
+        all.push(backup(
+            &[
+                ("oa-backup", "full"),
+                ("oa-backup", "incremental"),
+                ("oa-backup", "stream"),
+            ],
+            limits.rpo,
+            State::Warning,
+            "rpo",
+        ));
+    }
     all
 }
 
-/// Lines that never come, and those that come too seldom for what they start.
-pub(super) fn lines(check: &str, config: &Config, crontabs: &[Crontab], findings: &mut Findings) {
+/// Lines that never come, and those that come too seldom for what they start. `streams`: the WAL is received all the time, without a line.
+pub(super) fn lines(
+    check: &str,
+    config: &Config,
+    crontabs: &[Crontab],
+    streams: bool,
+    findings: &mut Findings,
+) {
     for crontab in crontabs {
         for line in crontab.lines.iter().filter(|line| never(&line.when)) {
             findings.error(
@@ -203,7 +212,7 @@ pub(super) fn lines(check: &str, config: &Config, crontabs: &[Crontab], findings
             );
         }
     }
-    for need in needs(config) {
+    for need in needs(config, streams) {
         let is_it = |words: &[&str]| {
             need.commands
                 .iter()

@@ -149,8 +149,8 @@ impl Lang {
                     "Checks are started and do not come to their end: perhaps nobody hears of what goes wrong",
                 ),
                 self.say(
-                    "手动执行 oa-alert check，看它在哪里停住；检查 crontab 中的 timeout 和本机内存".to_owned(),
-                    "run oa-alert check by hand and see where it stops; look for a timeout in the crontab, and at this machine's memory".to_owned(),
+                    "手动执行 oa-alert check，看它在哪里停住；检查 crontab 中的 timeout（systemd 下是 systemctl cat oa-check.service 中的 TimeoutStartSec）和本机内存".to_owned(),
+                    "run oa-alert check by hand and see where it stops; look for a timeout in the crontab (with systemd: TimeoutStartSec in systemctl cat oa-check.service), and at this machine's memory".to_owned(),
                 ),
             ),
             Fault::Failing(_) => (

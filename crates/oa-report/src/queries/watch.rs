@@ -41,9 +41,12 @@ pub(crate) fn all(client: &mut impl Asked) -> Result<Vec<Watch>> {
          FROM (
            SELECT coalesce(w.what, s.what) AS what, coalesce(w.host, s.host) AS host, greatest(w.at, s.last_at) AS at, coalesce(w.ok, true) AS ok,
                   coalesce(left(w.detail, 8000), '') AS detail,
-                  coalesce(s.last_at - coalesce(w.at, s.first_at) > make_interval(secs => $1), false) AS unfinished
+                  -- What nothing started for long is not late as soon as it is started again, if it had come to its end before: the first one goes on.
+                  coalesce(s.last_at - greatest(coalesce(w.at, s.first_at), CASE WHEN w.at >= s.gone_at - interval '5 minutes' THEN s.back_at END)
+                           > make_interval(secs => $1), false) AS unfinished
            FROM oa.watches w
-           FULL JOIN (SELECT what, host, max(last_at) AS last_at, min(first_at) AS first_at FROM oa.starts GROUP BY what, host) s
+           FULL JOIN (SELECT what, host, max(last_at) AS last_at, min(first_at) AS first_at, max(gap_from) AS gone_at, max(gap_to) AS back_at
+                      FROM oa.starts GROUP BY what, host) s
              ON s.what = w.what AND s.host = w.host) x
          WHERE at > now() - interval '90 days' ORDER BY what, at > now() + make_interval(secs => $1), at DESC",
         &[&SILENT],
