@@ -149,10 +149,10 @@ fn what_ran_while_the_servers_clock_was_wrong_has_run_and_was_not_reported_in_th
     let mut client = server.connect();
     schema::upgrade(&mut client).unwrap();
     // Daily, an hour ago the last time. A server that was behind by an hour, one that was ahead by a month (from before the run, and during it),
-    // and a machine that was by a day.
+    // and a machine that was by a day. A run that names no slot, as the last one was closed then; and one that began before it was due.
     client
         .batch_execute(
-            "INSERT INTO oa.tasks (name, tool, title) SELECT t, 'oa-test', t FROM unnest(ARRAY['never', 'behind', 'ahead', 'before', 'machine']) t;
+            "INSERT INTO oa.tasks (name, tool, title) SELECT t, 'oa-test', t FROM unnest(ARRAY['never', 'behind', 'ahead', 'before', 'machine', 'none', 'early']) t;
              INSERT INTO oa.slots (task, due_at, day, state, closed_at, run_id, reported_at)
              SELECT name, now() - interval '25 hours', current_date - 1, 'done', now(), gen_random_uuid(), NULL FROM oa.tasks
              UNION ALL SELECT name, now() - interval '1 hour', current_date, 'open', NULL, NULL, now() + interval '1 month' FROM oa.tasks
@@ -161,7 +161,8 @@ fn what_ran_while_the_servers_clock_was_wrong_has_run_and_was_not_reported_in_th
              SELECT CASE task WHEN 'before' THEN oa.uuid_floor(due_at + interval '5 minutes') ELSE gen_random_uuid() END, 'oa-test', task, 'cron', 'h',
                     '', '', 1, 1, '', 'success', due_at + after, due_at + after, due_at + names
              FROM oa.slots
-             JOIN (VALUES ('behind', interval '-1 hour', interval '0'), ('ahead', '5 minutes', '1 month'), ('before', '1 month', '1 month'), ('machine', '-24 hours', '0'))
+             JOIN (VALUES ('behind', interval '-1 hour', interval '0'), ('ahead', '5 minutes', '1 month'), ('before', '1 month', '1 month'), ('machine', '-24 hours', '0'),
+                           ('none', '5 minutes', NULL), ('early', '-30 minutes', NULL))
                v (task, after, names) USING (task) WHERE day = current_date",
         )
         .unwrap();
@@ -175,7 +176,7 @@ fn what_ran_while_the_servers_clock_was_wrong_has_run_and_was_not_reported_in_th
     };
     assert_eq!(
         slots(&mut client, "state || ' ' || (run_id IS NOT NULL)"),
-        "ahead done true, before done true, behind done true, machine missed false, never missed false, never open false"
+        "ahead done true, before done true, behind done true, early missed false, machine missed false, never missed false, never open false, none done true"
     );
     let (now, day) = (Utc::now(), TimeDelta::days(1));
     slots::reported(&mut client, "never", (now - day, now + day)).unwrap();

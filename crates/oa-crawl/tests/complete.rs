@@ -236,7 +236,7 @@ fn an_id_that_does_not_tell_records_apart_loses_none_and_proves_nothing() {
     ] {
         let lists = [of(&pages[0]), of(&pages[1])];
         let site = Site::start(move |asked| {
-            let list = lists.get(page_of(&asked.path) as usize - 1);
+            let list = lists.get(page_of(&asked.path) - 1);
             let list = list.cloned().unwrap_or_else(|| json!([]));
             Answer::json(json!({"list": list, "total": total.unwrap_or(0)}).to_string())
         });

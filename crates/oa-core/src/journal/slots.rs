@@ -641,6 +641,11 @@ pub fn close_unmade(
                 -- It may have collected the day that the clock showed.
                 AND NOT (t.collects AND EXISTS (SELECT FROM oa.days d WHERE d.task = o.task AND d.day = o.day AND d.state = 'pending'))
               ORDER BY r.started_at DESC, r.seq DESC LIMIT 1),
+             -- One that cron started then and that names none: its own was closed at that time, by a clock that was wrong.
+             (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.started_at BETWEEN o.due_at - interval '{TOLERANCE}' AND o.due_at + e.late
+                AND r.due_at IS NULL AND r.trigger = 'cron' AND r.finished_at IS NOT NULL AND r.status NOT IN ('skipped', 'abandoned')
+                AND NOT (t.collects AND EXISTS (SELECT FROM oa.days d WHERE d.task = o.task AND d.day = o.day AND d.state = 'pending'))
+              ORDER BY r.started_at, r.seq LIMIT 1),
              -- One that began in the future, by a clock that was wrong, began when its machine says: its id has that time.
              (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.started_at > now() + interval '{TOLERANCE}'
                 AND r.id >= oa.uuid_floor(o.due_at - e.early) AND r.id < oa.uuid_floor(o.due_at + e.late)

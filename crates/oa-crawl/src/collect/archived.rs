@@ -136,7 +136,7 @@ impl Reader<'_> {
                 Met::Again => collected.duplicates += 1,
                 Met::Other => {}
             }
-            collected.meet(met, record)?;
+            collected.meet(&met, record)?;
         }
         let new = part.distinct > before;
         let last = extracted.next.is_none();

@@ -54,7 +54,7 @@ impl Collected {
         (self.records.len() as u64).saturating_sub(self.others)
     }
 
-    pub(super) fn meet(&mut self, met: Met, record: Value) -> io::Result<()> {
+    pub(super) fn meet(&mut self, met: &Met, record: Value) -> io::Result<()> {
         match met {
             Met::Again => return Ok(()),
             Met::New => {}

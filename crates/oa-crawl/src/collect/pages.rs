@@ -257,7 +257,7 @@ impl Pass<'_, '_> {
             } else if matches!(met, Met::Again) {
                 collected.duplicates += 1;
             }
-            collected.meet(met, record)?;
+            collected.meet(&met, record)?;
         }
         Ok(new)
     }
