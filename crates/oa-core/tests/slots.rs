@@ -59,6 +59,34 @@ fn what_was_collected_before_a_slot_was_due_does_not_fill_it() {
     assert_eq!(row.get::<_, &str>(0), "partial");
 }
 
+/// Whoever plans for all sources is not kept by one of them.
+#[test]
+fn slots_that_somebody_has_locked_are_closed_the_next_time() {
+    let server = Postgres::start();
+    let (mut client, mut other) = (server.connect(), server.connect());
+    schema::upgrade(&mut client).unwrap();
+    afternoon(&mut client);
+    let row = client.query_one("SELECT max(due_at) FROM oa.slots", &[]);
+    let decision = Decision {
+        close: vec![(row.unwrap().get(0), Unmade::Missed, "off".to_owned())],
+        ..Decision::default()
+    };
+    for lock in [
+        "SELECT FROM oa.slots FOR UPDATE",
+        "SELECT FROM oa.tasks FOR UPDATE",
+        "LOCK TABLE oa.tasks IN EXCLUSIVE MODE",
+    ] {
+        let mut held = other.transaction().unwrap();
+        held.execute(lock, &[]).unwrap();
+        for waits in [true, false] {
+            let done = slots::close(&mut client, "t", &decision, waits).unwrap();
+            assert!(!done, "{lock}");
+        }
+        held.rollback().unwrap();
+    }
+    assert!(slots::close(&mut client, "t", &decision, false).unwrap());
+}
+
 #[test]
 fn a_run_that_waited_in_a_spool_does_not_fill_what_was_due_after_it() {
     let server = Postgres::start();
